@@ -1,0 +1,1 @@
+"""Engines: each answers queries exactly, behind the small Protocol of `base.py`."""

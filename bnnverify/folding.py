@@ -1,0 +1,177 @@
+"""Batch norm and sign folded into integer thresholds, in exact rational arithmetic.
+
+A neuron of a trained network computes ``y = gamma * (s + bias - mean) / sqrt(var + eps) + beta`` on its integer
+pre-activation s and fires iff y >= 0. All parameters are floats, hence dyadic rationals; the only irrational
+is the square root, and comparing with it needs squares only. So the threshold is exact.
+
+References:
+    Narodytska et al., "Verifying properties of binarized deep neural networks", AAAI 2018, Sec. 4, for folding
+    into cardinality thresholds. The treatment of the square root by comparing squares: ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bnnverify.errors import ModelError
+from bnnverify.network import DenseBlock, as_fraction
+
+
+@dataclass(frozen=True, slots=True)
+class RealThreshold:
+    """The exact real number ``offset + factor * sqrt(radicand)``; all three rational, radicand >= 0."""
+
+    offset: Fraction
+    factor: Fraction
+    radicand: Fraction
+
+    def is_at_most(self, value: Fraction | int) -> bool:
+        """True iff the threshold is <= `value`, decided without rounding."""
+        rest = Fraction(value) - self.offset  # asks: factor * sqrt(radicand) <= rest
+        square = self.factor * self.factor * self.radicand
+        if self.factor <= 0 or self.radicand == 0:
+            return rest >= 0 or square >= rest * rest
+        return rest >= 0 and square <= rest * rest
+
+    def ceil(self) -> int:
+        """The least integer >= the threshold."""
+        square = self.factor * self.factor * self.radicand
+        root = math.isqrt(square.numerator * square.denominator) // square.denominator
+        signed = root if self.factor > 0 else -root - 1
+        guess = math.floor(self.offset) + signed  # below the answer by at most 3
+        while not self.is_at_most(guess):
+            guess += 1
+        return guess
+
+    def floor(self) -> int:
+        """The greatest integer <= the threshold."""
+        return -RealThreshold(-self.offset, -self.factor, self.radicand).ceil()
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedNeuron:
+    """A neuron as it fires: iff ``w . x >= threshold`` (rising), or iff ``w . x <= threshold`` (falling)."""
+
+    threshold: int
+    rising: bool
+
+
+def fold_neuron(
+    *,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    variance: Any,
+    epsilon: Any,
+    reach: int,
+    bias: Any = 0,
+    name: str = "neuron",
+) -> FoldedNeuron:
+    """The exact integer firing rule of ``sign(batch_norm(s + bias))``, sign(0) = +1.
+
+    Args:
+        gamma: Batch-norm scale. Below 0 the rule is falling; 0 makes the neuron constant.
+        beta: Batch-norm shift.
+        mean: Running mean.
+        variance: Running variance, at least 0.
+        epsilon: Added to the variance, at least 0 (torch 1e-5, Keras 1e-3).
+        reach: Largest |s| that can occur. Thresholds beyond it are clamped to ``-reach`` or ``reach + 1``,
+            which fire always or never.
+        bias: Bias of the linear layer before batch norm.
+        name: What error messages call the neuron.
+
+    Raises:
+        ModelError: A parameter is not finite, a variance is negative, or variance + epsilon is 0.
+
+    >>> fold_neuron(gamma=2.0, beta=-1.0, mean=0.5, variance=4.0, epsilon=0, reach=10)
+    FoldedNeuron(threshold=2, rising=True)
+    """
+    names = {
+        "gamma": gamma,
+        "beta": beta,
+        "mean": mean,
+        "variance": variance,
+        "epsilon": epsilon,
+        "bias": bias,
+    }
+    g, b, mu, var, eps, c = (as_fraction(v, f"{name}: batch-norm {k}") for k, v in names.items())
+    if var < 0 or eps < 0:
+        raise ModelError(f"{name}: batch-norm variance is {var} and epsilon {eps}, expected both at least 0.")
+    if var + eps == 0:
+        raise ModelError(f"{name}: batch-norm variance + epsilon is 0, expected above 0.")
+    if g == 0:
+        return FoldedNeuron(-reach if b >= 0 else reach + 1, rising=True)
+    real = RealThreshold(mu - c, -b / g, var + eps)
+    if g > 0:
+        return FoldedNeuron(min(max(real.ceil(), -reach), reach + 1), rising=True)
+    return FoldedNeuron(max(min(real.floor(), reach), -reach - 1), rising=False)
+
+
+def fold_block(
+    weights: ArrayLike,
+    *,
+    gamma: Sequence[Any],
+    beta: Sequence[Any],
+    mean: Sequence[Any],
+    variance: Sequence[Any],
+    epsilon: Any,
+    bias: Sequence[Any] | None = None,
+    mask: ArrayLike | None = None,
+    input_reach: Sequence[int] | None = None,
+    name: str = "block",
+) -> DenseBlock:
+    """A DenseBlock that fires exactly as linear -> batch norm -> sign does.
+
+    Rows with gamma < 0 are negated so that every neuron has the form ``w . x >= t``; `DenseBlock.negated`
+    remembers them.
+
+    Args:
+        weights: Shape `(m, n)`, -1/+1.
+        gamma: Shape `(m,)`; beta, mean, variance, bias likewise.
+        beta: Batch-norm shifts.
+        mean: Running means.
+        variance: Running variances.
+        epsilon: One number for the block.
+        bias: Biases of the linear layer; default 0.
+        mask: Shape `(m, n)`, bool, True where the input is present.
+        input_reach: Largest |x_i| of each input; default 1 (signs).
+        name: What error messages call the block.
+
+    Raises:
+        ModelError: As `fold_neuron` and `DenseBlock.create`.
+    """
+    matrix = np.array(weights)
+    if matrix.ndim != 2:
+        raise ModelError(f"{name}.weights has shape {matrix.shape}, expected a matrix (neurons, inputs).")
+    m, n = matrix.shape
+    biases = [0] * m if bias is None else bias
+    columns = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance, "bias": biases}
+    for what, values in columns.items():
+        if len(values) != m:
+            raise ModelError(f"{name}: batch-norm {what} has {len(values)} entries, expected {m}, one per neuron.")
+    present = np.ones((m, n), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    reach = np.ones(n, dtype=np.int64) if input_reach is None else np.asarray(input_reach, dtype=np.int64)
+    thresholds, negated = [], np.zeros(m, dtype=bool)
+    for j in range(m):
+        neuron = fold_neuron(
+            gamma=gamma[j],
+            beta=beta[j],
+            mean=mean[j],
+            variance=variance[j],
+            epsilon=epsilon,
+            bias=biases[j],
+            reach=int(reach[present[j]].sum()),
+            name=f"{name}, neuron {j}",
+        )
+        if not neuron.rising:
+            matrix[j] = -matrix[j]
+            negated[j] = True
+        thresholds.append(neuron.threshold if neuron.rising else -neuron.threshold)
+    return DenseBlock.create(matrix, thresholds, mask=mask, negated=negated, name=name)

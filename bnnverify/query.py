@@ -1,0 +1,136 @@
+"""Query: a network, a region, a property and a tie rule: everything that an answer depends on.
+
+A query is phrased from the attacker's side: an input of the region is *adversarial* iff it has the property
+`Untargeted(label)` (the class is not `label`) or `Targeted(target)` (the class is `target`). The network is
+robust on the query iff no input of the region is adversarial.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+
+from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.network import BinaryNetwork
+from bnnverify.regions import Region
+
+
+class Ties(Enum):
+    """What equal scores mean.
+
+    LOWEST_INDEX: the class with the lowest index wins (argmax). The default.
+    COUNTEREXAMPLE: a tie with the attacker's class is adversarial (VNN-LIB's ``Y_j >= Y_label``).
+    ROBUST: a tie is not adversarial (the attacker's class must win strictly, as in eevbnn).
+    """
+
+    LOWEST_INDEX = "lowest-index"
+    COUNTEREXAMPLE = "counterexample"
+    ROBUST = "robust"
+
+
+@dataclass(frozen=True, slots=True)
+class Untargeted:
+    """Adversarial: some class other than `label` wins against `label`."""
+
+    label: int
+
+    def __str__(self) -> str:
+        return f"class is not {self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class Targeted:
+    """Adversarial: `target` wins against every other class."""
+
+    target: int
+
+    def __str__(self) -> str:
+        return f"class is {self.target}"
+
+
+Property = Untargeted | Targeted
+
+
+def needs_strict(winner: int, loser: int, ties: Ties, attacker: int) -> bool:
+    """True if `winner` must be strictly above `loser` to count as winning, given who the attacker is."""
+    if ties is Ties.LOWEST_INDEX:
+        return winner > loser
+    favours_attacker = ties is Ties.COUNTEREXAMPLE
+    return (winner == attacker) != favours_attacker
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question, complete. Hash and equality are by value; `identity` is the strong id for files.
+
+    Raises:
+        QueryError: The region or the label does not fit the network.
+        UnsupportedError: The network does not take -1/+1 inputs.
+    """
+
+    network: BinaryNetwork
+    region: Region
+    property: Property
+    ties: Ties = Ties.LOWEST_INDEX
+
+    def __post_init__(self) -> None:
+        if not self.network.domain.is_binary:
+            raise UnsupportedError(
+                "the network takes integer inputs, but Hamming and fixed-index regions are over -1/+1 inputs; "
+                "regions over integers are not built yet. Use a network with a binary input domain."
+            )
+        if self.region.n != self.network.n_inputs:
+            raise QueryError(f"the region has {self.region.n} inputs, but the network takes {self.network.n_inputs}.")
+        label = self.property.label if isinstance(self.property, Untargeted) else self.property.target
+        if not 0 <= label < self.network.n_classes:
+            raise QueryError(f"class {label} does not exist, expected 0 to {self.network.n_classes - 1}.")
+
+    def score_conditions(self) -> tuple[tuple[tuple[int, int, bool], ...], bool]:
+        """The property as comparisons of scores.
+
+        Returns:
+            `(comparisons, conjunctive)`: each comparison `(i, j, strict)` says score i >= score j, or > if
+            strict. An input is adversarial iff all of them hold (conjunctive) or any of them does.
+        """
+        n, prop = self.network.n_classes, self.property
+        if isinstance(prop, Untargeted):
+            rivals = (k for k in range(n) if k != prop.label)
+            return tuple((k, prop.label, needs_strict(k, prop.label, self.ties, k)) for k in rivals), False
+        others = (k for k in range(n) if k != prop.target)
+        return tuple((prop.target, k, needs_strict(prop.target, k, self.ties, prop.target)) for k in others), True
+
+    def scores_adversarial(self, scores: Sequence[Fraction]) -> bool:
+        """True iff these exact scores have the property: the definition that every engine must meet."""
+        comparisons, conjunctive = self.score_conditions()
+        held = (scores[i] > scores[j] if strict else scores[i] >= scores[j] for i, j, strict in comparisons)
+        return all(held) if conjunctive else any(held)
+
+    def is_adversarial(self, x: Sequence[int]) -> bool:
+        """True iff x lies in the region and has the property, by exact evaluation of the network."""
+        return self.region.contains(x) and self.scores_adversarial(self.network.scores(x))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line; the network by its identity."""
+        prop: dict[str, Any]
+        if isinstance(self.property, Untargeted):
+            prop = {"kind": "untargeted", "label": self.property.label}
+        else:
+            prop = {"kind": "targeted", "target": self.property.target}
+        return {
+            "network": self.network.identity,
+            "region": self.region.to_json(),
+            "property": prop,
+            "ties": self.ties.value,
+        }
+
+    @builtins.property
+    def identity(self) -> str:
+        """sha256 of everything that affects the answer, as hex."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

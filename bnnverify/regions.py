@@ -1,0 +1,158 @@
+"""Regions: the finite sets of inputs that a question ranges over.
+
+All regions here are subsets of {-1, +1}^n. Sizes are Python integers; nothing is ever enumerated to count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bnnverify.errors import QueryError
+
+SignVector = tuple[int, ...]
+
+
+def sign_vector(values: ArrayLike, what: str = "center") -> SignVector:
+    """`values` as a tuple of -1/+1; QueryError otherwise."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.size == 0:
+        raise QueryError(f"{what} has shape {array.shape}, expected a vector of -1/+1.")
+    bad = np.flatnonzero((array != 1) & (array != -1))
+    if bad.size:
+        raise QueryError(f"{what}[{bad[0]}] is {array[bad[0]]}, expected -1 or +1. Binarize the image first.")
+    return tuple(int(v) for v in array)
+
+
+@dataclass(frozen=True, slots=True)
+class HammingBall:
+    """All inputs that differ from `center` in at most `radius` places."""
+
+    center: SignVector
+    radius: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "center", sign_vector(self.center))
+        if isinstance(self.radius, bool) or int(self.radius) != self.radius:
+            raise QueryError(f"radius is {self.radius!r}, expected an integer.")
+        object.__setattr__(self, "radius", int(self.radius))
+        if not 0 <= self.radius <= self.n:
+            raise QueryError(f"radius is {self.radius}, expected 0 to {self.n}, the number of inputs.")
+
+    @property
+    def n(self) -> int:
+        """Number of inputs."""
+        return len(self.center)
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """Indices that vary within the region."""
+        return tuple(range(self.n)) if self.radius else ()
+
+    def size(self) -> int:
+        """Number of inputs, exact.
+
+        >>> HammingBall((1,) * 100, 3).size()
+        166751
+        """
+        return sum(math.comb(self.n, r) for r in range(self.radius + 1))
+
+    def contains(self, x: Sequence[int]) -> bool:
+        """True iff x lies in the region."""
+        return len(x) == self.n and sum(a != b for a, b in zip(x, self.center, strict=True)) <= self.radius
+
+    def points(self) -> Iterator[SignVector]:
+        """All inputs, nearest first."""
+        for r in range(self.radius + 1):
+            for flips in combinations(range(self.n), r):
+                x = list(self.center)
+                for i in flips:
+                    x[i] = -x[i]
+                yield tuple(x)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {"kind": "hamming", "radius": self.radius, "center": list(self.center)}
+
+    def __str__(self) -> str:
+        return f"Hamming ball of radius {self.radius} in {self.n} inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedIndexRegion:
+    """All inputs that equal `center` outside the indices `free`."""
+
+    center: SignVector
+    free: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "center", sign_vector(self.center))
+        free = tuple(sorted(int(i) for i in self.free))
+        if len(set(free)) != len(free):
+            raise QueryError("free lists an index twice, expected distinct indices.")
+        bad = [i for i in free if not 0 <= i < len(self.center)]
+        if bad:
+            raise QueryError(f"free contains {bad[0]}, expected indices 0 to {len(self.center) - 1}.")
+        object.__setattr__(self, "free", free)
+
+    @property
+    def n(self) -> int:
+        """Number of inputs."""
+        return len(self.center)
+
+    def size(self) -> int:
+        """Number of inputs, exact: 2 to the number of free indices."""
+        return 1 << len(self.free)
+
+    def contains(self, x: Sequence[int]) -> bool:
+        """True iff x lies in the region."""
+        if len(x) != self.n:
+            return False
+        free = set(self.free)
+        return all(a == b or i in free for i, (a, b) in enumerate(zip(x, self.center, strict=True)))
+
+    def points(self) -> Iterator[SignVector]:
+        """All inputs."""
+        x = list(self.center)
+        for values in product((-1, 1), repeat=len(self.free)):
+            for i, v in zip(self.free, values, strict=True):
+                x[i] = v
+            yield tuple(x)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {"kind": "fixed-index", "free": list(self.free), "center": list(self.center)}
+
+    def __str__(self) -> str:
+        return f"fixed-index region with {len(self.free)} of {self.n} inputs free"
+
+
+def whole_cube(n: int) -> FixedIndexRegion:
+    """Every input of {-1, +1}^n, as the fixed-index region with nothing fixed."""
+    if n < 1:
+        raise QueryError(f"the cube has {n} inputs, expected at least 1.")
+    return FixedIndexRegion((1,) * n, tuple(range(n)))
+
+
+Region = HammingBall | FixedIndexRegion
+
+
+def region_from_json(data: dict[str, Any]) -> Region:
+    """The region that `to_json` wrote."""
+    kind = data.get("kind")
+    if kind == "hamming":
+        return HammingBall(tuple(data["center"]), data["radius"])
+    if kind == "fixed-index":
+        return FixedIndexRegion(tuple(data["center"]), tuple(data["free"]))
+    raise QueryError(f"region kind is {kind!r}, expected 'hamming' or 'fixed-index'.")
+
+
+def as_array(x: Sequence[int]) -> NDArray[np.int64]:
+    """A sign vector as int64."""
+    return np.array(x, dtype=np.int64)

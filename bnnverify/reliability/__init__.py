@@ -1,0 +1,1 @@
+"""Exact reliability under bit errors."""

@@ -1,0 +1,293 @@
+"""Results: answers with their kind of exactness, to and from one JSON line.
+
+Nothing here computes. A `Probability` or `Count` always says what it is: `exact`, a rigorous `interval`,
+`pac` (within a factor with a confidence) or `sampled` (a confidence interval), and never passes for better.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+
+from bnnverify.errors import QueryError
+
+
+class Kind(Enum):
+    """How far an answer can be trusted, best first."""
+
+    EXACT = "exact"
+    INTERVAL = "interval"
+    PAC = "pac"
+    SAMPLED = "sampled"
+
+
+class Verdict(Enum):
+    """Whether a region holds no adversarial input. UNKNOWN always comes with a reason, and is never False."""
+
+    ROBUST = "robust"
+    NOT_ROBUST = "not-robust"
+    UNKNOWN = "unknown"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Verdict is not a truth value; compare with Verdict.ROBUST.")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How an answer was obtained.
+
+    Attributes:
+        engine: Name of the engine.
+        seconds: Wall time, s.
+        reason: Why an answer is not complete; empty if it is.
+        statistics: Numbers of the engine, such as BDD nodes or conflicts.
+    """
+
+    engine: str
+    seconds: float = 0.0
+    reason: str = ""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "engine": self.engine,
+            "seconds": round(self.seconds, 6),
+            "reason": self.reason,
+            "statistics": dict(self.statistics),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Is there an adversarial input in the region?
+
+    Attributes:
+        verdict: ROBUST and NOT_ROBUST are proved; UNKNOWN carries `run.reason`.
+        counterexample: An adversarial input (-1/+1), replayed through `network.evaluate`; None unless NOT_ROBUST.
+        predicted: Class of the counterexample, or None.
+        run: How it was obtained.
+    """
+
+    verdict: Verdict
+    run: Run
+    counterexample: tuple[int, ...] | None = None
+    predicted: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {
+            "type": "decision",
+            "verdict": self.verdict.value,
+            "counterexample": None if self.counterexample is None else list(self.counterexample),
+            "predicted": self.predicted,
+            "run": self.run.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many inputs of a region are adversarial. All numbers are Python integers.
+
+    Attributes:
+        kind: EXACT if lower == upper, INTERVAL if stopped early (both bounds proved).
+        lower: Adversarial inputs, at least.
+        upper: Adversarial inputs, at most.
+        region_size: Inputs in the region.
+        per_class: Inputs of the region by predicted class (argmax, lowest index); None if stopped early or
+            not asked for.
+        per_radius: Adversarial inputs at each exact distance 0..radius of a Hamming ball, or None.
+        run: How it was obtained.
+    """
+
+    kind: Kind
+    lower: int
+    upper: int
+    region_size: int
+    run: Run
+    per_class: tuple[int, ...] | None = None
+    per_radius: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lower <= self.upper <= self.region_size:
+            raise QueryError(f"count bounds {self.lower}..{self.upper} do not fit in 0..{self.region_size}.")
+        if self.kind is Kind.EXACT and self.lower != self.upper:
+            raise QueryError(f"an exact count has bounds {self.lower} and {self.upper}, expected equal ones.")
+
+    @property
+    def adversarial(self) -> int:
+        """The exact count; QueryError if it is not exact."""
+        if self.kind is not Kind.EXACT:
+            raise QueryError(f"the count is {self.kind.value} ({self.lower} to {self.upper}), not exact.")
+        return self.lower
+
+    @property
+    def density(self) -> Fraction:
+        """Exact share of adversarial inputs in the region."""
+        return Fraction(self.adversarial, self.region_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line. Integers beyond 2^53 stay integers: read them with a JSON parser that can."""
+        return {
+            "type": "count",
+            "kind": self.kind.value,
+            "lower": self.lower,
+            "upper": self.upper,
+            "region_size": self.region_size,
+            "per_class": None if self.per_class is None else list(self.per_class),
+            "per_radius": None if self.per_radius is None else list(self.per_radius),
+            "run": self.run.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Hamming distance from an input to the nearest adversarial one.
+
+    Attributes:
+        lower: Every adversarial input is at least this far (proved).
+        upper: Distance of `witness`, or None if none was found up to the limit.
+        witness: An adversarial input at distance `upper`, replayed; or None.
+        predicted: Class of the witness, or None.
+        run: How it was obtained.
+    """
+
+    lower: int
+    upper: int | None
+    run: Run
+    witness: tuple[int, ...] | None = None
+    predicted: int | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """EXACT if the bounds meet, else INTERVAL."""
+        return Kind.EXACT if self.lower == self.upper else Kind.INTERVAL
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {
+            "type": "distance",
+            "kind": self.kind.value,
+            "lower": self.lower,
+            "upper": self.upper,
+            "witness": None if self.witness is None else list(self.witness),
+            "predicted": self.predicted,
+            "run": self.run.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Probability:
+    """A probability with its kind.
+
+    Attributes:
+        kind: EXACT (lower == upper), INTERVAL (proved bounds, all rounding included) or SAMPLED.
+        lower: Lower bound, a Fraction; for SAMPLED the end of the confidence interval.
+        upper: Upper bound, a Fraction.
+        confidence: For SAMPLED the level of the interval, such as 0.99; else None.
+        samples: For SAMPLED the number of samples; else None.
+        hits: For SAMPLED the number of samples with the event; else None.
+    """
+
+    kind: Kind
+    lower: Fraction
+    upper: Fraction
+    confidence: float | None = None
+    samples: int | None = None
+    hits: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lower <= self.upper <= 1:
+            raise QueryError(f"probability bounds {float(self.lower)}..{float(self.upper)} do not fit in 0..1.")
+        if self.kind is Kind.EXACT and self.lower != self.upper:
+            raise QueryError("an exact probability has different bounds.")
+        if (self.kind is Kind.SAMPLED) != (self.confidence is not None):
+            raise QueryError("a confidence level belongs to sampled probabilities, and to these only.")
+
+    @classmethod
+    def exact(cls, value: Fraction) -> Probability:
+        """The exact value."""
+        return cls(Kind.EXACT, value, value)
+
+    @classmethod
+    def interval(cls, lower: Fraction, upper: Fraction) -> Probability:
+        """Proved bounds, clipped to [0, 1]; EXACT only where an engine says so, never because they meet."""
+        return cls(Kind.INTERVAL, max(lower, Fraction(0)), min(upper, Fraction(1)))
+
+    @property
+    def width(self) -> Fraction:
+        """Upper minus lower bound."""
+        return self.upper - self.lower
+
+    @property
+    def estimate(self) -> Fraction:
+        """Share of hits for SAMPLED, else the middle of the bounds: for plots only."""
+        if self.hits is not None and self.samples:
+            return Fraction(self.hits, self.samples)
+        return (self.lower + self.upper) / 2
+
+    def complement(self) -> Probability:
+        """Probability of the opposite event, of the same kind."""
+        hits = None if self.hits is None or self.samples is None else self.samples - self.hits
+        return Probability(self.kind, 1 - self.upper, 1 - self.lower, self.confidence, self.samples, hits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; exact bounds as text ``numerator/denominator``, beside floats for reading and plotting."""
+        line: dict[str, Any] = {
+            "kind": self.kind.value,
+            "lower": str(self.lower),
+            "upper": str(self.upper),
+            "approximately": [float(self.lower), float(self.upper)],
+        }
+        if self.kind is Kind.SAMPLED:
+            line |= {"confidence": self.confidence, "samples": self.samples, "hits": self.hits}
+        return line
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Probability:
+        """The probability that `to_json` wrote."""
+        return cls(
+            Kind(data["kind"]),
+            Fraction(data["lower"]),
+            Fraction(data["upper"]),
+            data.get("confidence"),
+            data.get("samples"),
+            data.get("hits"),
+        )
+
+    def __str__(self) -> str:
+        if self.kind is Kind.EXACT:
+            return f"{float(self.lower):.6g} (exact)"
+        label = "interval" if self.confidence is None else f"sampled, {self.confidence:.1%}"
+        return f"[{float(self.lower):.6g}, {float(self.upper):.6g}] ({label})"
+
+
+Answer = Decision | Count | Distance
+
+
+def _run(data: Mapping[str, Any]) -> Run:
+    return Run(data["engine"], data["seconds"], data["reason"], data["statistics"])
+
+
+def _optional_tuple(values: list[int] | None) -> tuple[int, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def answer_from_json(text: str | Mapping[str, Any]) -> Answer:
+    """The Decision, Count or Distance that `to_json` wrote, from its JSON text or parsed values."""
+    data = json.loads(text) if isinstance(text, str) else text
+    run = _run(data["run"])
+    if data["type"] == "decision":
+        return Decision(Verdict(data["verdict"]), run, _optional_tuple(data["counterexample"]), data["predicted"])
+    if data["type"] == "count":
+        per_class, per_radius = _optional_tuple(data["per_class"]), _optional_tuple(data["per_radius"])
+        bounds = data["lower"], data["upper"], data["region_size"]
+        return Count(Kind(data["kind"]), *bounds, run, per_class, per_radius)
+    if data["type"] == "distance":
+        witness = _optional_tuple(data["witness"])
+        return Distance(data["lower"], data["upper"], run, witness, data["predicted"])
+    raise QueryError(f"result type is {data['type']!r}, expected 'decision', 'count' or 'distance'.")

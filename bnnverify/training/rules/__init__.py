@@ -1,0 +1,1 @@
+"""Update rules: one file each, behind the small Protocol of `base.py`."""

@@ -1,0 +1,82 @@
+"""hypothesis strategies: small networks with every feature, regions and queries."""
+
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import strategies as st
+
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.query import Query, Targeted, Ties, Untargeted
+from bnnverify.regions import FixedIndexRegion, HammingBall
+
+signs = st.sampled_from([-1, 1])
+
+
+@st.composite
+def sign_matrices(draw, rows, columns, masked):
+    weights = draw(st.lists(st.lists(signs, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
+    mask = np.ones((rows, columns), dtype=bool)
+    if masked:
+        flat = draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns))
+        mask = np.array(flat).reshape(rows, columns)
+    return np.array(weights), mask
+
+
+@st.composite
+def dense_blocks(draw, n_inputs, n_outputs, masked=False):
+    weights, mask = draw(sign_matrices(n_outputs, n_inputs, masked))
+    # thresholds reach past both ends, so constant neurons and ties with the threshold occur
+    thresholds = draw(st.lists(st.integers(-n_inputs - 1, n_inputs + 1), min_size=n_outputs, max_size=n_outputs))
+    negated = draw(st.lists(st.booleans(), min_size=n_outputs, max_size=n_outputs))
+    return DenseBlock.create(weights, thresholds, mask=mask, negated=np.array(negated))
+
+
+rationals = st.builds(Fraction, st.integers(-6, 6), st.integers(1, 4))
+
+
+@st.composite
+def output_blocks(draw, n_inputs, n_classes, masked=False, common_scale=None):
+    weights, mask = draw(sign_matrices(n_classes, n_inputs, masked))
+    common = draw(st.booleans()) if common_scale is None else common_scale
+    if common:
+        scale = [draw(st.sampled_from([Fraction(1), Fraction(1, 3), Fraction(0.1)]))] * n_classes
+    else:
+        scale = draw(st.lists(rationals, min_size=n_classes, max_size=n_classes))
+    biased = draw(st.booleans())
+    bias = draw(st.lists(rationals, min_size=n_classes, max_size=n_classes)) if biased else 0
+    return OutputBlock.create(weights, scale=scale, bias=bias, mask=mask)
+
+
+@st.composite
+def networks(draw, max_inputs=10, max_width=5, max_blocks=3, max_classes=4, min_inputs=1, **features):
+    n = draw(st.integers(min_inputs, max_inputs))
+    masked = draw(st.booleans())
+    blocks, width = [], n
+    for _ in range(draw(st.integers(0, max_blocks))):
+        m = draw(st.integers(1, max_width))
+        blocks.append(draw(dense_blocks(width, m, masked)))
+        width = m
+    output = draw(output_blocks(width, draw(st.integers(2, max_classes)), masked, **features))
+    return BinaryNetwork(InputDomain.binary(n), tuple(blocks), output)
+
+
+def inputs(n):
+    return st.lists(signs, min_size=n, max_size=n).map(tuple)
+
+
+@st.composite
+def regions(draw, n):
+    center = draw(inputs(n))
+    if draw(st.booleans()):
+        return HammingBall(center, draw(st.integers(0, n)))
+    free = draw(st.sets(st.integers(0, n - 1)))  # empty: a single input; full: the whole cube
+    return FixedIndexRegion(center, tuple(free))
+
+
+@st.composite
+def queries(draw, **features):
+    network = draw(networks(**features))
+    region = draw(regions(network.n_inputs))
+    klass = draw(st.integers(0, network.n_classes - 1))
+    prop = draw(st.sampled_from([Untargeted(klass), Targeted(klass)]))
+    return Query(network, region, prop, draw(st.sampled_from(list(Ties))))
