@@ -1,0 +1,306 @@
+"""The native network file: one ``.npz`` with a JSON header, no pickle.
+
+Members, in this order, each uncompressed and with a fixed time stamp, so that equal networks give equal bytes:
+
+- ``header``: uint8, the UTF-8 JSON of the format name and version, the input domain, the shape of every block, scales
+  and biases as exact ``numerator/denominator`` text, the provenance, and the two identities;
+- ``domain.lower``, ``domain.upper``: int64, only for integer inputs;
+- ``blocks.I.weights`` (int8, 0 where masked), ``blocks.I.thresholds`` (int64), ``blocks.I.negated`` (int8, 0 or 1)
+  of every hidden block I from 0;
+- ``output.weights``: int8, 0 where masked.
+
+`load` believes nothing: every size is checked before memory is taken, every type and shape against the header,
+and at last the function against the sha256 that the header states.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.errors import FormatError, ModelError
+from bnnverify.formats.files import write_whole
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
+
+FORMAT = "bnnverify network"
+VERSION = 1
+
+_HEADER_LIMIT = 2**24  # bytes of JSON
+_SIZE_LIMIT = 2**30  # bytes of all arrays together
+_NPY_HEADER_LIMIT = 2**12  # bytes before the data of one array
+_RATIONAL = re.compile(r"-?[0-9]{1,4000}/[0-9]{1,4000}", re.ASCII)
+_REMEDY = "Write the network again with bnnverify.save or `bnnverify train`."
+
+
+def save(network: BinaryNetwork, path: str | os.PathLike[str]) -> None:
+    """Write `network` to `path`: whole or not at all, and byte for byte the same for the same network.
+
+    Args:
+        network: What to write; its provenance goes along.
+        path: Customarily ends in ``.npz``; nothing is appended.
+
+    Raises:
+        FormatError: The path cannot be written.
+        ModelError: The provenance is not plain JSON.
+    """
+    write_whole(path, to_bytes(network))
+
+
+def to_bytes(network: BinaryNetwork) -> bytes:
+    """The file that `save` writes."""
+    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(_header_text(network), dtype=np.uint8)}
+    if not network.domain.is_binary:
+        arrays["domain.lower"], arrays["domain.upper"] = network.domain.lower, network.domain.upper
+    for i, block in enumerate(network.blocks):
+        arrays[f"blocks.{i}.weights"] = block.weights
+        arrays[f"blocks.{i}.thresholds"] = block.thresholds
+        arrays[f"blocks.{i}.negated"] = block.negated.astype(np.int8)
+    arrays["output.weights"] = network.output.weights
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            little_endian = array.astype(array.dtype.newbyteorder("<"))
+            np.lib.format.write_array(member, little_endian, version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3  # Unix, on every system
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+def _header_text(network: BinaryNetwork) -> bytes:
+    output = network.output
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "domain": {
+            "kind": "binary" if network.domain.is_binary else "integers",
+            "inputs": network.n_inputs,
+            "shape": list(network.domain.shape),
+        },
+        "blocks": [{"kind": "dense", "outputs": b.n_outputs, "inputs": b.n_inputs} for b in network.blocks],
+        "output": {
+            "classes": output.n_classes,
+            "inputs": output.n_inputs,
+            "scale": [_rational_text(q) for q in output.scale],
+            "bias": [_rational_text(q) for q in output.bias],
+        },
+        "provenance": dict(network.provenance.data),
+        "identity": network.identity,
+        "cells_identity": network.cells_identity,
+    }
+    try:
+        text = json.dumps(header, sort_keys=True, allow_nan=False, ensure_ascii=True).encode()
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the provenance is not plain JSON ({error}), expected strings, numbers and lists.") from None
+    if len(text) > _HEADER_LIMIT:
+        raise ModelError(f"the provenance makes a header of {len(text)} bytes, expected at most {_HEADER_LIMIT}.")
+    return text
+
+
+def _rational_text(value: Fraction) -> str:
+    """Exact text; 4000 digits is what `load` takes, and below what Python converts."""
+    if max(abs(value.numerator), value.denominator) >= 10**4000:
+        raise ModelError("a scale or bias has more than 4000 digits, expected fewer. Round it to a float64.")
+    return f"{value.numerator}/{value.denominator}"
+
+
+def load(path: str | os.PathLike[str]) -> BinaryNetwork:
+    """The network in the native file at `path`, checked against its sha256.
+
+    Raises:
+        FormatError: The file cannot be read, is none of ours, or was damaged or changed.
+    """
+    where = os.fspath(path)
+    try:
+        size = Path(path).stat().st_size
+        with Path(path).open("rb") as file:
+            return _read(file, size, where)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FormatError(f"{where}: cannot be read ({reason}), expected a network file. Check the path.") from None
+
+
+def _read(file: io.BufferedReader, size: int, where: str) -> BinaryNetwork:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            header = _read_header(archive, where)
+            arrays = _read_arrays(archive, header, where)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise FormatError(
+            f"{where}: is not a readable .npz archive ({size} bytes; {error}), expected a complete network file. "
+            f"The file is damaged or of another kind. {_REMEDY}"
+        ) from None
+    try:
+        network = _build(header, arrays)
+    except ModelError as error:
+        raise FormatError(f"{where}: {error} The file was changed after it was written. {_REMEDY}") from None
+    for what, found in (("identity", network.identity), ("cells_identity", network.cells_identity)):
+        if header.get(what) != found:
+            raise FormatError(
+                f"{where}: {what} of the arrays is sha256 {found[:16]}, expected {str(header.get(what))[:16]} as the "
+                f"header states. The file was changed after it was written. {_REMEDY}"
+            )
+    return network
+
+
+def _read_header(archive: zipfile.ZipFile, where: str) -> Mapping[str, Any]:
+    names = archive.namelist()
+    if "header.npy" not in names:
+        shown = ", ".join(names[:3]) or "nothing"
+        raise FormatError(
+            f"{where}: has no array 'header' (it holds {shown}), expected a network file of bnnverify. {_REMEDY}"
+        )
+    raw = _member(archive, "header", np.dtype(np.uint8), None, where).tobytes()
+    try:
+        header = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: the header is not valid JSON ({error}). {_REMEDY}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise FormatError(f"{where}: the header names the format {found!r:.60}, expected {FORMAT!r}. {_REMEDY}")
+    if header.get("version") != VERSION:
+        raise FormatError(
+            f"{where}: has format version {header.get('version')!r:.60}, expected {VERSION}. "
+            "Read it with the bnnverify release that wrote it, or update bnnverify."
+        )
+    return header
+
+
+def _read_arrays(archive: zipfile.ZipFile, header: Mapping[str, Any], where: str) -> dict[str, NDArray[Any]]:
+    """All arrays that the header calls for, and no others."""
+    expected = _expected_arrays(header, where)
+    total = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
+    if total > _SIZE_LIMIT:
+        raise FormatError(
+            f"{where}: the header calls for {total} bytes of arrays, expected at most {_SIZE_LIMIT}. {_REMEDY}"
+        )
+    wanted = {f"{name}.npy" for name in expected} | {"header.npy"}
+    names = archive.namelist()
+    if missing := sorted(wanted - set(names)):
+        raise FormatError(f"{where}: has no array {missing[0].removesuffix('.npy')!r}. {_REMEDY}")
+    if len(names) != len(wanted):
+        extra = sorted(set(names) - wanted) or sorted(n for n in names if names.count(n) > 1)
+        raise FormatError(f"{where}: holds {extra[0]!r}, expected only the arrays that its header names. {_REMEDY}")
+    return {name: _member(archive, name, dtype, shape, where) for name, (dtype, shape) in expected.items()}
+
+
+def _expected_arrays(header: Mapping[str, Any], where: str) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Name -> type and shape, from the header; FormatError if the header does not make sense."""
+    int8, int64 = np.dtype(np.int8), np.dtype(np.int64)
+    try:
+        domain, output = header["domain"], header["output"]
+        n = _size(domain["inputs"])
+        if domain["kind"] not in ("binary", "integers"):
+            raise ValueError(f"the domain kind is {domain['kind']!r:.60}, expected 'binary' or 'integers'")
+        if not isinstance(domain["shape"], list) or math.prod(_size(d) for d in domain["shape"]) != n:
+            raise ValueError(f"the image shape is {domain['shape']!r:.60}, expected {n} entries in all")
+        expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        if domain["kind"] == "integers":
+            expected |= {"domain.lower": (int64, (n,)), "domain.upper": (int64, (n,))}
+        for i, block in enumerate(header["blocks"]):
+            if block["kind"] != "dense":
+                raise ValueError(f"block {i} is of kind {block['kind']!r:.60}, expected 'dense'")
+            rows, columns = _size(block["outputs"]), _size(block["inputs"])
+            expected[f"blocks.{i}.weights"] = (int8, (rows, columns))
+            expected[f"blocks.{i}.thresholds"] = (int64, (rows,))
+            expected[f"blocks.{i}.negated"] = (int8, (rows,))
+        expected["output.weights"] = (int8, (_size(output["classes"]), _size(output["inputs"])))
+        for number in (*output["scale"], *output["bias"]):
+            _rational(number)
+        if not isinstance(header["provenance"], dict):
+            raise ValueError("the provenance is not a JSON object")
+    except KeyError as error:
+        raise FormatError(f"{where}: the header has no entry {error}. {_REMEDY}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{where}: the header does not describe a network: {error}. {_REMEDY}") from None
+    return expected
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _SIZE_LIMIT:
+        raise ValueError(f"a size is {value!r:.60}, expected 1 to {_SIZE_LIMIT}")
+    return value
+
+
+def _rational(text: Any) -> Fraction:
+    if not isinstance(text, str) or not _RATIONAL.fullmatch(text):
+        raise ValueError(f"a scale or bias is {text!r:.60}, expected text like '-3/8'")
+    numerator, denominator = map(int, text.split("/"))
+    if denominator == 0:
+        raise ValueError("a scale or bias has denominator 0")
+    return Fraction(numerator, denominator)
+
+
+def _member(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None, where: str
+) -> NDArray[Any]:
+    """One array, read only after its declared type, shape and size are what they should be."""
+    info = archive.getinfo(f"{name}.npy")
+    limit = _NPY_HEADER_LIMIT + (_HEADER_LIMIT if shape is None else dtype.itemsize * math.prod(shape))
+    if info.file_size > limit:
+        raise FormatError(f"{where}: array {name!r} takes {info.file_size} bytes, expected at most {limit}. {_REMEDY}")
+    stream = io.BytesIO(archive.read(info))  # zipfile stops at the declared size and checks the CRC
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"npy version {version[0]}.{version[1]} instead of 1.0")
+        found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise FormatError(f"{where}: array {name!r} is not a plain .npy array ({error}). {_REMEDY}") from None
+    if found_dtype.newbyteorder("=") != dtype:
+        raise FormatError(f"{where}: array {name!r} has dtype {found_dtype}, expected {dtype}. {_REMEDY}")
+    if fortran or (found_shape != shape if shape is not None else len(found_shape) != 1):
+        order = " in Fortran order" if fortran else ""
+        wanted = shape if shape is not None else "one dimension"
+        raise FormatError(f"{where}: array {name!r} has shape {found_shape}{order}, expected {wanted}. {_REMEDY}")
+    data = stream.read()
+    if len(data) != dtype.itemsize * math.prod(found_shape):
+        raise FormatError(
+            f"{where}: array {name!r} has {len(data)} bytes of data, expected "
+            f"{dtype.itemsize * math.prod(found_shape)} for shape {found_shape}. {_REMEDY}"
+        )
+    return np.frombuffer(data, dtype=found_dtype).reshape(found_shape).astype(dtype)
+
+
+def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> BinaryNetwork:
+    """The network; the constructors check what is left to check and raise ModelError."""
+    shape = header["domain"]["shape"]
+    if header["domain"]["kind"] == "binary":
+        domain = InputDomain.binary(header["domain"]["inputs"], shape)
+    else:
+        domain = InputDomain.integers(arrays["domain.lower"], arrays["domain.upper"], shape)
+    blocks = []
+    for i in range(len(header["blocks"])):
+        weights, negated = arrays[f"blocks.{i}.weights"], arrays[f"blocks.{i}.negated"]
+        if ((negated != 0) & (negated != 1)).any():
+            raise ModelError(f"blocks.{i}.negated holds other values than 0 and 1.")
+        blocks.append(
+            DenseBlock.create(
+                weights,
+                arrays[f"blocks.{i}.thresholds"],
+                mask=weights != 0,
+                negated=negated.astype(bool),
+                name=f"blocks.{i}",
+            )
+        )
+    output = OutputBlock.create(
+        arrays["output.weights"],
+        scale=[_rational(q) for q in header["output"]["scale"]],
+        bias=[_rational(q) for q in header["output"]["bias"]],
+        mask=arrays["output.weights"] != 0,
+    )
+    return BinaryNetwork(domain, tuple(blocks), output, Provenance(header["provenance"]))
