@@ -1,1 +1,115 @@
-"""Exact answers about binarized neural networks."""
+"""Exact answers about binarized neural networks.
+
+Names are imported on first use, so that ``import bnnverify`` costs nothing and needs neither torch nor numba nor
+a decision-diagram package.
+
+>>> import bnnverify
+>>> bnnverify.HammingBall((1, -1, 1), 1).size()
+4
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnnverify.counting import count_adversarial
+    from bnnverify.datasets import load as load_dataset
+    from bnnverify.engines.base import Limits
+    from bnnverify.errors import BnnVerifyError
+    from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, log_grid
+    from bnnverify.folding import fold_block
+    from bnnverify.formats import load_network as load
+    from bnnverify.formats.native import save
+    from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
+    from bnnverify.query import Query, Targeted, Ties, Untargeted
+    from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
+    from bnnverify.results import Count, Decision, Distance, Kind, Probability, Verdict
+    from bnnverify.robustness import decide, minimum_adversarial_distance
+
+# Public name -> the module it lives in, and its name there if that is another one.
+_PUBLIC = {
+    "AsymmetricFlip": "faults",
+    "BinaryNetwork": "network",
+    "BitFlip": "faults",
+    "BnnVerifyError": "errors",
+    "Count": "results",
+    "Decision": "results",
+    "DenseBlock": "network",
+    "Distance": "results",
+    "FixedIndexRegion": "regions",
+    "HammingBall": "regions",
+    "InputDomain": "network",
+    "Kind": "results",
+    "Limits": "engines.base",
+    "OutputBlock": "network",
+    "PerBlock": "faults",
+    "Probability": "results",
+    "Provenance": "network",
+    "Query": "query",
+    "StuckAt": "faults",
+    "Targeted": "query",
+    "Ties": "query",
+    "Untargeted": "query",
+    "Verdict": "results",
+    "count_adversarial": "counting",
+    "decide": "robustness",
+    "fold_block": "folding",
+    "load": "formats:load_network",
+    "load_dataset": "datasets:load",
+    "log_grid": "faults",
+    "minimum_adversarial_distance": "robustness",
+    "save": "formats.native",
+    "whole_cube": "regions",
+}
+
+__all__ = [
+    "AsymmetricFlip",
+    "BinaryNetwork",
+    "BitFlip",
+    "BnnVerifyError",
+    "Count",
+    "Decision",
+    "DenseBlock",
+    "Distance",
+    "FixedIndexRegion",
+    "HammingBall",
+    "InputDomain",
+    "Kind",
+    "Limits",
+    "OutputBlock",
+    "PerBlock",
+    "Probability",
+    "Provenance",
+    "Query",
+    "StuckAt",
+    "Targeted",
+    "Ties",
+    "Untargeted",
+    "Verdict",
+    "count_adversarial",
+    "decide",
+    "fold_block",
+    "load",
+    "load_dataset",
+    "log_grid",
+    "minimum_adversarial_distance",
+    "save",
+    "whole_cube",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("bnnverify")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'bnnverify' has no attribute {name!r}")
+    module, _, there = _PUBLIC[name].partition(":")
+    value = getattr(import_module(f"bnnverify.{module}"), there or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
