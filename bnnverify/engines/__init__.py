@@ -1,1 +1,29 @@
 """Engines: each answers queries exactly, behind the small Protocol of `base.py`."""
+
+from __future__ import annotations
+
+from bnnverify.engines.base import Engine
+from bnnverify.errors import QueryError
+
+NAMES = ("enumeration", "bdd", "sat")
+
+
+def engine_named(name: str) -> Engine:
+    """The engine with this name; its libraries are imported only now.
+
+    Raises:
+        QueryError: There is none.
+    """
+    if name == "enumeration":
+        from bnnverify.engines.enumeration import EnumerationEngine
+
+        return EnumerationEngine()
+    if name == "bdd":
+        from bnnverify.engines.bdd import BddEngine
+
+        return BddEngine()
+    if name == "sat":
+        from bnnverify.engines.sat import SatEngine
+
+        return SatEngine()
+    raise QueryError(f"engine is {name!r}, expected auto, {', '.join(NAMES)}.")

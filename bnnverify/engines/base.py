@@ -33,6 +33,9 @@ class Limits:
                 raise QueryError(f"the limit on {name} is {value}, expected a number above 0.")
 
 
+UNLIMITED = Limits()
+
+
 @dataclass(slots=True)
 class Clock:
     """Stop watch of one call."""

@@ -1,0 +1,284 @@
+"""Enumeration: every input of the region, one flip at a time, on the exact integer network.
+
+The number of disagreeing inputs of each neuron of the first block is kept up to date: a flip adds +1 or -1 to
+each. Balls are walked shell by shell (nearest first) in lexicographic order of the flipped indices, so that the
+innermost step is one vector addition; fixed-index regions in Gray-code order. The walk can stop after any
+input, and says exactly how far it came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
+from bnnverify.kernels import argmax_first, disagreement_limits, forward_ranks, pack_fired, pack_layers, score_ranks
+from bnnverify.network import BinaryNetwork
+from bnnverify.query import Query, Targeted, Ties
+from bnnverify.regions import FixedIndexRegion, HammingBall
+from bnnverify.results import Count, Decision, Kind, Run, Verdict
+
+_CHUNK = 1 << 20  # inputs between two looks at the clock: well under a second
+
+_TIES = {Ties.LOWEST_INDEX: 0, Ties.COUNTEREXAMPLE: 1, Ties.ROBUST: 2}
+
+
+@njit(cache=True)
+def _adversarial(ranks, klass, targeted, ties, best):  # type: ignore[no-untyped-def]
+    """`Query.scores_adversarial` on score ranks; `best` is their argmax."""
+    if ties == 0:
+        return (best == klass) == targeted
+    mine = ranks[klass]
+    if targeted:
+        for k in range(ranks.shape[0]):
+            if k != klass and (ranks[k] > mine or (ties == 2 and ranks[k] == mine)):
+                return False
+        return True
+    for k in range(ranks.shape[0]):  # noqa: SIM110 (numba compiles no generators)
+        if k != klass and (ranks[k] > mine or (ties == 1 and ranks[k] == mine)):
+            return True
+    return False
+
+
+@njit(cache=True)
+def _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out):  # type: ignore[no-untyped-def]
+    """Score ranks of the input whose front block has these disagreement counts."""
+    if front_ranks.shape[0] > 0:  # no hidden block: the front is the output block
+        for k in range(out.shape[0]):
+            out[k] = front_ranks[k, counts[k]]
+    else:
+        pack_fired(counts, front_limits, 0, counts.shape[0], bits)
+        forward_ranks(bits, shape, weights, mask, limits, ranks, masked, scratch, out)
+
+
+@njit(cache=True)
+def _walk_shell(base, deltas, flips, steps, stop, question, front, per_class):  # type: ignore[no-untyped-def]
+    """Visit up to `steps` inputs with exactly `len(flips)` flips, from `flips` on (lexicographic).
+
+    Returns (visited, adversarial, exhausted, found); `flips` is left at the next input to visit, or at the
+    adversarial one if `found` (only when `stop` is set).
+    """
+    klass, targeted, ties = question
+    front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out = front
+    d, n, m = flips.shape[0], deltas.shape[0], base.shape[0]
+    stack = np.empty((d + 1, m), dtype=np.int32)
+    stack[0] = base
+    for i in range(d):
+        stack[i + 1] = stack[i] + deltas[flips[i]]
+    visited, adversarial = 0, 0
+    while visited < steps:
+        _ranks_of(stack[d], front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out)
+        best = argmax_first(out)
+        per_class[best] += 1
+        visited += 1
+        if _adversarial(out, klass, targeted, ties, best):
+            adversarial += 1
+            if stop:
+                return visited, adversarial, False, True
+        level = d - 1  # next combination: raise the last index that can be raised
+        while level >= 0 and flips[level] == n - d + level:
+            level -= 1
+        if level < 0:
+            return visited, adversarial, True, False
+        flips[level] += 1
+        for i in range(level + 1, d):
+            flips[i] = flips[i - 1] + 1
+        for i in range(level, d):
+            for j in range(m):
+                stack[i + 1, j] = stack[i, j] + deltas[flips[i], j]
+    return visited, adversarial, False, False
+
+
+@njit(cache=True)
+def _walk_gray(counts, deltas, signs, start, total, steps, stop, question, front, per_class):  # type: ignore[no-untyped-def]
+    """Visit up to `steps` of the 2^f inputs, from Gray-code index `start` on; `counts` and `signs` follow.
+
+    ``signs[i]`` is +1 while free input i has its central value. Returns (visited, adversarial, found).
+    """
+    klass, targeted, ties = question
+    front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out = front
+    m = counts.shape[0]
+    visited, adversarial = 0, 0
+    index = start
+    while visited < steps:
+        _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out)
+        best = argmax_first(out)
+        per_class[best] += 1
+        visited += 1
+        if _adversarial(out, klass, targeted, ties, best):
+            adversarial += 1
+            if stop:
+                return visited, adversarial, True
+        index += 1
+        if index >= total:
+            break
+        bit, rest = 0, index  # the Gray code flips the lowest set bit of the index
+        while rest & 1 == 0:
+            rest >>= 1
+            bit += 1
+        for j in range(m):
+            counts[j] += signs[bit] * deltas[bit, j]
+        signs[bit] = -signs[bit]
+    return visited, adversarial, False
+
+
+@dataclass(slots=True)
+class _Walk:
+    """State of one enumeration: what was seen so far."""
+
+    query: Query
+    clock: Clock
+    node_limit: int | None
+    stop_at_first: bool
+    visited: int = 0
+    adversarial: int = 0
+    per_radius: list[int] = field(default_factory=list)
+    witness: tuple[int, ...] | None = None
+    reason: str = ""
+    per_class: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.per_class = np.zeros(self.query.network.n_classes, dtype=np.int64)
+
+    def steps(self) -> int:
+        """Inputs that may be visited before the next look at the limits; 0 when one is reached."""
+        if self.clock.is_over:
+            self.reason = self.clock.reason
+            return 0
+        if self.node_limit is not None and self.visited >= self.node_limit:
+            self.reason = f"limit of {self.node_limit} inputs reached"
+            return 0
+        return _CHUNK if self.node_limit is None else min(_CHUNK, self.node_limit - self.visited)
+
+    def record(self, visited: int, adversarial: int) -> None:
+        self.visited += visited
+        self.adversarial += adversarial
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.reason) or self.witness is not None
+
+
+def _front(network: BinaryNetwork, center: NDArray[np.int64]) -> tuple[Any, ...]:
+    """Disagreements of the first block at the centre, their change per flipped input, and the packed rest."""
+    block = network.blocks[0] if network.blocks else network.output
+    products = block.weights.astype(np.int32) * center.astype(np.int32)
+    counts = np.count_nonzero(products < 0, axis=1).astype(np.int32)
+    deltas = np.ascontiguousarray(products.T)  # agreeing (+1): the flip adds a disagreement
+    packed = pack_layers(network.blocks[1:], network.output)
+    layers = (packed.shape, packed.weights, packed.mask, packed.limits, packed.ranks, packed.is_masked)
+    limits = disagreement_limits(network.blocks[0]) if network.blocks else np.zeros(0, dtype=np.int32)
+    ranks = np.zeros((0, 1), dtype=np.int32) if network.blocks else score_ranks(network.output)
+    width = max(network.widths)
+    bits = np.zeros((width + 63) // 64 + 1, dtype=np.uint64)
+    scratch = np.zeros(width, dtype=np.int64)
+    out = np.zeros(network.n_classes, dtype=np.int32)
+    return counts, deltas, (limits, ranks, *layers, bits, scratch, out)
+
+
+def _question(query: Query) -> tuple[int, bool, int]:
+    if isinstance(query.property, Targeted):
+        return query.property.target, True, _TIES[query.ties]
+    return query.property.label, False, _TIES[query.ties]
+
+
+def _walk_ball(walk: _Walk, region: HammingBall) -> None:
+    center = np.array(region.center, dtype=np.int64)
+    counts, deltas, front = _front(walk.query.network, center)
+    question = _question(walk.query)
+    for radius in range(region.radius + 1):
+        walk.per_radius.append(0)
+        flips = np.arange(radius, dtype=np.int64)
+        exhausted = False
+        while not exhausted:
+            if (steps := walk.steps()) == 0:
+                return
+            visited, adversarial, exhausted, found = _walk_shell(
+                counts, deltas, flips, steps, walk.stop_at_first, question, front, walk.per_class
+            )
+            walk.record(visited, adversarial)
+            walk.per_radius[radius] += adversarial
+            if found:
+                center[flips] *= -1
+                walk.witness = tuple(int(v) for v in center)
+                return
+
+
+def _walk_free(walk: _Walk, region: FixedIndexRegion) -> None:
+    center = np.array(region.center, dtype=np.int64)
+    counts, deltas, front = _front(walk.query.network, center)
+    free = np.array(region.free, dtype=np.int64)
+    own_deltas = np.ascontiguousarray(deltas[free])
+    signs = np.ones(free.size, dtype=np.int32)
+    question, total = _question(walk.query), region.size()
+    while walk.visited < total:
+        if (steps := walk.steps()) == 0:
+            return
+        end = min(total, 2**63 - 1)  # no walk gets that far
+        visited, adversarial, found = _walk_gray(
+            counts, own_deltas, signs, walk.visited, end, steps, walk.stop_at_first, question, front, walk.per_class
+        )
+        walk.record(visited, adversarial)
+        if found:
+            center[free] *= signs
+            walk.witness = tuple(int(v) for v in center)
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class EnumerationEngine:
+    """Visits every input of the region; exact for any network, practical up to some 10^9 inputs."""
+
+    @property
+    def name(self) -> str:
+        """Name on the command line."""
+        return "enumeration"
+
+    def decide(self, query: Query, *, limits: Limits = UNLIMITED) -> Decision:
+        """Is there an adversarial input? In a ball the counterexample is one of the nearest.
+
+        Args:
+            query: The question.
+            limits: `nodes` limits the inputs visited.
+
+        Returns:
+            A proved verdict, or UNKNOWN with the limit that was reached.
+        """
+        walk = self._walk(query, limits, stop_at_first=True)
+        run = self._run(walk)
+        if walk.witness is not None:
+            point, predicted = replayed(query, walk.witness, self.name)
+            return Decision(Verdict.NOT_ROBUST, run, point, predicted)
+        return Decision(Verdict.UNKNOWN if walk.reason else Verdict.ROBUST, run)
+
+    def count(self, query: Query, *, limits: Limits = UNLIMITED) -> Count:
+        """Exact counts by class, and by distance in a ball; bounds if a limit is reached."""
+        walk = self._walk(query, limits, stop_at_first=False)
+        size = query.region.size()
+        if walk.reason:
+            upper = size - (walk.visited - walk.adversarial)
+            return Count(Kind.INTERVAL, walk.adversarial, upper, size, self._run(walk))
+        radii = tuple(walk.per_radius) if isinstance(query.region, HammingBall) else None
+        per_class = tuple(int(v) for v in walk.per_class)
+        return Count(Kind.EXACT, walk.adversarial, walk.adversarial, size, self._run(walk), per_class, radii)
+
+    def _walk(self, query: Query, limits: Limits, *, stop_at_first: bool) -> _Walk:
+        walk = _Walk(query, Clock(limits.seconds), limits.nodes, stop_at_first)
+        if isinstance(query.region, HammingBall):
+            _walk_ball(walk, query.region)
+        else:
+            _walk_free(walk, query.region)
+        return walk
+
+    def _run(self, walk: _Walk) -> Run:
+        statistics = {"inputs_visited": walk.visited}
+        if isinstance(walk.query.region, HammingBall) and walk.reason:
+            clean = walk.per_radius[:-1]  # the last shell is not complete
+            statistics["radius_proved"] = (
+                len(clean) - 1 if not any(clean) else clean.index(next(filter(None, clean))) - 1
+            )
+        return Run(self.name, walk.clock.elapsed, walk.reason, statistics)
