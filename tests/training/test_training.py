@@ -1,0 +1,283 @@
+import io
+import json
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from bnnverify.datasets import Split
+from bnnverify.errors import EngineError, QueryError
+from bnnverify.training import TrainedModel, TrainingConfig, export, train
+from bnnverify.training.export import accuracies, check_agreement
+from bnnverify.training.loop import loss_of
+from bnnverify.training.model import BinaryMlp
+
+QUICK = {"hidden": (8,), "epochs": 4, "batch_size": 20}
+VARIANTS = {
+    "ste": TrainingConfig.for_rule("ste", **QUICK),
+    "ste, batch norm, two blocks": TrainingConfig.for_rule("ste", **(QUICK | {"hidden": (8, 6)}), batch_norm=True),
+    "ste, no biases": TrainingConfig.for_rule("ste", **QUICK, bias=False, output_bias=False),
+    "ste, no hidden block": TrainingConfig.for_rule("ste", **(QUICK | {"hidden": ()})),
+    "ss-ema": TrainingConfig.for_rule("ss-ema", **QUICK),
+    "ss-ema, squared hinge": TrainingConfig.for_rule("ss-ema", **QUICK, batch_norm=False, loss="squared-hinge"),
+}
+
+
+def model_of(widths, **options):
+    return BinaryMlp(widths, generator=torch.Generator().manual_seed(0), **options)
+
+
+def trained_with(model, dataset, config=None):
+    record = {"epoch": 1, "loss": 0.0, "train_accuracy": 0.0, "validation_accuracy": 0.0, "flip_ratio": 0.0}
+    return TrainedModel(model.eval(), config or TrainingConfig(), dataset, 1, (record,), False, 0.0)
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(toy, config):
+    one, two = (export(train(config, toy, progress=False)) for _ in range(2))
+    other = export(train(replace(config, seed=1), toy, progress=False))
+    assert one.identity == two.identity != other.identity
+    assert one.provenance == two.provenance
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_the_export_equals_the_model_on_all_inputs(toy, config):
+    trained = train(config, toy, progress=False)
+    network = export(trained)
+    cube = np.array(np.meshgrid(*[[-1, 1]] * 9)).reshape(9, -1).T
+    with torch.no_grad():
+        expected = trained.model.double()(torch.from_numpy(cube.astype(np.float64))).argmax(dim=1)
+    assert (network.evaluate_batch(cube) == expected.numpy()).all()
+
+
+def test_training_learns_something(toy):
+    for name in ("ste", "ss-ema"):
+        config = TrainingConfig.for_rule(name, hidden=(16,), epochs=100, batch_size=20, noise=0)
+        accuracy = export(train(config, toy, progress=False)).provenance.data["accuracy"]
+        assert accuracy["train"] >= 0.75, name
+        assert accuracy["test"] >= 0.65, name  # the most frequent class makes up less than half
+
+
+def test_training_leaves_the_global_random_state_alone(toy):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(VARIANTS["ste"], toy, progress=False)
+    assert (torch.rand(3) == expected).all()
+
+
+def test_training_runs_on_one_thread_and_gives_the_others_back(toy):
+    inside, threads = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(VARIANTS["ste"], toy, progress=False, metrics=lambda _: inside.append(torch.get_num_threads()))
+        assert set(inside) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_test_images_change_nothing(toy):
+    poisoned = replace(toy, test=Split(-toy.test.images, toy.test.pixels, 2 - toy.test.labels, toy.test.indices))
+    config = replace(VARIANTS["ste"], epochs=10)
+    one, two = train(config, toy, progress=False), train(config, poisoned, progress=False)
+    assert one.history == two.history
+    assert one.best_epoch == two.best_epoch
+    assert export(one) == export(two)
+
+
+def test_the_best_epoch_is_the_first_of_highest_validation_accuracy_then_lowest_loss(toy):
+    trained = train(replace(VARIANTS["ste"], epochs=15), toy, progress=False)
+    best = min(trained.history, key=lambda r: (-r["validation_accuracy"], r["validation_loss"], r["epoch"]))
+    assert trained.best_epoch == best["epoch"]
+    # and the model is really the one of that epoch
+    measured = export(trained).provenance.data["accuracy"]
+    assert measured["validation"] == pytest.approx(best["validation_accuracy"])
+    assert measured["train"] == pytest.approx(best["train_accuracy"])
+
+
+def test_metrics_are_json_lines_or_go_to_a_function(toy):
+    text, records = io.StringIO(), []
+    train(VARIANTS["ste, batch norm, two blocks"], toy, progress=False, metrics=text)
+    trained = train(VARIANTS["ss-ema"], toy, progress=False, metrics=records.append)
+    lines = [json.loads(line) for line in text.getvalue().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        assert len(line["activation_balance"]) == len(line["inside_window"]) == 2
+        assert all(-1 <= b <= 1 for b in line["activation_balance"])
+        assert 0 <= line["flip_ratio"] <= 1
+        assert math.isfinite(line["loss"])
+    assert tuple(records) == trained.history
+    assert records[0]["pulses"] >= records[0]["switches"]
+
+
+def test_the_flip_ratio_counts_the_switches(toy):
+    records = []
+    train(VARIANTS["ss-ema"], toy, progress=False, metrics=records.append)
+    steps, cells = 4 * 6, 9 * 8 + 8 * 3
+    assert sum(r["flip_ratio"] for r in records) / 4 == pytest.approx(records[-1]["switches"] / (steps * cells))
+
+
+def test_the_progress_bar_goes_to_stderr(toy, capsys):
+    train(VARIANTS["ste"], toy)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "train: 100%" in captured.err
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_before_the_first_epoch_passes_on(toy):
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    trained = train(VARIANTS["ste"], toy, progress=False, metrics=stop)
+    assert trained.interrupted
+    assert len(trained.history) == 2
+    assert export(trained).provenance.data["interrupted"]
+
+    class Impatient:
+        name, recipe = "impatient", {}
+
+        def start(self, weights, *, generator):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(VARIANTS["ste"], rule=Impatient()), toy, progress=False)
+
+
+def test_a_rule_of_ones_own_can_look_at_the_loss_and_sample_its_weights(toy):
+    """The Protocol carries rules that this package does not have: here one that undoes what does not help."""
+    seen = []
+
+    class State:
+        def __init__(self, weights, generator):
+            self.weights, self.generator = weights, generator
+
+        def prepare(self, *, training):
+            seen.append(training)
+
+        def step(self, progress, loss):
+            before, kept = loss(), [w.detach().clone() for w in self.weights]
+            assert loss() == before  # looking changes nothing
+            with torch.no_grad():
+                for w in self.weights:
+                    w[torch.rand(w.shape, generator=self.generator) < 0.02] *= -1
+                if loss() > before:
+                    for w, old in zip(self.weights, kept, strict=True):
+                        w.copy_(old)
+            assert loss() <= before
+            assert 0 <= progress < 1
+
+        def statistics(self):
+            return {}
+
+    @dataclass(frozen=True)
+    class Undoing:
+        strength: float = 1.0
+        name: ClassVar[str] = "undoing"
+        recipe: ClassVar[dict] = {}
+
+        def start(self, weights, *, generator):
+            return State(weights, generator)
+
+    config = TrainingConfig(rule=Undoing(), hidden=(8,), epochs=2, batch_size=20, batch_norm=True)
+    network = export(train(config, toy, progress=False))
+    assert network.provenance.data["config"]["rule"] == "undoing"
+    assert seen.count(True) == 2 * 6
+    assert seen.count(False) == 2
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(toy):
+    with pytest.raises(QueryError, match="batch_size is 500, but there are 120 training images"):
+        train(replace(VARIANTS["ste"], batch_size=500), toy, progress=False)
+
+
+def test_a_diverging_loss_is_one_sentence(toy):
+    config = replace(VARIANTS["ste"], learning_rate=1e30, loss="squared-hinge")
+    with pytest.raises(QueryError, match=r"the loss became infinite or NaN in epoch 1\. Lower the learning rates"):
+        train(config, toy, progress=False)
+
+
+def test_batch_norm_of_either_sign_and_zero_scale_is_exported_exactly(toy):
+    model = model_of((9, 6, 3), batch_norm=True)
+    with torch.no_grad():
+        norm = model.hidden[0].norm
+        norm.weight.copy_(torch.tensor([1.0, -1.0, 0.0, 0.0, -0.3, 0.5]))
+        norm.bias.copy_(torch.tensor([0.2, 0.2, 0.0, -0.1, -0.4, 0.0]))
+        norm.running_mean.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0, -2.0, 3.0]))  # the last one ties at s = 3
+        norm.running_var.copy_(torch.tensor([2.0, 2.0, 1.0, 1.0, 4.0, 9.0]))
+    network = export(trained_with(model, toy))
+    assert network.blocks[0].negated.tolist() == [False, True, False, False, True, False]
+    stored = model.hidden[0].weight.detach().numpy()
+    assert (network.blocks[0].stored == stored).all()
+    # 1 - 0.2 sqrt(2) = 0.72; 1 + 0.28 falling; always; never; -2 - 0.4 / 0.3 * 2 = -4.67 falling; tie counts
+    assert network.blocks[0].thresholds.tolist() == [1, -1, -9, 10, 5, 3]
+
+
+def test_without_batch_norm_the_threshold_comes_from_the_bias_or_is_zero(toy):
+    model = model_of((9, 4, 3))
+    with torch.no_grad():
+        model.hidden[0].bias.copy_(torch.tensor([0.0, 1.0, -1.0, 0.4]))  # in units of sqrt(9)
+    assert export(trained_with(model, toy)).blocks[0].thresholds.tolist() == [0, -3, 3, -1]
+    assert not export(trained_with(model_of((9, 4, 3), bias=False), toy)).blocks[0].thresholds.any()
+
+
+def test_the_output_keeps_one_positive_scale_and_the_biases_as_they_are(toy):
+    model = model_of((9, 4, 3))
+    with torch.no_grad():
+        model.output.bias.copy_(torch.tensor([0.25, -0.1, 0.0]))
+    output = export(trained_with(model, toy)).output
+    assert output.has_common_scale
+    assert output.scale[0] == Fraction(model.output.log_scale.double().exp().item()) > 0
+    assert output.bias == (Fraction(1, 4), Fraction(float(np.float32(-0.1))), Fraction(0))
+
+
+def test_a_network_that_differs_from_the_model_is_refused_with_the_number_of_images(toy):
+    trained = trained_with(model_of((9, 4, 3)), toy)
+    network = export(trained)
+    other = model_of((9, 4, 3))
+    with torch.no_grad():
+        other.output.bias.copy_(torch.tensor([0.0, 0.0, 99.0]))  # always class 2
+    images = np.concatenate([s.images for s in toy.splits.values()])
+    wrong = int((network.evaluate_batch(images) != 2).sum())
+    assert wrong > 0
+    with pytest.raises(EngineError, match=f"disagrees with the torch model on {wrong} of 240 images"):
+        check_agreement(network, other, toy)
+
+
+def test_the_provenance_is_json_and_tells_how_the_network_was_made(toy):
+    network = export(train(VARIANTS["ss-ema"], toy, progress=False))
+    data = json.loads(json.dumps(network.provenance.data, allow_nan=False))
+    assert TrainingConfig.from_json(data["config"]) == VARIANTS["ss-ema"]
+    assert data["data"] == {"dataset": "toy"}
+    assert data["accuracy"] == accuracies(network, toy)
+    assert [len(column) for column in data["history"].values()] == [4] * 6
+    assert set(data["versions"]) == {"python", "torch", "numpy"}
+    assert network.domain.shape == (3, 3)
+
+
+def test_the_squared_hinge_is_its_definition():
+    scores, labels = torch.tensor([[2.0, 0.5, -3.0], [0.0, -0.5, 0.25]]), torch.tensor([0, 2])
+    total = 0.0
+    for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
+        for k, score in enumerate(row):
+            total += max(0.0, 1 - (1 if k == label else -1) * score) ** 2
+    assert float(loss_of(scores, labels, "squared-hinge")) == pytest.approx(total / 6)
+
+
+def test_the_model_has_binary_weights_from_the_start_and_splits_its_parameters(toy):
+    model = model_of((9, 5, 4, 3), batch_norm=True)
+    binary = model.binary_weights()
+    assert [tuple(w.shape) for w in binary] == [(5, 9), (4, 5), (3, 4)]
+    assert all(set(w.detach().unique().tolist()) == {-1.0, 1.0} for w in binary)
+    assert len(model.real_parameters()) == 2 * 2 + 2
+    assert len(model_of((9, 5, 3), bias=False, output_bias=False).real_parameters()) == 1
+    x = torch.ones(2, 9)
+    model.eval()
+    scores, normalized = model.trace(x)
+    assert (scores == model(x)).all()
+    assert [tuple(z.shape) for z in normalized] == [(2, 5), (2, 4)]
