@@ -1,1 +1,128 @@
-"""The command line: one file per verb."""
+"""The command line: one file per verb.
+
+Answers go to stdout, progress and mistakes to stderr. Exit codes: 0 answered, whatever the verdict; 1 a verdict that
+``--fail-on`` names; 2 bad input or usage; 3 UNKNOWN or a limit reached, with the partial result printed;
+130 interrupted, with the partial result kept; 70 a bug in bnnverify; 141 the reader of stdout went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+import click
+
+from bnnverify.errors import BnnVerifyError, EngineError, ResourceLimitError
+
+BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER = 2, 3, 70, 130, 141
+
+# Verb -> the line in `bnnverify --help`; the file is imported when the verb is used.
+VERBS = {
+    "train": "Train a binarized network and save it.",
+    "info": "What is in a network file.",
+    "verify": "Is there an input nearby that changes the class?",
+    "count": "How many inputs nearby change the class?",
+    "distance": "How near is the nearest input that changes the class?",
+    "reliability": "Accuracy of chips whose cells hold wrong bits.",
+    "report": "One self-contained HTML page from results.",
+}
+
+# Extra -> packages that only it brings.
+EXTRAS = {"train": ("torch", "sklearn"), "report": ("matplotlib", "jinja2")}
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a session."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The verb, or None."""
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"bnnverify.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+EXAMPLES = """\b
+Examples:
+  bnnverify train --data digits --hidden 32 -o digits.npz
+  bnnverify verify digits.npz --data digits --index 0:20 --radius 2
+  bnnverify reliability digits.npz --data digits --ber 1e-4:1e-1:log:8
+
+Exit codes: 0 answered, whatever the verdict; 1 a verdict that --fail-on names; 2 bad input or usage; 3 unknown, or a
+limit was reached (the partial result is printed); 130 interrupted (what was printed is complete).
+"""
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
+@click.version_option(metadata.version("bnnverify"), prog_name="bnnverify")
+def cli() -> None:
+    """Exact answers about binarized neural networks.
+
+    Answers go to stdout (--json: one JSON line each), progress and mistakes to stderr.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; a user's mistake is one line on stderr.
+
+    Args:
+        arguments: Without the program name; default those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    where = " ".join(["bnnverify", *(words[:1] if words[:1] and words[0] in VERBS else [])])
+    try:
+        result = cli.main(args=words, prog_name="bnnverify", standalone_mode=False, obj=words)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        code, message = explain(error, where)
+        if message:
+            click.echo(message, err=True)
+        return code
+
+
+def explain(error: BaseException, where: str) -> tuple[int, str]:
+    """Exit code and the one line for stderr; what is not meant to reach a user is raised again."""
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else where
+        return BAD_INPUT, f"{where}: {_one_line(error.format_message())} See {where} --help."
+    if isinstance(error, click.ClickException):
+        return BAD_INPUT, f"{where}: {_one_line(error.format_message())}"
+    if isinstance(error, EngineError):
+        return BUG, f"{where}: {_one_line(str(error))}"
+    if isinstance(error, ResourceLimitError):
+        return LIMIT, f"{where}: {_one_line(str(error))}"
+    if isinstance(error, BnnVerifyError):
+        return BAD_INPUT, f"{where}: {_one_line(str(error))}"
+    if isinstance(error, MemoryError):
+        return LIMIT, f"{where}: out of memory. Take a smaller question, or --engine sat."
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return INTERRUPTED, f"{where}: interrupted; the answers printed so far are complete."
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
+        return NO_READER, ""
+    if isinstance(error, ImportError) and (extra := _extra_of(error.name or "")):
+        return BAD_INPUT, f"{where}: needs {error.name}, not installed. Run: pip install 'bnnverify[{extra}]'"
+    raise error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _extra_of(package: str) -> str | None:
+    return next((extra for extra, packages in EXTRAS.items() if package.split(".")[0] in packages), None)

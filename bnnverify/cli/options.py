@@ -1,0 +1,163 @@
+"""Options that several verbs share, and what their text means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bnnverify.errors import QueryError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_RATE = re.compile(r"[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?|[0-9]{1,40}/[0-9]{1,40}", re.ASCII)
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, listed in the help in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_argument = click.argument("model", type=click.Path(path_type=Path))
+
+output_options = together(
+    click.option("--json", "as_json", is_flag=True, help="One self-contained JSON line per answer on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress bars."),
+    click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+)
+
+image_options = together(
+    click.option("--data", metavar="NAME", help="Take images of this data set: digits."),
+    click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
+    click.option("--index", metavar="LIST", help="Images of the split, such as 7 or 0:20 or 1,5,8:12. Default: 0."),
+    click.option(
+        "--input", "input_file", metavar="FILE", help="Take inputs from a .npy file or from text rows of 0/1 or -1/1."
+    ),
+)
+
+engine_options = together(
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "enumeration", "bdd", "sat"]),
+        default="auto",
+        show_default=True,
+        help="All give the same answer; auto picks by the size of the region.",
+    ),
+    click.option("--timeout", type=float, metavar="SECONDS", help="Time for each question; then UNKNOWN or bounds."),
+    click.option("--jobs", type=int, default=1, show_default=True, help="Processes; each takes whole questions."),
+)
+
+keep_option = click.option(
+    "--keep",
+    default="predicted",
+    show_default=True,
+    metavar="predicted|true|CLASS",
+    help="The class that must not change: the network's own, the image's label, or a number.",
+)
+
+ties_option = click.option(
+    "--ties",
+    type=click.Choice(["lowest-index", "counterexample", "robust"]),
+    default="lowest-index",
+    show_default=True,
+    help="What equal scores mean: the lowest class wins, a tie is adversarial, or a tie is not.",
+)
+
+region_options = together(
+    click.option("--radius", type=int, metavar="R", help="All inputs that differ in at most R places."),
+    click.option("--fixed", metavar="LIST|FILE", help="All inputs that agree in these places, such as 0:32,40."),
+    click.option("--free", metavar="LIST|FILE", help="All inputs that differ only in these places."),
+    click.option("--whole-cube", is_flag=True, help="All inputs there are."),
+)
+
+
+def index_list(text: str, size: int, what: str) -> list[int]:
+    """The indices that ``7``, ``0:20``, ``0:20:2`` or a comma list of these mean, in order, each once.
+
+    Args:
+        text: As on the command line; the end of a range is not part of it.
+        size: Indices go from 0 to size - 1.
+        what: What error messages call an index.
+
+    Raises:
+        QueryError: The text is no such list, or an index is out of range.
+
+    >>> index_list("7,0:6:2", 10, "image")
+    [7, 0, 2, 4]
+    """
+    found: dict[int, None] = {}
+    for part in filter(None, re.split(r"[,\s]+", text.strip())):
+        numbers = part.split(":")
+        if not 1 <= len(numbers) <= 3 or not all(re.fullmatch(r"[0-9]{1,12}", n, re.ASCII) for n in numbers):
+            raise QueryError(f"{what} list contains {part!r:.60}, expected numbers and ranges such as 7 or 0:20.")
+        first, *rest = map(int, numbers)
+        stop, step = (rest[0] if rest else first + 1), (rest[1] if len(rest) == 2 else 1)
+        if step < 1 or stop <= first:
+            raise QueryError(f"{what} range {part} is empty, expected start:stop or start:stop:step with start < stop.")
+        if stop > size:
+            raise QueryError(f"{what} {stop - 1} does not exist, expected 0 to {size - 1}.")
+        found.update(dict.fromkeys(range(first, stop, step)))
+    if not found:
+        raise QueryError(f"the {what} list is empty, expected numbers and ranges such as 7 or 0:20.")
+    return list(found)
+
+
+def index_list_or_file(text: str, size: int, what: str) -> list[int]:
+    """As `index_list`; if a file has this name, its text counts."""
+    try:
+        if Path(text).is_file():
+            text = Path(text).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise QueryError(f"{text:.60}: cannot be read as a text file of {what} numbers.") from None
+    return index_list(text, size, what)
+
+
+def rates(text: str, what: str = "--ber") -> tuple[Fraction, ...]:
+    """The rates that ``1e-3``, a comma list, or a grid ``1e-4:1e-1:log:8`` mean, exactly.
+
+    Raises:
+        QueryError: The text is no such list, or a rate lies outside [0, 1].
+
+    >>> [str(p) for p in rates("1e-3,1/4")]
+    ['1/1000', '1/4']
+    >>> len(rates("1e-4:1e-1:log:8"))
+    8
+    """
+    from bnnverify.faults import log_grid, rate
+
+    found: list[Fraction] = []
+    for part in filter(None, re.split(r"[,\s]+", text.strip())):
+        words = part.split(":")
+        is_grid = len(words) == 4 and words[2] == "log" and re.fullmatch(r"[0-9]{1,4}", words[3], re.ASCII)
+        if len(words) != 1 and not is_grid:
+            raise QueryError(f"{what} is {part!r:.60}, expected a rate such as 1e-3 or a grid such as 1e-4:1e-1:log:8.")
+        for word in words[: 2 if is_grid else 1]:
+            if not _RATE.fullmatch(word) and not word.startswith("-"):
+                raise QueryError(f"{what} is {word!r:.60}, expected a probability such as 0.001, 1e-3 or 1/1000.")
+            if word.startswith("-"):
+                raise QueryError(f"{what} is {word:.60}, expected a probability within [0, 1].")
+        found.extend(log_grid(words[0], words[1], int(words[3])) if is_grid else [rate(words[0], what)])
+    if not found:
+        raise QueryError(f"{what} is empty, expected a rate such as 1e-3 or a grid such as 1e-4:1e-1:log:8.")
+    return tuple(dict.fromkeys(found))
+
+
+def require_writable(path: Path, what: str) -> None:
+    """QueryError now rather than after the work, if a file could not be made at `path`."""
+    import os
+
+    parent = path.parent
+    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise QueryError(
+            f"{what} {path} cannot be written, expected a file in a directory that exists and is writable."
+        )
