@@ -9,6 +9,7 @@ from bnnverify.cardinality.compile import (
     compile_cells,
     compile_network,
     compile_query,
+    region_input,
     score_formula,
     within_ball,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "negation",
     "neuron_constraint",
     "pruned",
+    "region_input",
     "score_formula",
     "sign_constraint",
     "within_ball",

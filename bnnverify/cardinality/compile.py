@@ -148,6 +148,14 @@ def within_ball(constraint: Constraint | Truth, center: Sequence[bool], radius: 
     return constraint
 
 
+def region_input(region: Region, values: Sequence[bool]) -> tuple[int, ...]:
+    """The input (-1/+1) that assigns `values` to the input variables of an instance over the region."""
+    x = list(region.center)
+    for i, value in zip(region.free, values, strict=True):
+        x[i] = 1 if value else -1
+    return tuple(x)
+
+
 def score_formula(
     network: BinaryNetwork, instance: Instance, comparisons: Iterable[Comparison], conjunctive: bool
 ) -> Formula:

@@ -6,6 +6,7 @@ of inputs *of the region* for which it is true.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -84,7 +85,8 @@ class BddEncoding:
             package: One of `PACKAGES`. Default: the first that is installed.
         """
         module = import_package(package)
-        self.instance, self.package, self._check = instance, module.__name__, check
+        self.instance, self.package, self._stop = instance, module.__name__, check
+        self._nodes, self._next_look = 0, 0.0
         with memory_as_limit():
             if self.package == "dd.cudd" and memory_bytes is not None:
                 self.manager = module.BDD(memory_estimate=memory_bytes)
@@ -106,6 +108,16 @@ class BddEncoding:
     def n_nodes(self) -> int:
         """Nodes in the manager now."""
         return len(self.manager)
+
+    def _check(self) -> None:
+        """Give the caller a chance to stop."""
+        now = time.perf_counter()
+        if now >= self._next_look:
+            # CUDD sweeps its tables to count nodes: spend a twentieth of the time on it, no more
+            self._nodes = len(self.manager)
+            after = time.perf_counter()
+            self._next_look = after + 20 * (after - now)
+        self._stop(self._nodes)
 
     def formula(self, formula: Formula | None = None) -> Node:
         """Inputs of the region with the property; default: the instance's own."""
@@ -155,7 +167,7 @@ class BddEncoding:
             if literal < 0:
                 high, low = low, high
             built[number] = ite(self._true[abs(literal)], built[high], built[low])
-            check(len(self.manager))
+            check()
         return built[root]
 
     def _variable(self, variable: int) -> Node:
@@ -169,7 +181,7 @@ class BddEncoding:
                 self._true[variable] = self.region & (equal if same else ~equal)
             else:
                 self._true[variable] = self.constraint(gate.constraint)
-            self._check(len(self.manager))
+            self._check()
         return self._true[variable]
 
     def pick(self, node: Node) -> tuple[bool, ...] | None:
@@ -271,6 +283,6 @@ class BddEncoding:
             stack.pop()
             visited += 1
             if visited % 1024 == 0:
-                self._check(len(self.manager))
+                self._check()
         total = value_from(node, 0)
         return total if keep is None else total & keep

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bnnverify.cardinality import Formula, Instance, compile_network, compile_query, score_formula
+from bnnverify.cardinality import Formula, Instance, compile_network, compile_query, region_input, score_formula
 from bnnverify.encodings.bdd import BddEncoding, Node
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
 from bnnverify.errors import EngineError, ResourceLimitError
 from bnnverify.query import Query, Targeted, Ties, Untargeted
-from bnnverify.regions import HammingBall, Region
+from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
 
@@ -54,7 +54,7 @@ class BddEngine:
             for part in parts:
                 found = encoding.pick(encoding.formula(part))
                 if found is not None:
-                    x, predicted = replayed(query, _input_at(query.region, found), self.name)
+                    x, predicted = replayed(query, region_input(query.region, found), self.name)
                     return Decision(Verdict.NOT_ROBUST, self._run(clock, encoding, statistics), x, predicted)
         except ResourceLimitError as limit:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
@@ -123,14 +123,6 @@ def _singles(formula: Formula) -> list[Formula]:
 def _by_distance(encoding: BddEncoding, node: Node, radius: int) -> tuple[int, ...]:
     found = encoding.count_by_distance(node, most=radius)
     return tuple(found + [0] * (radius + 1 - len(found)))
-
-
-def _input_at(region: Region, values: tuple[bool, ...]) -> tuple[int, ...]:
-    """The input of the region whose free places hold these values."""
-    x = list(region.center)
-    for i, value in zip(region.free, values, strict=True):
-        x[i] = 1 if value else -1
-    return tuple(x)
 
 
 def _checker(limits: Limits, clock: Clock, statistics: dict[str, Any]) -> Callable[[int], None]:

@@ -1,0 +1,159 @@
+"""SatEngine: exact verdicts and anytime counts from a SAT solver (python-sat)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnnverify.cardinality import compile_query, region_input
+from bnnverify.encodings.cnf import Cnf, to_cnf
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
+from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.query import Query
+from bnnverify.regions import HammingBall
+from bnnverify.results import Count, Decision, Kind, Run, Verdict
+
+SOLVERS = ("glucose4", "glucose42", "maplechrono", "maplecm", "mergesat3", "minisat22")
+"""Solvers of python-sat that stop on a budget of conflicts, which the time limit needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SatEngine:
+    """Looks for an adversarial input with a SAT solver; counts by enumerating inputs until a limit.
+
+    The solver runs in slices of conflicts of about a fifth of a second; limits and the interrupt key are honoured
+    between slices. Memory is not limited. Counting visits every adversarial input, so it suits small counts.
+
+    Attributes:
+        solver: One of `SOLVERS`.
+        encoding: A name in `bnnverify.encodings.cnf.ENCODINGS`.
+
+    References:
+        Narodytska et al., AAAI 2018. python-sat: Ignatiev, Morgado & Marques-Silva, SAT 2018.
+    """
+
+    solver: str = "glucose4"
+    encoding: str = "diagram"
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise QueryError(f"solver is {self.solver!r}, expected one of {', '.join(SOLVERS)}, which can be stopped.")
+
+    @property
+    def name(self) -> str:
+        """Name on the command line."""
+        return "sat"
+
+    def decide(self, query: Query, *, limits: Limits = UNLIMITED) -> Decision:
+        """Is there an adversarial input in the region?
+
+        Args:
+            query: Any query.
+            limits: Time; a limit that is reached gives UNKNOWN with the reason. Nodes and memory do not apply.
+        """
+        clock = Clock(limits.seconds)
+        statistics: dict[str, Any] = {}
+        try:
+            with _Search(self, query, clock, statistics) as search:
+                values = search.solve()
+        except ResourceLimitError as limit:
+            return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
+        if values is None:
+            return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
+        x, predicted = replayed(query, region_input(query.region, values), self.name)
+        return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
+
+    def count(self, query: Query, *, limits: Limits = UNLIMITED) -> Count:
+        """How many inputs of the region are adversarial, and (Hamming balls) at which distance?
+
+        Args:
+            query: Any query.
+            limits: Time, and the number of inputs to visit (`nodes`). At a limit the count is an interval from what
+                was found to the size of the region.
+        """
+        clock, size = Clock(limits.seconds), query.region.size()
+        statistics: dict[str, Any] = {}
+        ball = query.region if isinstance(query.region, HammingBall) else None
+        distances = [0] * (ball.radius + 1 if ball else 0)
+        found = 0
+        try:
+            with _Search(self, query, clock, statistics) as search:
+                for values in search.all():
+                    if limits.nodes is not None and found >= limits.nodes:
+                        raise ResourceLimitError(f"limit of {limits.nodes} inputs reached")
+                    found += 1
+                    x = region_input(query.region, values)
+                    if ball:
+                        distances[sum(a != b for a, b in zip(x, ball.center, strict=True))] += 1
+                    replayed(query, x, self.name)
+        except ResourceLimitError as limit:
+            run = Run(self.name, clock.elapsed, str(limit), statistics)
+            return Count(Kind.INTERVAL, found, size, size, run)
+        run = Run(self.name, clock.elapsed, "", statistics)
+        return Count(Kind.EXACT, found, found, size, run, per_radius=tuple(distances) if ball else None)
+
+
+@dataclass(slots=True)
+class _Search:
+    """One solver on one query, stopped by the clock."""
+
+    engine: SatEngine
+    query: Query
+    clock: Clock
+    statistics: dict[str, Any]
+    cnf: Cnf = field(init=False)
+    solver: Any = None
+    budget: int = 1000
+
+    def __enter__(self) -> _Search:
+        from pysat.solvers import Solver
+
+        self.cnf = to_cnf(compile_query(self.query), self.engine.encoding, check=self._check)
+        self._check()
+        self.statistics |= {
+            "solver": self.engine.solver,
+            "encoding": self.engine.encoding,
+            "variables": self.cnf.n_variables,
+            "clauses": len(self.cnf.clauses),
+        }
+        self.solver = Solver(name=self.engine.solver)
+        for clause in self.cnf.clauses:
+            self.solver.add_clause(list(clause))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.statistics["conflicts"] = self.solver.accum_stats()["conflicts"]
+        self.solver.delete()
+
+    def _check(self) -> None:
+        if self.clock.is_over:
+            raise ResourceLimitError(self.clock.reason)
+
+    def solve(self) -> tuple[bool, ...] | None:
+        """Values of the inputs in some model; None if there is none."""
+        if () in self.cnf.clauses[-1:]:
+            return None
+        while True:
+            self._check()
+            start = time.perf_counter()
+            self.solver.conf_budget(self.budget)
+            answer = self.solver.solve_limited()
+            if answer is not None:
+                break
+            seconds = time.perf_counter() - start
+            self.budget = max(100, min(2 * self.budget, int(self.budget * 0.2 / max(seconds, 1e-6))))
+        if not answer:
+            return None
+        model = self.solver.get_model()
+        # a variable in no clause has no value in the model
+        return tuple(v <= len(model) and model[v - 1] > 0 for v in self.cnf.instance.inputs)
+
+    def all(self) -> Iterator[tuple[bool, ...]]:
+        """Every model, by its input values, once."""
+        while (values := self.solve()) is not None:
+            yield values
+            if not values:
+                return
+            self.solver.add_clause([-v if value else v for v, value in enumerate(values, start=1)])
