@@ -324,6 +324,11 @@ class OutputBlock:
         return int(np.count_nonzero(self.weights))
 
     @property
+    def stored(self) -> SignArray:
+        """Signs as the cells hold them: the weights (folding negates no row of scores)."""
+        return self.weights
+
+    @property
     def has_common_scale(self) -> bool:
         """True if all classes share one scale."""
         return len(set(self.scale)) == 1
@@ -411,6 +416,11 @@ class BinaryNetwork:
     def widths(self) -> tuple[int, ...]:
         """Inputs, neurons of each hidden block, classes: `(64, 32, 10)`."""
         return (self.n_inputs, *(b.n_outputs for b in self.blocks), self.n_classes)
+
+    @property
+    def all_blocks(self) -> tuple[DenseBlock | OutputBlock, ...]:
+        """Hidden blocks in order, then the output block."""
+        return (*self.blocks, self.output)
 
     @property
     def architecture(self) -> str:

@@ -1,0 +1,343 @@
+"""Certified P(class is not c) for an output block over independent random signs.
+
+The signs h_1..h_m are independent (the outputs of one block with its input fixed), the cells of the output block
+are faulty. Three stages, one algorithm:
+
+1. *Bonferroni*: P(rival k beats c) for every rival, exactly; their maximum and sum bound the answer.
+2. *Joint law of the relevant rivals*: signs are drawn one after the other; the state is the vector of
+   disagreements of c and of the rivals that matter, and equal states merge. For every state, stage 1 gives
+   bounds from one look-up per rival (suffix tables computed backwards), so states whose bounds are close
+   enough for their mass are closed at once.
+3. *Exact leaves*: a state that survives all signs is evaluated exactly: given h the scores are independent.
+
+So the width converges to 0 as the tolerance does and the number of states is not limited; stopping early
+(`max_states`) closes states by their bounds: wider, still proved.
+
+References:
+    Ours. Bonferroni's inequalities: Galambos & Simonelli, 1996.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bnnverify.network import OutputBlock
+from bnnverify.reliability.laws import FloatArray
+from bnnverify.reliability.tables import OutputTables
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Computed bounds with the number of roundings they may carry, and the work done.
+
+    Attributes:
+        lower: Computed lower bound of P(class is not c).
+        upper: Computed upper bound.
+        roundings: At most so many in either.
+        leaves: States evaluated exactly.
+        peak_states: Most states open at once.
+    """
+
+    lower: float
+    upper: float
+    roundings: int
+    leaves: int
+    peak_states: int
+
+
+@njit(cache=True, nogil=True)
+def _suffix_tables(terminal, fires, silent, step_fires, step_silent, by_difference, tables):  # type: ignore[no-untyped-def]
+    """``tables[j, r, i]`` = P(rival r beats c | pair index i after the first j signs), backwards from `terminal`."""
+    m = fires.shape[0]
+    tables[m] = terminal
+    for j in range(m - 1, -1, -1):
+        q, p = fires[j], silent[j]
+        for r in range(terminal.shape[0]):
+            up, down = step_fires[j, r], step_silent[j, r]
+            rows, columns, start = (1, 2 * j + 1, m - j) if by_difference else (j + 1, j + 1, 0)
+            for a in range(rows):
+                for b in range(columns):
+                    i = start + a * (m + 1) + b
+                    tables[j, r, i] = q * tables[j + 1, r, i + up] + p * tables[j + 1, r, i + down]
+
+
+@njit(cache=True)
+def _pair_indices(key, words, shifts, masks, pair_index, out):  # type: ignore[no-untyped-def]
+    """Pair index of every rival from a packed state; class c is row 0 of the field tables."""
+    own = np.int64(0)
+    for f in range(words.shape[1]):
+        own += np.int64((key[words[0, f]] >> shifts[0, f]) & masks[0, f])
+    for r in range(out.shape[0]):
+        theirs = np.int64(0)
+        for f in range(words.shape[1]):
+            theirs += np.int64((key[words[r + 1, f]] >> shifts[r + 1, f]) & masks[r + 1, f])
+        out[r] = pair_index[0] * own + pair_index[1] * theirs + pair_index[2]
+
+
+@njit(cache=True)
+def _leaf(key, words, shifts, masks, strides, own, beats, loses, alive, total):  # type: ignore[no-untyped-def]
+    """P(some rival beats c | all signs): sum over the score of c; the union is built from beats and loses."""
+    index = 0
+    for f in range(words.shape[1]):
+        index = index * strides[0] + np.int64((key[words[0, f]] >> shifts[0, f]) & masks[0, f])
+    n = own.shape[1]
+    for s in range(n):
+        alive[s] = own[index, s]
+        total[s] = 0.0
+    for r in range(beats.shape[0]):
+        i = 0
+        for f in range(words.shape[1]):
+            i = i * strides[r + 1] + np.int64((key[words[r + 1, f]] >> shifts[r + 1, f]) & masks[r + 1, f])
+        win, lose = beats[r, i], loses[r, i]
+        for s in range(n):
+            total[s] += alive[s] * win[s]
+            alive[s] *= lose[s]
+    error = 0.0
+    for s in range(n):
+        error += total[s]
+    return error
+
+
+@njit(cache=True)
+def _insert(key, mass, keys, masses, count, slots):  # type: ignore[no-untyped-def]
+    """Add `mass` to the state `key`, opening it if it is new; returns the number of states."""
+    h = np.uint64(1469598103934665603)
+    for w in range(key.shape[0]):
+        h = (h ^ key[w]) * np.uint64(0x9E3779B97F4A7C15)
+        h ^= h >> np.uint64(29)
+    wrap = np.uint64(slots.shape[0] - 1)
+    slot = np.int64((h ^ (h >> np.uint64(32))) & wrap)
+    while True:
+        i = slots[slot]
+        if i < 0:
+            slots[slot] = count
+            for w in range(key.shape[0]):
+                keys[count, w] = key[w]
+            masses[count] = mass
+            return count + 1
+        same = True
+        for w in range(key.shape[0]):
+            if keys[i, w] != key[w]:
+                same = False
+        if same:
+            masses[i] += mass
+            return count
+        slot = (slot + 1) & np.int64(wrap)
+
+
+@njit(cache=True)
+def _closing_bucket(contribution, count, allowance, max_open):  # type: ignore[no-untyped-def]
+    """The exponent e such that states with contribution < 2^e are closed: within the allowance, or by force."""
+    sums = np.zeros(1100)
+    sizes = np.zeros(1100, dtype=np.int64)
+    for i in range(count):
+        e = 0
+        if contribution[i] > 0.0:
+            e = min(max(int(np.floor(np.log2(contribution[i]))) + 1090, 1), 1099)
+        sums[e] += contribution[i]
+        sizes[e] += 1
+    closed_sum, open_states, bucket = 0.0, count, 0
+    while bucket < 1100 and (closed_sum + sums[bucket] <= allowance or open_states > max_open):
+        closed_sum += sums[bucket]
+        open_states -= sizes[bucket]
+        bucket += 1
+    return bucket
+
+
+@njit(cache=True, nogil=True)
+def _propagate(  # type: ignore[no-untyped-def]
+    fires,
+    silent,
+    add_fires,
+    add_silent,
+    tables,
+    fields,
+    pair_index,
+    leaf_tables,
+    tolerance,
+    max_states,
+):
+    """(lower, upper, closed states, leaves, peak) over all signs."""
+    words, shifts, masks, strides = fields
+    own, beats, loses = leaf_tables
+    m, width, rivals = fires.shape[0], add_fires.shape[1], beats.shape[0]
+    keys, masses = np.zeros((1, width), dtype=np.uint64), np.ones(1)
+    indices = np.zeros(rivals, dtype=np.int64)
+    alive, total, child = np.zeros(own.shape[1]), np.zeros(own.shape[1]), np.zeros(width, dtype=np.uint64)
+    count, closed, leaves, peak = 1, 0, 0, 1
+    lower, upper, spent = 0.0, 0.0, 0.0
+    for j in range(m + 1):
+        low, high, contribution = np.empty(count), np.empty(count), np.empty(count)
+        for i in range(count):
+            if tables.shape[2] == 0:
+                low[i], high[i] = 0.0, 1.0
+            else:
+                _pair_indices(keys[i], words, shifts, masks, pair_index, indices)
+                most, added = 0.0, 0.0
+                for r in range(rivals):
+                    value = tables[j, r, indices[r]]
+                    added += value
+                    most = max(most, value)
+                low[i], high[i] = most, min(added, 1.0)
+            contribution[i] = masses[i] * max(high[i] - low[i], 0.0)
+        allowance = max(tolerance * (j + 1) / (m + 1) - spent, 0.0)
+        bucket = _closing_bucket(contribution, count, allowance, max_states)
+        kept = 0
+        for i in range(count):
+            e = 0
+            if contribution[i] > 0.0:
+                e = min(max(int(np.floor(np.log2(contribution[i]))) + 1090, 1), 1099)
+            if e < bucket:
+                lower += masses[i] * low[i]
+                upper += masses[i] * high[i]
+                spent += contribution[i]
+                closed += 1
+            elif j == m:
+                error = masses[i] * _leaf(keys[i], words, shifts, masks, strides, own, beats, loses, alive, total)
+                lower += error
+                upper += error
+                leaves += 1
+            else:
+                keys[kept] = keys[i]
+                masses[kept] = masses[i]
+                kept += 1
+        if j == m or kept == 0:
+            break
+        count, slots = 0, 4
+        while slots < 4 * kept:  # at most 2 * kept states: the hash table stays half empty
+            slots *= 2
+        table = np.full(slots, -1, dtype=np.int64)
+        next_keys, next_masses = np.empty((2 * kept, width), dtype=np.uint64), np.empty(2 * kept)
+        for i in range(kept):
+            if fires[j] > 0.0:
+                for w in range(width):
+                    child[w] = keys[i, w] + add_fires[j, w]
+                count = _insert(child, masses[i] * fires[j], next_keys, next_masses, count, table)
+            if silent[j] > 0.0:
+                for w in range(width):
+                    child[w] = keys[i, w] + add_silent[j, w]
+                count = _insert(child, masses[i] * silent[j], next_keys, next_masses, count, table)
+        keys, masses = next_keys, next_masses
+        peak = max(peak, count)
+    return lower, upper, closed, leaves, peak
+
+
+def _fields(
+    output: OutputBlock, classes: list[int], components: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Where each counter of each class lies in the packed state: words, shifts and masks, `(classes, components)`."""
+    words = np.zeros((len(classes), components), dtype=np.int64)
+    shifts = np.zeros((len(classes), components), dtype=np.uint64)
+    masks = np.zeros((len(classes), components), dtype=np.uint64)
+    word, bit = 0, 0
+    for i, k in enumerate(classes):
+        row = output.weights[k]
+        tops = [np.count_nonzero(row)] if components == 1 else [np.count_nonzero(row == s) for s in (1, -1)]
+        for f, top in enumerate(tops):
+            need = max(int(top).bit_length(), 1)
+            if bit + need > 64:
+                word, bit = word + 1, 0
+            words[i, f], shifts[i, f], masks[i, f] = word, bit, (1 << need) - 1
+            bit += need
+    return words, shifts, masks
+
+
+def error_bounds(
+    output: OutputBlock,
+    fires: FloatArray,
+    silent: FloatArray,
+    tables: OutputTables,
+    *,
+    sign_roundings: int,
+    tolerance: float,
+    max_states: int,
+) -> Bounds:
+    """Bounds on P(class is not ``tables.label``), h with independent signs.
+
+    Args:
+        output: The output block.
+        fires: P(h_j = +1), shape `(m,)`.
+        silent: P(h_j = -1), summed on its own, not 1 - fires.
+        tables: Tables of the output block for the class and the rates.
+        sign_roundings: Roundings in `fires` and `silent`.
+        tolerance: Width to aim at.
+        max_states: States kept open at once.
+
+    Returns:
+        Computed bounds and the roundings they carry; pass them through `rounding.outward`.
+    """
+    m = output.n_inputs
+    order = np.argsort(-np.minimum(fires, silent), kind="stable")  # uncertain signs first: sharp suffix tables
+    fires, silent = np.ascontiguousarray(fires[order]), np.ascontiguousarray(silent[order])
+    signs = output.weights[:, order].astype(np.int64)
+    rivals = np.array(tables.rivals)
+    steps = {h: (signs == -h).astype(np.int64) for h in (1, -1)}  # disagreements that a sign h adds to each class
+    factor_own, factor_rival, offset = tables.pair_index
+    pair_steps = {
+        h: np.ascontiguousarray((factor_own * s[tables.label][None] + factor_rival * s[rivals]).T)
+        for h, s in steps.items()
+    }
+    suffix = np.zeros((m + 1, *tables.pair.shape))
+    dropped_upper = 0.0
+    keep = np.arange(rivals.size)
+    if tables.pair.size:
+        _suffix_tables(tables.pair, fires, silent, pair_steps[1], pair_steps[-1], factor_own == -1, suffix)
+        single = suffix[0, :, offset]
+        ranking = np.argsort(single, kind="stable")
+        faint = ranking[np.cumsum(single[ranking]) <= tolerance / 8]  # together they cannot matter
+        keep = np.setdiff1d(keep, faint)
+        dropped_upper = float(single[faint].sum())
+        suffix = np.ascontiguousarray(suffix[:, keep])
+    if keep.size == 0:
+        least = float(single.max(initial=0.0))
+        return Bounds(least, dropped_upper, _suffix_roundings(tables, m, sign_roundings) + rivals.size, 0, 1)
+    classes = [tables.label, *(int(k) for k in rivals[keep])]
+    words, shifts, masks = _fields(output, classes, tables.components)
+    add = {h: _packed_steps(signs, h, classes, tables.components, words, shifts) for h in (1, -1)}
+    depth = max(b.shape[0] for b in tables.beats)
+    beats, loses = np.zeros((keep.size, depth, m + 1)), np.zeros((keep.size, depth, m + 1))
+    for i, r in enumerate(keep):
+        beats[i, : tables.beats[r].shape[0]] = tables.beats[r]
+        loses[i, : tables.loses[r].shape[0]] = tables.loses[r]
+    strides = np.array([tables.strides[k] for k in classes], dtype=np.int64)
+    lower, upper, closed, leaves, peak = _propagate(
+        fires,
+        silent,
+        add[1],
+        add[-1],
+        suffix,
+        (words, shifts, masks, strides),
+        np.array(tables.pair_index),
+        (tables.own, beats, loses),
+        tolerance * 3 / 4,
+        max_states,
+    )
+    # a mass sees 2 roundings a sign beside those of the signs; a leaf multiplies by rivals + 2 table entries
+    mass = m * (sign_roundings + 2)
+    leaf = (keep.size + 2) * (tables.roundings + 2) + m + 1
+    roundings = mass + max(leaf, _suffix_roundings(tables, m, sign_roundings)) + closed + leaves + rivals.size + 4
+    return Bounds(lower, upper + dropped_upper, roundings, leaves, peak)
+
+
+def _suffix_roundings(tables: OutputTables, m: int, sign_roundings: int) -> int:
+    return tables.roundings + m * (sign_roundings + 2)
+
+
+def _packed_steps(
+    signs: NDArray[np.int64], h: int, classes: list[int], components: int, words: NDArray[Any], shifts: NDArray[Any]
+) -> NDArray[np.uint64]:
+    """What the sign h of every position adds to a packed state, `(m, words)`."""
+    m = signs.shape[1]
+    add = np.zeros((m, int(words.max()) + 1), dtype=np.uint64)
+    for i, k in enumerate(classes):
+        for f in range(components):
+            touched = signs[k] == -h
+            if components == 2:  # counter 0: stored +1, counter 1: stored -1
+                touched = touched & (signs[k] == (1 if f == 0 else -1))
+            add[touched, words[i, f]] += np.uint64(1) << shifts[i, f]
+    return add

@@ -1,0 +1,43 @@
+"""Float arithmetic with a proved bound: outward intervals from counted roundings.
+
+Everything the certified engine computes in float64 is a sum of products of nonnegative numbers (both a tail and
+its complement are summed directly; nothing is ever formed as 1 - x). If no product or sum along the way sees
+more than K roundings, the computed value lies within a factor ``(1 +- u)^K`` of the true one, u = 2^-53.
+Underflow adds at most 2^-1074 per operation.
+
+References:
+    Higham, "Accuracy and stability of numerical algorithms", 2nd ed., 2002, Lemma 3.1, for the factor.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from bnnverify.errors import UnsupportedError
+
+UNIT = Fraction(1, 2**53)
+UNDERFLOW = Fraction(1, 2**1000)  # far above 2^-1074 times any number of operations that can be run
+SMALLEST_RATE = Fraction(1, 2**900)
+
+
+def outward(lower: float, upper: float, roundings: int) -> tuple[Fraction, Fraction]:
+    """Bounds on the true values of which `lower` and `upper` are computed with at most `roundings` roundings.
+
+    Returns:
+        Exact Fractions around the truth, not clipped to [0, 1].
+    """
+    slack = roundings * UNIT
+    if slack >= Fraction(1, 4):
+        raise UnsupportedError(f"{roundings} roundings in one value: no useful float64 bound. Use a smaller network.")
+    gamma = slack / (1 - slack)  # (1+u)^K <= 1 + gamma and (1-u)^K >= 1 - slack
+    low = Fraction(lower) / (1 + gamma) - UNDERFLOW
+    high = Fraction(upper) / (1 - slack) + UNDERFLOW
+    return max(low, Fraction(0)), high
+
+
+def rounded_rate(rate: Fraction) -> tuple[float, float]:
+    """(rate, 1 - rate), each correctly rounded to float64: one rounding, also for tiny rates."""
+    for value in (rate, 1 - rate):
+        if 0 < value < SMALLEST_RATE:
+            raise UnsupportedError(f"a rate of {float(value):.3g} is below 2^-900, too small for certified float64.")
+    return float(rate), float(1 - rate)
