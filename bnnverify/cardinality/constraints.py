@@ -124,8 +124,8 @@ def sign_constraint(terms: Iterable[tuple[int, Signal]], threshold: int) -> Cons
 def linear_constraint(terms: Iterable[tuple[int, int]], bound: int) -> Constraint | Truth:
     """What holds exactly when the weights of the true literals add up to `bound` or more, in normal form.
 
-    >>> print(linear_constraint([(4, 1), (6, -2), (4, 3)], 7))
-    at least 2 of v1, not v2, v3
+    >>> print(linear_constraint([(3, 1), (5, -2)], 2))
+    at least 1 of v1, not v2
     """
     pairs = list(terms)
     # weight * truth = weight * (sign + 1) / 2

@@ -1,0 +1,11 @@
+"""hypothesis profiles: `fast` while editing, `ci` (the default) reproducible and without deadlines."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("fast", max_examples=20, **common)
+settings.register_profile("ci", derandomize=True, **common)
+settings.register_profile("explore", max_examples=2000, **common)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
