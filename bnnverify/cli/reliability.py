@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from bnnverify.cli.options import image_options, model_argument, output_options,
 
 if TYPE_CHECKING:
     from bnnverify.faults import AsymmetricFlip, BitFlip
+    from bnnverify.results import Probability
 
 EXAMPLES = """\b
 Examples:
@@ -137,7 +139,7 @@ def _answered(
             partial |= bool(point.run.reason)
             answer = {
                 "type": "accuracy",
-                **point.accuracy.to_json(),
+                **_short(point.accuracy).to_json(),
                 "images_within_tolerance": sum(p.width <= width for p in point.per_image),
                 **({"per_image": point.to_json()["per_image"]} if per_image else {}),
                 "run": point.run.to_json(),
@@ -155,7 +157,9 @@ def _answered(
 
         bracket = tolerance_bracket(network, x, truth, target, tolerance=width, seconds=timeout, jobs=jobs)
         partial |= bracket.run.reason.startswith("time limit")
-        answered({**shared, "question": {"target_accuracy": str(target)}, "answer": bracket.to_json()})
+        ok, fail = (p and _short(p) for p in (bracket.accuracy_ok, bracket.accuracy_fail))
+        answer = replace(bracket, accuracy_ok=ok, accuracy_fail=fail).to_json()
+        answered({**shared, "question": {"target_accuracy": str(target)}, "answer": answer})
     return (3 if partial else 0), printed
 
 
@@ -200,6 +204,17 @@ def _check(samples: int | None, only_samples: bool, confidence: float, jobs: int
         raise QueryError(f"--jobs is {jobs}, expected at least 1.")
 
 
+def _short(probability: Probability) -> Probability:
+    """The same interval rounded outward to 30 decimals; the mean of many images has thousands of digits."""
+    from bnnverify.results import Kind, Probability
+
+    if probability.kind is not Kind.INTERVAL:
+        return probability
+    unit = 10**30
+    lower, upper = math.floor(probability.lower * unit), math.ceil(probability.upper * unit)
+    return Probability.interval(Fraction(lower, unit), Fraction(upper, unit))
+
+
 def _bar(quiet: bool, images: int) -> Any:
     """A progress bar that only a terminal sees, and only where it takes long."""
     from tqdm import tqdm
@@ -240,8 +255,6 @@ def _bracket(line: dict[str, Any]) -> str:
 
 
 def _decimal(text: str) -> str:
-    from fractions import Fraction
-
     return f"{float(Fraction(text)):.4g}"
 
 

@@ -1,0 +1,97 @@
+"""Result lines as they are read back: checked one by one, with `file:line` in every complaint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bnnverify.errors import FormatError
+from bnnverify.results import Probability, answer_from_json
+
+Line = dict[str, Any]
+
+FORMAT = "bnnverify result"
+VERSION = 1
+
+
+def read_lines(name: str) -> list[Line]:
+    """The result lines of a file; ``-`` is stdin.
+
+    Raises:
+        FormatError: The file cannot be read, or a line is no result of this version.
+    """
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FormatError(
+            f"{name}: cannot be read ({reason}), expected a file of result lines. Check the path."
+        ) from None
+    except UnicodeDecodeError:
+        raise FormatError(f"{name}: is not text, expected result lines as --json prints them.") from None
+    lines = []
+    for number, row in enumerate(text.splitlines(), start=1):
+        if row.strip():
+            try:
+                lines.append(json.loads(row))
+            except (ValueError, RecursionError) as error:
+                raise FormatError(
+                    f"{name}:{number}: is not JSON ({error}), expected a result line as --json prints it."
+                ) from None
+            check(lines[-1], f"{name}:{number}")
+    if not lines:
+        raise FormatError(f"{name}: holds no result line. Write some with `bnnverify verify ... --json > {name}`.")
+    return lines
+
+
+def check(line: Any, where: str) -> None:
+    """Refuses a line that the report could not show.
+
+    Raises:
+        FormatError: It is no result line, of another version, or lacks something.
+    """
+    if not isinstance(line, dict) or line.get("format") != FORMAT:
+        raise FormatError(f"{where}: is no result of bnnverify, expected a line as --json prints it.")
+    if line.get("version") != VERSION:
+        raise FormatError(
+            f"{where}: is a result of version {line.get('version')!r:.20}, expected {VERSION}. "
+            "Ask the question again with this bnnverify."
+        )
+    try:
+        _touch(line)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise FormatError(f"{where}: is damaged ({type(error).__name__}: {error}). Ask the question again.") from None
+
+
+def _touch(line: Line) -> None:
+    """Reads everything that the page uses."""
+    model, answer, kind = line["model"], line["answer"], line["answer"]["type"]
+    _ = [model[key] for key in ("path", "identity", "architecture", "cells", "classes", "shape")]
+    _ = line["command"], line["versions"].items()
+    if kind in ("decision", "count", "distance"):
+        answer_from_json(answer)
+        _ = [line["image"][key] for key in ("index", "label", "predicted", "input")]
+        _ = line["question"]["region"]["kind"], line["question"]["ties"], line["question"]["property"]["kind"]
+        _ = line["data"].items()
+        for point in (answer.get("counterexample"), answer.get("witness")):
+            if point is not None and len(point) != len(line["image"]["input"]):
+                raise ValueError("the counterexample has another size than the image")
+    elif kind == "accuracy":
+        Probability.from_json(answer)
+        _ = line["question"]["faults"]["kind"], line["images"]["indices"][0], line["images"]["clean_correct"]
+        _ = line["data"].items()
+    elif kind == "tolerance":
+        for side in ("ok", "fail"):
+            if answer[f"p_{side}"] is not None:
+                Probability.from_json(answer[f"accuracy_{side}"])
+        _ = line["question"]["target_accuracy"], answer["run"]["reason"]
+    elif kind not in ("info", "training"):
+        raise ValueError(f"answers of type {kind!r:.30} are unknown")
+
+
+def of_type(lines: Iterable[Line], *types: str) -> list[Line]:
+    """The lines whose answer is of one of these types, in order."""
+    return [line for line in lines if line["answer"]["type"] in types]
