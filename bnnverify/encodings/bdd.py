@@ -119,29 +119,43 @@ class BddEncoding:
             self._next_look = after + 20 * (after - now)
         self._stop(self._nodes)
 
-    def formula(self, formula: Formula | None = None) -> Node:
-        """Inputs of the region with the property; default: the instance's own."""
+    def formula(self, formula: Formula | None = None, *, within: Node | None = None) -> Node:
+        """Inputs with the property.
+
+        Args:
+            formula: Default: the instance's own.
+            within: Only these inputs of the region matter. Default: all. The fewer they are, the faster.
+        """
         wanted = self.instance.formula if formula is None else formula
-        result = self.region if wanted.conjunctive else self.manager.false
+        care = self.region if within is None else within
         with memory_as_limit():
+            result = care if wanted.conjunctive else self.manager.false
             for constraint in wanted.constraints:
+                # what is already decided need not be built again
                 if wanted.conjunctive:
-                    result &= self.constraint(constraint)
+                    result = self._within(constraint, result)
                 else:
-                    result |= self.constraint(constraint)
+                    result |= self._within(constraint, care & ~result)
         return result
 
     def constraint(self, constraint: Constraint) -> Node:
         """Inputs of the region for which the constraint holds."""
         if constraint not in self._known:
             with memory_as_limit():
-                if all(abs(v) <= self.instance.n_inputs for v in constraint.literals):
-                    found = self._over_inputs(constraint, self.instance.radius) & self.region
-                else:
-                    found = self._over_gates(constraint)
+                found = self._within(constraint, self.region)
                 self._known[constraint] = found
                 self._known[negation(constraint)] = self.region & ~found
         return self._known[constraint]
+
+    def _within(self, constraint: Constraint, care: Node) -> Node:
+        """Inputs of `care` for which the constraint holds."""
+        if constraint in self._known:
+            return self._known[constraint] & care
+        if care == self.manager.false:
+            return care
+        if all(abs(v) <= self.instance.n_inputs for v in constraint.literals):
+            return self._over_inputs(constraint, self.instance.radius) & care
+        return self._over_gates(constraint, care)
 
     def _over_inputs(self, constraint: Constraint, radius: int | None) -> Node:
         pairs = zip(constraint.literals, constraint.coefficients, strict=True)
@@ -150,13 +164,13 @@ class BddEncoding:
         diagram = threshold_diagram([c for _, c in ordered], constraint.bound, center=center, radius=radius)
         return self._build(diagram.nodes, diagram.root, [v for v, _ in ordered], self.manager.true)
 
-    def _over_gates(self, constraint: Constraint) -> Node:
+    def _over_gates(self, constraint: Constraint, care: Node) -> Node:
         pairs = list(zip(constraint.literals, constraint.coefficients, strict=True))
         for v, _ in pairs:
             self._variable(abs(v))
         pairs.sort(key=lambda pair: self._true[abs(pair[0])].level)
         diagram = threshold_diagram([c for _, c in pairs], constraint.bound)
-        return self._build(diagram.nodes, diagram.root, [v for v, _ in pairs], self.region)
+        return self._build(diagram.nodes, diagram.root, [v for v, _ in pairs], care)
 
     def _build(self, nodes: Sequence[tuple[int, int, int]], root: int, literals: Sequence[int], top: Node) -> Node:
         """The diagram of a threshold diagram whose true leaf is `top`."""

@@ -26,6 +26,11 @@ class SatEngine:
     The solver runs in slices of conflicts of about a fifth of a second; limits and the interrupt key are honoured
     between slices. Memory is not limited. Counting visits every adversarial input, so it suits small counts.
 
+    The defaults were measured on digits and random networks (64-32-10, 64-100-10, 100-50-10; radius 2 to 5; robust
+    and not): verdicts in 0.01 to 0.2 s with `diagram`, up to 1.3 s with python-sat's encodings, which write 1.2 to 5
+    times as many clauses (`kmtotalizer` comes next). Glucose, MiniSat and MergeSat hardly differ; MapleChrono took 1
+    to 9 s where they took 0.1 s.
+
     Attributes:
         solver: One of `SOLVERS`.
         encoding: A name in `bnnverify.encodings.cnf.ENCODINGS`.
