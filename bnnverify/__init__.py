@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bnnverify.counting import count_adversarial
     from bnnverify.datasets import load as load_dataset
     from bnnverify.engines.base import Limits
+    from bnnverify.engines.montecarlo import sample_errors
     from bnnverify.errors import BnnVerifyError
     from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, log_grid
     from bnnverify.folding import fold_block
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
     from bnnverify.query import Query, Targeted, Ties, Untargeted
     from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
+    from bnnverify.reliability import (
+        accuracy_curve,
+        error_probability,
+        expected_accuracy,
+        fault_enumerator,
+        tolerance_bracket,
+    )
     from bnnverify.results import Count, Decision, Distance, Kind, Probability, Verdict
     from bnnverify.robustness import decide, minimum_adversarial_distance
 
@@ -53,14 +61,20 @@ _PUBLIC = {
     "Ties": "query",
     "Untargeted": "query",
     "Verdict": "results",
+    "accuracy_curve": "reliability",
     "count_adversarial": "counting",
     "decide": "robustness",
+    "error_probability": "reliability",
+    "expected_accuracy": "reliability",
+    "fault_enumerator": "reliability",
     "fold_block": "folding",
     "load": "formats:load_network",
     "load_dataset": "datasets:load",
     "log_grid": "faults",
     "minimum_adversarial_distance": "robustness",
+    "sample_errors": "engines.montecarlo",
     "save": "formats.native",
+    "tolerance_bracket": "reliability",
     "whole_cube": "regions",
 }
 
@@ -88,14 +102,20 @@ __all__ = [
     "Ties",
     "Untargeted",
     "Verdict",
+    "accuracy_curve",
     "count_adversarial",
     "decide",
+    "error_probability",
+    "expected_accuracy",
+    "fault_enumerator",
     "fold_block",
     "load",
     "load_dataset",
     "log_grid",
     "minimum_adversarial_distance",
+    "sample_errors",
     "save",
+    "tolerance_bracket",
     "whole_cube",
 ]
 

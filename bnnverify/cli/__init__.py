@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from typing import Any
 
 import click
 
@@ -34,8 +35,19 @@ VERBS = {
 EXTRAS = {"train": ("torch", "sklearn"), "report": ("matplotlib", "jinja2")}
 
 
+class StoppedError(Exception):
+    """Ctrl-C or a reader that went away, as the cause; click would handle these two in its own way."""
+
+
 class Verbs(click.Group):
     """The verbs, each imported when it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the verb."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise StoppedError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a session."""
@@ -97,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain(error: BaseException, where: str) -> tuple[int, str]:
     """Exit code and the one line for stderr; what is not meant to reach a user is raised again."""
+    if isinstance(error, StoppedError) and error.__cause__:
+        error = error.__cause__
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else where
         return BAD_INPUT, f"{where}: {_one_line(error.format_message())} See {where} --help."

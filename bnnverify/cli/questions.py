@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +19,7 @@ from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
 from bnnverify.cli.options import index_list_or_file
 from bnnverify.engines.base import Limits
-from bnnverify.errors import QueryError
+from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Targeted, Ties, Untargeted
@@ -130,8 +132,6 @@ def answers(
     """
     from tqdm import tqdm
 
-    if jobs < 1:
-        raise QueryError(f"--jobs is {jobs}, expected at least 1.")
     progress = tqdm(total=len(questions), desc=verb, unit="question", delay=2, disable=None if bar else True)
     with progress:
         for answer in _computed(network, questions, min(jobs, len(questions))):
@@ -144,14 +144,23 @@ def _computed(network: BinaryNetwork, questions: Sequence[Question], jobs: int) 
         yield from (question.answer(network) for question in questions)
         return
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(network,))
+    waiting = deque[Future[Answer]]()
     try:
-        yield from pool.map(_answer, questions)
+        # Few are under way at a time: cancelling many while the processes end upsets the pool's own thread.
+        for question in questions:
+            waiting.append(pool.submit(_answer, question))
+            if len(waiting) > 2 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ResourceLimitError("a process ended by itself, probably for lack of memory. Take fewer --jobs.") from None
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.terminate()  # a question may run for hours; nobody waits for its answer any more
         raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown()
 
 
 _network: BinaryNetwork | None = None
@@ -213,6 +222,8 @@ def ask(
         table: How people see the answers.
         **source: The options that name images.
     """
+    if jobs < 1:
+        raise QueryError(f"--jobs is {jobs}, expected at least 1.")
     network = load_network(model)
     images = choose(network, **source)
     predicted = [network.evaluate(image.x) for image in images.images]

@@ -80,14 +80,15 @@ class Pair:
 def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same figure."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06)
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06)
     return buffer.getvalue()
 
 
 def accuracy_figure(curves: Sequence[Curve], *, x_label: str, confidence: float | None) -> Figure:
     """Proved accuracy as a band, sampled accuracy as points with their confidence intervals."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 4.3))
+        figure = Figure(figsize=(8.2, 4.5))
         axes = figure.add_subplot()
         for i, curve in enumerate(curves):
             colour = COLOURS[i % len(COLOURS)]
@@ -95,15 +96,12 @@ def accuracy_figure(curves: Sequence[Curve], *, x_label: str, confidence: float 
             if curve.proved:
                 rates, lower, upper = (list(column) for column in zip(*sorted(curve.proved), strict=True))
                 axes.fill_between(rates, lower, upper, color=colour, alpha=0.22, linewidth=0, zorder=2)
-                axes.plot(rates, lower, color=colour, linewidth=1.1, zorder=3)
-                axes.plot(rates, upper, color=colour, linewidth=1.1, zorder=3)
-                middle = [(a + b) / 2 for a, b in zip(lower, upper, strict=True)]
-                marker = MARKERS[i % len(MARKERS)]
-                axes.plot([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=curve.name)
-                axes.plot(rates, middle, color=colour, marker=marker, markersize=4.5, linewidth=0, zorder=4)
+                line: dict[str, Any] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+                axes.plot(rates, lower, linewidth=1.1, zorder=3, label=curve.name, **line)
+                axes.plot(rates, upper, linewidth=1.1, zorder=3, **line)
             if curve.sampled:
                 rates, middle, lower, upper = (list(column) for column in zip(*sorted(curve.sampled), strict=True))
-                beside = [rate * 1.045 for rate in rates]  # next to the proved point, not over it
+                beside = [rate * 1.06 for rate in rates]  # next to the proved point, not over it
                 errors = [
                     [max(0.0, m - a) for m, a in zip(middle, lower, strict=True)],
                     [max(0.0, b - m) for m, b in zip(middle, upper, strict=True)],
@@ -152,7 +150,7 @@ def distance_figure(names: Sequence[str], shares: Sequence[Sequence[float]]) -> 
         shares: For each network the share at every radius from 0.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.6, 3.4))
+        figure = Figure(figsize=(7.4, 3.5))
         axes = figure.add_subplot()
         for i, (name, share) in enumerate(zip(names, shares, strict=True)):
             style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
@@ -171,8 +169,8 @@ def pairs_figure(pairs: Sequence[Pair], *, columns: int = 4) -> Figure:
     columns = min(columns, len(pairs))
     rows = -(-len(pairs) // columns)
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(2.35 * columns, 1.5 * rows))
-        grid = figure.add_gridspec(rows, columns, wspace=0.16, hspace=0.34)
+        figure = Figure(figsize=(2.5 * columns, 1.6 * rows))
+        grid = figure.add_gridspec(rows, columns, wspace=0.22, hspace=0.32)
         for k, pair in enumerate(pairs):
             cell = grid[k // columns, k % columns].subgridspec(1, 2, wspace=0.08)
             _draw(figure.add_subplot(cell[0]), pair.before, pair.before, pair.above_before)

@@ -354,9 +354,9 @@ def _pairs_image(lines: Iterable[Line], names: dict[str, str]) -> str | None:
             [values[r * width : (r + 1) * width] for r in range(height)] for values in (line["image"]["input"], point)
         )
         changed = sum(a != b for a, b in zip(line["image"]["input"], point, strict=True))
-        above = f"#{line['image']['index']}: class {line['image']['predicted']}"
+        above = f"#{line['image']['index']}: {line['image']['predicted']}"
         flips = f"{changed} flip{'s' if changed != 1 else ''}"
-        pairs[key] = figures.Pair(before, after, above, f"class {line['answer']['predicted']}, {flips}")
+        pairs[key] = figures.Pair(before, after, above, f"{line['answer']['predicted']}, {flips}")
     # Networks take turns, so that the first does not fill the grid alone.
     turns: dict[str, list[figures.Pair]] = {}
     for (identity, _), pair in pairs.items():
