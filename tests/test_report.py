@@ -12,7 +12,7 @@ import pytest
 from bnnverify.errors import FormatError
 from bnnverify.faults import AsymmetricFlip, BitFlip
 from bnnverify.report import figures, html
-from bnnverify.report.lines import check, read_lines
+from bnnverify.report.lines import check, outward, read_lines
 from bnnverify.results import Count, Decision, Distance, Kind, Probability, Run, Verdict
 
 X = (1, -1, 1, 1, -1, -1)
@@ -190,8 +190,8 @@ def test_an_image_without_pictures_makes_no_grid():
 
 
 def test_bounds_are_rounded_outward():
-    assert html.outward({"lower": "2/3", "upper": "2/3"}, 2) == ("0.66", "0.67")
-    assert html.outward({"lower": "0", "upper": "1"}, 3) == ("0.000", "1.000")
+    assert outward({"lower": "2/3", "upper": "2/3"}, 2) == ("0.66", "0.67")
+    assert outward({"lower": "0", "upper": "1"}, 3) == ("0.000", "1.000")
 
 
 # Figures.

@@ -19,9 +19,7 @@ import click
 
 from bnnverify.cli.images import Image, Images
 from bnnverify.network import BinaryNetwork
-
-FORMAT = "bnnverify result"
-VERSION = 1
+from bnnverify.report.lines import FORMAT, VERSION
 
 
 def envelope(verb: str, path: Path, network: BinaryNetwork) -> dict[str, Any]:

@@ -226,10 +226,12 @@ HEADER = f"{'bit error rate':<24}  {'accuracy':<25}  {'width':>8}  {'kind':<18} 
 
 
 def _row(line: dict[str, Any]) -> str:
+    from bnnverify.report.lines import outward
+
     answer = line["answer"]
     if answer["type"] == "tolerance":
         return _bracket(line)
-    low, high = _outward(answer, 8)
+    low, high = outward(answer, 8)
     width = float(Fraction(answer["upper"]) - Fraction(answer["lower"]))
     kind = answer["kind"]
     if kind == "sampled":
@@ -243,26 +245,21 @@ def _row(line: dict[str, Any]) -> str:
 
 
 def _bracket(line: dict[str, Any]) -> str:
+    from bnnverify.report.lines import outward
+
     answer = line["answer"]
     words = [f"\naccuracy {_decimal(line['question']['target_accuracy'])}:"]
     if answer["p_ok"] is not None:
-        kept = _outward(answer["accuracy_ok"], 6)[0]
+        kept = outward(answer["accuracy_ok"], 6)[0]
         words.append(f"kept at p = {_decimal(answer['p_ok'])} (at least {kept}, proved)")
     if answer["p_fail"] is not None:
-        lost = _outward(answer["accuracy_fail"], 6)[1]
+        lost = outward(answer["accuracy_fail"], 6)[1]
         words.append(f"lost at p = {_decimal(answer['p_fail'])} (at most {lost}, proved)")
     return " ".join([*words, answer["run"]["reason"]]).rstrip()
 
 
 def _decimal(text: str) -> str:
     return f"{float(Fraction(text)):.4g}"
-
-
-def _outward(bounds: dict[str, Any], digits: int) -> tuple[str, str]:
-    """Decimal text of a lower and an upper bound, rounded so that both stay bounds."""
-    unit = 10**digits
-    low, high = math.floor(Fraction(bounds["lower"]) * unit), math.ceil(Fraction(bounds["upper"]) * unit)
-    return f"{low // unit}.{low % unit:0{digits}}", f"{high // unit}.{high % unit:0{digits}}"
 
 
 def _rate_text(faults: dict[str, Any]) -> str:
@@ -274,6 +271,8 @@ COLUMNS = ("faults", "p", "p01", "p10", "kind", "lower", "upper", "confidence", 
 
 def _table(lines: Sequence[dict[str, Any]]) -> str:
     """The accuracies as comma-separated values; bounds rounded outward to 12 decimals."""
+    from bnnverify.report.lines import outward
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -283,7 +282,7 @@ def _table(lines: Sequence[dict[str, Any]]) -> str:
             continue
         faults = line["question"]["faults"]
         numbers = [_decimal(faults[name]) if name in faults else "" for name in ("p", "p01", "p10")]
-        bounds = _outward(answer, 12)
+        bounds = outward(answer, 12)
         seconds = answer.get("run", {}).get("seconds", "")
         writer.writerow([faults["kind"], *numbers, answer["kind"], *bounds, answer.get("confidence") or "", seconds])
     return text.getvalue()

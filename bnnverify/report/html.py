@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -16,9 +15,9 @@ from markupsafe import Markup
 
 from bnnverify.formats.files import write_whole
 from bnnverify.report import figures
-from bnnverify.report.lines import Line, of_type
+from bnnverify.report.lines import Line, of_type, outward
 
-MOST_PAIRS = 12
+MOST_PAIRS = 8  # of each network
 TEMPLATE = "template.html.j2"
 
 
@@ -56,7 +55,7 @@ def page(lines: Sequence[Line], *, title: str) -> str:
         decisions=_decisions(lines, names),
         distances=_distances(lines, names),
         counts=[_count(line, names) for line in of_type(lines, "count")],
-        pairs=_pairs_image(lines, names),
+        pairs=_pairs(lines, names),
         commands=list(dict.fromkeys(line["command"] for line in lines)),
         versions=list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in line["versions"].items()) for line in lines)),
         embedded=embedded(lines),
@@ -219,17 +218,6 @@ def _bracket(line: Line, names: dict[str, str]) -> dict[str, Any]:
     return row
 
 
-def outward(bounds: dict[str, Any], digits: int) -> tuple[str, str]:
-    """Decimal text of a lower and an upper bound, rounded so that both stay bounds.
-
-    >>> outward({"lower": "1/3", "upper": "1/3"}, 3)
-    ('0.333', '0.334')
-    """
-    unit = 10**digits
-    low, high = math.floor(Fraction(bounds["lower"]) * unit), math.ceil(Fraction(bounds["upper"]) * unit)
-    return f"{low // unit}.{low % unit:0{digits}}", f"{high // unit}.{high % unit:0{digits}}"
-
-
 def _rate_text(faults: dict[str, Any]) -> str:
     named = {k: f"{float(Fraction(v)):.3g}" for k, v in faults.items() if k != "kind" and isinstance(v, str)}
     if not named:
@@ -340,27 +328,27 @@ def _count(line: Line, names: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _pairs_image(lines: Iterable[Line], names: dict[str, str]) -> str | None:
-    """Up to a dozen images beside their nearest counterexamples; distances first, each image once."""
-    pairs: dict[tuple[str, int], figures.Pair] = {}
+def _pairs(lines: Iterable[Line], names: dict[str, str]) -> list[dict[str, str]]:
+    """For each network a grid of images beside their nearest counterexamples; distances first, each image once."""
+    pairs: dict[str, dict[tuple[int, str], figures.Pair]] = {}
     for line in [*of_type(lines, "distance"), *of_type(lines, "decision")]:
         point = line["answer"].get("witness") or line["answer"].get("counterexample")
-        key = (line["model"]["identity"], line["image"]["index"])
-        shape = line["model"]["shape"]
-        if point is None or key in pairs or len(shape) != 2 or point == line["image"]["input"]:
+        if point is None or len(line["model"]["shape"]) != 2 or point == line["image"]["input"]:
             continue
-        height, width = shape
-        before, after = (
-            [values[r * width : (r + 1) * width] for r in range(height)] for values in (line["image"]["input"], point)
-        )
-        changed = sum(a != b for a, b in zip(line["image"]["input"], point, strict=True))
-        above = f"#{line['image']['index']}: {line['image']['predicted']}"
-        flips = f"{changed} flip{'s' if changed != 1 else ''}"
-        pairs[key] = figures.Pair(before, after, above, f"{line['answer']['predicted']}, {flips}")
-    # Networks take turns, so that the first does not fill the grid alone.
-    turns: dict[str, list[figures.Pair]] = {}
-    for (identity, _), pair in pairs.items():
-        turns.setdefault(identity, []).append(pair)
-    share = max(1, MOST_PAIRS // max(1, len(turns)))
-    chosen = [pair for group in turns.values() for pair in group[:share]][:MOST_PAIRS]
-    return image_source(figures.svg(figures.pairs_figure(chosen))) if chosen else None
+        key = (line["image"]["index"], json.dumps(line["data"], sort_keys=True))
+        group = pairs.setdefault(line["model"]["identity"], {})
+        if key not in group and len(group) < MOST_PAIRS:
+            group[key] = _pair(line, point)
+    return [
+        {"network": names[identity], "figure": image_source(figures.svg(figures.pairs_figure(list(group.values()))))}
+        for identity, group in pairs.items()
+    ]
+
+
+def _pair(line: Line, point: Sequence[int]) -> figures.Pair:
+    image, (height, width) = line["image"], line["model"]["shape"]
+    before, after = ([v[r * width : (r + 1) * width] for r in range(height)] for v in (image["input"], point))
+    changed = sum(a != b for a, b in zip(image["input"], point, strict=True))
+    flips = f"{changed} flip{'s' if changed != 1 else ''}"
+    above = f"#{image['index']}: {image['predicted']}"
+    return figures.Pair(before, after, above, f"{line['answer']['predicted']}, {flips}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,14 @@ def _touch(line: Line) -> None:
 def of_type(lines: Iterable[Line], *types: str) -> list[Line]:
     """The lines whose answer is of one of these types, in order."""
     return [line for line in lines if line["answer"]["type"] in types]
+
+
+def outward(bounds: dict[str, Any], digits: int) -> tuple[str, str]:
+    """Decimal text of a lower and an upper bound, rounded so that both stay bounds.
+
+    >>> outward({"lower": "1/3", "upper": "1/3"}, 3)
+    ('0.333', '0.334')
+    """
+    unit = 10**digits
+    low, high = math.floor(Fraction(bounds["lower"]) * unit), math.ceil(Fraction(bounds["upper"]) * unit)
+    return f"{low // unit}.{low % unit:0{digits}}", f"{high // unit}.{high % unit:0{digits}}"
