@@ -205,7 +205,10 @@ class PackedNetwork:
         Raises:
             ModelError: An input does not lie in the domain.
         """
-        points = self.network.domain.require_batch(batch)
+        signs = self.network.domain.is_binary and isinstance(batch, np.ndarray) and batch.dtype == np.int8
+        if signs and batch.shape[1:] == (self.network.n_inputs,) and bool((np.abs(batch) == 1).all()):
+            return self.classes_of_packed(pack_signs(batch))
+        points = self.network.domain.require_batch(batch)  # the general way, and the one that says what is wrong
         if not self.network.domain.is_binary:
             if not self.network.blocks:
                 return self.network.evaluate_batch(points)

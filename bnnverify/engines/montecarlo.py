@@ -128,7 +128,7 @@ def _sample(  # type: ignore[no-untyped-def]
                     for w in range(words[b]):
                         at = offset + j * words[b] + w
                         present += np.int64(popcount(mask[at]))  # type: ignore[call-arg]
-                        differ += np.int64(popcount((bits[w] ^ weights[at]) & mask[at]))  # type: ignore[call-arg]
+                        differ += np.int64(popcount((bits[w] ^ weights[at]) & mask[at]))
                     sums[j] = present - 2 * differ
                 offset += count * words[b]
             for group in range(2):  # cells stored +1, then cells stored -1

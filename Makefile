@@ -1,0 +1,55 @@
+# Two commands do everything: `make demo` and `make test`. Both create .venv first.
+#
+#   PYTHON      interpreter to make the environment with      (python3)
+#   PIP_ARGS    extra arguments for pip, e.g. an index with CPU-only builds of torch
+#   JOBS        cores to use                                  (2)
+
+PYTHON ?= python3
+PIP_ARGS ?=
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: install demo test test-slow lint types format bench models clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "bnnverify needs Python 3.11 or newer; got `$(PYTHON) --version`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/python case_studies/digits/run.py --jobs $(JOBS) --out out/demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python case_studies/benchmarks/inference.py
+	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS)
+	$(BIN)/python case_studies/benchmarks/engines.py
+
+models: install
+	$(BIN)/python models/make_models.py
+
+clean:
+	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find bnnverify tests -name __pycache__ -type d -exec rm -rf {} +

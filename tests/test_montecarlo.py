@@ -1,0 +1,114 @@
+"""Sampling: calibrated against exact probabilities, seeded, and honestly labelled."""
+
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+
+from bnnverify.confidence import clopper_pearson
+from bnnverify.engines.montecarlo import sample_errors
+from bnnverify.errors import QueryError
+from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.reliability import exact_error_probability
+from bnnverify.results import Kind
+
+
+def network(negated=False, seed=0):
+    rng = np.random.default_rng(seed)
+    first = DenseBlock.create(
+        rng.choice([-1, 1], (5, 8)),
+        rng.integers(-2, 3, 5),
+        mask=rng.random((5, 8)) < 0.8,
+        negated=np.array([negated] * 5),
+    )
+    second = DenseBlock.create(rng.choice([-1, 1], (4, 5)), rng.integers(-2, 3, 4))
+    output = OutputBlock.create(rng.choice([-1, 1], (3, 4)), scale=[1, 2, -1], bias=[0, 1, 0])
+    return BinaryNetwork(InputDomain.binary(8), (first, second), output)
+
+
+@pytest.mark.parametrize("negated", [False, True])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        BitFlip("0.05"),
+        AsymmetricFlip("0.2", "0.01"),
+        StuckAt("0.01", "0.1"),
+        PerBlock((BitFlip("0.3"), BitFlip("0"), AsymmetricFlip("1", "0"))),
+    ],
+)
+def test_sampled_intervals_cover_the_exact_probability(faults, negated):
+    net = network(negated)
+    images = np.random.default_rng(3).choice([-1, 1], (4, 8))
+    sampled = sample_errors(net, images, [0, 1, 2, 0], faults, samples=20_000, seed=5, confidence=0.9999)
+    for i, (x, label) in enumerate(zip(images, [0, 1, 2, 0], strict=True)):
+        answer = sampled.image(i)
+        assert answer.kind is Kind.SAMPLED
+        assert answer.lower <= exact_error_probability(net, x, label, faults) <= answer.upper
+
+
+def test_integer_inputs_are_sampled_too():
+    block = DenseBlock.create([[1, -1, 1], [1, 1, -1]], [3, -2])
+    net = BinaryNetwork(InputDomain.integers([0] * 3, [16] * 3), (block,), OutputBlock.create([[1, 1], [-1, 1]]))
+    answer = sample_errors(net, [[3, 0, 16]], [1], BitFlip("0.2"), samples=20_000, confidence=0.9999).image(0)
+    assert answer.lower <= exact_error_probability(net, [3, 0, 16], 1, BitFlip("0.2")) <= answer.upper
+
+
+def test_hits_scatter_as_the_binomial_law_says():
+    net = network()
+    x = np.ones((2000, 8), dtype=int)
+    hits = np.array(sample_errors(net, x, [0] * 2000, BitFlip("0.1"), samples=500, seed=1).hits)
+    p = float(exact_error_probability(net, x[0], 0, BitFlip("0.1")))
+    z = (hits - 500 * p) / np.sqrt(500 * p * (1 - p))
+    assert abs(z.mean()) < 4 / np.sqrt(2000)
+    assert 0.85 < z.var() < 1.15
+
+
+def test_rates_0_and_1_are_the_deterministic_networks():
+    net = network()
+    x = np.random.default_rng(0).choice([-1, 1], (50, 8))
+    clean = net.evaluate_batch(x)
+    assert sum(sample_errors(net, x, clean, BitFlip(0), samples=3).hits) == 0
+    exact = [exact_error_probability(net, v, int(c), BitFlip(1)) for v, c in zip(x, clean, strict=True)]
+    assert [Fraction(h, 3) for h in sample_errors(net, x, clean, BitFlip(1), samples=3).hits] == exact
+
+
+def test_equal_seeds_give_equal_samples_and_others_do_not():
+    net, x = network(), np.ones((20, 8), dtype=int)
+    first, again, other = (sample_errors(net, x, [0] * 20, BitFlip("0.2"), samples=100, seed=s) for s in (1, 1, 2))
+    assert first.hits == again.hits != other.hits
+
+
+def test_bad_arguments_and_time_limits_are_named():
+    net, x = network(), np.ones((2, 8), dtype=int)
+    with pytest.raises(QueryError, match="samples is 0, expected at least 1"):
+        sample_errors(net, x, [0, 0], BitFlip("0.1"), samples=0)
+    with pytest.raises(QueryError, match="2 images came with 1 labels"):
+        sample_errors(net, x, [0], BitFlip("0.1"))
+    with pytest.raises(QueryError, match="before the first image was sampled"):
+        sample_errors(net, x, [0, 0], BitFlip("0.1"), seconds=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "samples"), [(0, 10), (3, 10), (10, 10), (1, 1000), (500, 1000)])
+def test_clopper_pearson_ends_leave_exactly_half_the_risk_on_each_side(hits, samples):
+    answer = clopper_pearson(hits, samples, confidence=0.95)
+
+    def at_least(p):
+        return sum(comb(samples, k) * p**k * (1 - p) ** (samples - k) for k in range(hits, samples + 1))
+
+    def at_most(p):
+        return sum(comb(samples, k) * p**k * (1 - p) ** (samples - k) for k in range(hits + 1))
+
+    slack = Fraction(1, 10**9)
+    if hits:
+        assert Fraction(1, 40) - slack < at_least(answer.lower) <= Fraction(1, 40)
+    if hits < samples:
+        assert Fraction(1, 40) - slack < at_most(answer.upper) <= Fraction(1, 40)
+
+
+def test_clopper_pearson_refuses_impossible_numbers():
+    with pytest.raises(QueryError, match="5 hits in 4 samples"):
+        clopper_pearson(5, 4)
+    with pytest.raises(QueryError, match="confidence is 1, expected a level within"):
+        clopper_pearson(1, 4, confidence=1)
