@@ -17,6 +17,8 @@ from typing import Any
 
 from bnnverify.errors import QueryError
 
+_MOST_EXPONENT = 400  # rates below 1e-400 are no rates of this world
+
 
 def rate(value: Any, what: str = "p") -> Fraction:
     """`value` as an exact probability.
@@ -38,7 +40,10 @@ def rate(value: Any, what: str = "p") -> Fraction:
             number = Fraction(value)
         else:
             text = repr(float(value)) if not isinstance(value, str) else value.strip()
-            number = Fraction(text) if "/" in text else Fraction(Decimal(text))
+            decimal = None if "/" in text else Decimal(text)
+            if decimal is not None and abs(decimal.adjusted()) > _MOST_EXPONENT:
+                raise ValueError  # also keeps 1e-999999999 from becoming a billion digits
+            number = Fraction(text) if decimal is None else Fraction(decimal)
     except (ValueError, TypeError, InvalidOperation, OverflowError, ZeroDivisionError):
         raise QueryError(f"{what} is {value!r}, expected a probability such as 0.001, 1e-3 or 1/1000.") from None
     if not 0 <= number <= 1:

@@ -205,9 +205,9 @@ class PackedNetwork:
         Raises:
             ModelError: An input does not lie in the domain.
         """
-        signs = self.network.domain.is_binary and isinstance(batch, np.ndarray) and batch.dtype == np.int8
-        if signs and batch.shape[1:] == (self.network.n_inputs,) and bool((np.abs(batch) == 1).all()):
-            return self.classes_of_packed(pack_signs(batch))
+        images = np.asarray(batch)
+        if self.network.domain.is_binary and images.dtype == np.int8 and images.shape[1:] == (self.network.n_inputs,):
+            return self.classes_of_packed(pack_signs(self._signs(images)))
         points = self.network.domain.require_batch(batch)  # the general way, and the one that says what is wrong
         if not self.network.domain.is_binary:
             if not self.network.blocks:
@@ -222,6 +222,10 @@ class PackedNetwork:
             packed, p.shape, p.weights, p.mask, p.limits, p.ranks, p.is_masked, self._width
         )
         return result
+
+    def _signs(self, images: NDArray[np.int8]) -> NDArray[Any]:
+        """`images` if all entries are -1 or +1; else the error that says which is not."""
+        return images if bool((np.abs(images) == 1).all()) else self.network.domain.require_batch(images)
 
     def _integer_front(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
         """Signs of the first block on integer inputs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import Enum
 from fractions import Fraction
 from typing import Any
@@ -261,9 +262,19 @@ class Probability:
 
     def __str__(self) -> str:
         if self.kind is Kind.EXACT:
-            return f"{float(self.lower):.6g} (exact)"
+            return (
+                f"{self.lower} (exact)"
+                if self.lower.denominator < 10**6
+                else f"{float(self.lower):.17g} (exact, rounded)"
+            )
         label = "interval" if self.confidence is None else f"sampled, {self.confidence:.1%}"
-        return f"[{float(self.lower):.6g}, {float(self.upper):.6g}] ({label})"
+        return f"[{_digits(self.lower, ROUND_FLOOR)}, {_digits(self.upper, ROUND_CEILING)}] ({label})"
+
+
+def _digits(value: Fraction, rounding: str, digits: int = 7) -> str:
+    """Decimal text of a bound, rounded outward to some significant digits."""
+    context = Context(prec=digits, rounding=rounding)
+    return f"{context.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize(context):g}"
 
 
 Answer = Decision | Count | Distance

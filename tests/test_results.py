@@ -124,6 +124,6 @@ def test_an_unknown_type_of_line_is_refused():
 
 
 def test_probabilities_print_with_their_kind():
-    assert str(Probability.exact(Fraction(1, 4))) == "0.25 (exact)"
+    assert str(Probability.exact(Fraction(1, 4))) == "1/4 (exact)"
     assert str(Probability.interval(Fraction(1, 4), Fraction(1, 2))) == "[0.25, 0.5] (interval)"
     assert str(Probability(Kind.SAMPLED, Fraction(1, 4), Fraction(1, 2), 0.99, 10, 3)) == "[0.25, 0.5] (sampled, 99.0%)"

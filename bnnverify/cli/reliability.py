@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,6 @@ from bnnverify.cli.options import image_options, model_argument, output_options,
 
 if TYPE_CHECKING:
     from bnnverify.faults import AsymmetricFlip, BitFlip
-    from bnnverify.results import Probability
 
 EXAMPLES = """\b
 Examples:
@@ -35,6 +32,9 @@ Examples:
 @click.option("--p01", metavar="RATES", help="Probability that a stored -1 reads +1; together with --p10.")
 @click.option("--p10", metavar="RATES", help="Probability that a stored +1 reads -1; together with --p01.")
 @click.option("--tolerance", default="1e-6", show_default=True, help="Width to reach for each image's probability.")
+@click.option(
+    "--max-states", type=int, default=4096, show_default=True, help="Most work for each image; more is narrower."
+)
 @click.option("--target-accuracy", metavar="A", help="Also bracket the error rate at which the accuracy falls below A.")
 @click.option("--samples", type=int, metavar="N", help="Also sample N chips at each rate (Monte Carlo).")
 @click.option(
@@ -71,6 +71,7 @@ def _answered(
     p01: str | None,
     p10: str | None,
     tolerance: str,
+    max_states: int,
     target_accuracy: str | None,
     samples: int | None,
     only_samples: bool,
@@ -134,12 +135,20 @@ def _answered(
 
             with _bar(quiet, len(truth)) as bar:
                 point = expected_accuracy(
-                    network, x, truth, faults, tolerance=width, jobs=jobs, seconds=timeout, progress=bar.update
+                    network,
+                    x,
+                    truth,
+                    faults,
+                    tolerance=width,
+                    max_states=max_states,
+                    jobs=jobs,
+                    seconds=timeout,
+                    progress=bar.update,
                 )
             partial |= bool(point.run.reason)
             answer = {
                 "type": "accuracy",
-                **_short(point.accuracy).to_json(),
+                **point.accuracy.to_json(),
                 "images_within_tolerance": sum(p.width <= width for p in point.per_image),
                 **({"per_image": point.to_json()["per_image"]} if per_image else {}),
                 "run": point.run.to_json(),
@@ -155,11 +164,11 @@ def _answered(
     if target is not None:
         from bnnverify.reliability import tolerance_bracket
 
-        bracket = tolerance_bracket(network, x, truth, target, tolerance=width, seconds=timeout, jobs=jobs)
+        bracket = tolerance_bracket(
+            network, x, truth, target, tolerance=width, max_states=max_states, seconds=timeout, jobs=jobs
+        )
         partial |= bracket.run.reason.startswith("time limit")
-        ok, fail = (p and _short(p) for p in (bracket.accuracy_ok, bracket.accuracy_fail))
-        answer = replace(bracket, accuracy_ok=ok, accuracy_fail=fail).to_json()
-        answered({**shared, "question": {"target_accuracy": str(target)}, "answer": answer})
+        answered({**shared, "question": {"target_accuracy": str(target)}, "answer": bracket.to_json()})
     return (3 if partial else 0), printed
 
 
@@ -202,17 +211,6 @@ def _check(samples: int | None, only_samples: bool, confidence: float, jobs: int
         raise QueryError(f"--confidence is {confidence:g}, expected above 0 and below 1, such as 0.99.")
     if jobs < 1:
         raise QueryError(f"--jobs is {jobs}, expected at least 1.")
-
-
-def _short(probability: Probability) -> Probability:
-    """The same interval rounded outward to 30 decimals; the mean of many images has thousands of digits."""
-    from bnnverify.results import Kind, Probability
-
-    if probability.kind is not Kind.INTERVAL:
-        return probability
-    unit = 10**30
-    lower, upper = math.floor(probability.lower * unit), math.ceil(probability.upper * unit)
-    return Probability.interval(Fraction(lower, unit), Fraction(upper, unit))
 
 
 def _bar(quiet: bool, images: int) -> Any:

@@ -20,9 +20,11 @@ from bnnverify.errors import QueryError
 from bnnverify.faults import BitFlip, FaultModel, rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork
-from bnnverify.results import Probability, Run
+from bnnverify.reliability.rounding import float_below
+from bnnverify.results import Kind, Probability, Run
 
 Progress = Callable[[int], Any]
+_GRID = 2**100  # keeps the mean of many images short enough to print
 UNDECIDED = Probability.interval(Fraction(0), Fraction(1))
 
 
@@ -48,15 +50,9 @@ class AccuracyPoint:
             "type": "accuracy",
             "faults": self.faults.to_json(),
             "accuracy": self.accuracy.to_json(),
-            "per_image": [[_float_below(p.lower), -_float_below(-p.upper)] for p in self.per_image],
+            "per_image": [[float_below(p.lower), -float_below(-p.upper)] for p in self.per_image],
             "run": self.run.to_json(),
         }
-
-
-def _float_below(value: Fraction) -> float:
-    """The greatest float64 that is at most `value`."""
-    nearest = float(value)
-    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, -math.inf)
 
 
 def expected_accuracy(
@@ -123,11 +119,13 @@ def expected_accuracy(
 
 
 def mean_accuracy(errors: Sequence[Probability]) -> Probability:
-    """Mean of 1 - P(error), in exact Fractions of the bounds."""
+    """Mean of 1 - P(error): exact if all are, else an interval, rounded outward to multiples of 2^-100."""
     count = len(errors)
     lower = 1 - sum((p.upper for p in errors), Fraction(0)) / count
     upper = 1 - sum((p.lower for p in errors), Fraction(0)) / count
-    return Probability.interval(lower, upper)
+    if all(p.kind is Kind.EXACT for p in errors):
+        return Probability.exact(lower)
+    return Probability.interval(Fraction(math.floor(lower * _GRID), _GRID), Fraction(math.ceil(upper * _GRID), _GRID))
 
 
 def accuracy_curve(
@@ -140,6 +138,9 @@ def accuracy_curve(
     """`expected_accuracy` for one fault model after the other, each yielded as soon as it is there."""
     for faults in models:
         yield expected_accuracy(network, images, labels, faults, **options)
+
+
+_COARSE_STATES = (32, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,10 @@ def tolerance_bracket(
     lowest: Any = "1e-6",
     highest: Any = "1/2",
     ratio: float = 1.05,
+    tolerance: float = DEFAULT_TOLERANCE,
+    max_states: int = DEFAULT_MAX_STATES,
+    jobs: int = 1,
     seconds: float | None = None,
-    **options: Any,
 ) -> ToleranceBracket:
     """Bit error rates p_ok < p_fail between which the expected accuracy falls below `target`, both certified.
 
@@ -203,8 +206,11 @@ def tolerance_bracket(
         lowest: Least rate above 0 to look at.
         highest: Greatest rate to look at, at most 1/2 makes sense.
         ratio: Stop when p_fail / p_ok is at most this, above 1.
+        tolerance: Finest width to aim at for each image. Every rate is tried coarsely first, and finer only while
+            the interval straddles the target.
+        max_states: Most work for each image.
+        jobs: Threads.
         seconds: Time limit for the whole search, s.
-        **options: Passed to `expected_accuracy`.
 
     Raises:
         QueryError: A rate or the target is not within [0, 1], or lowest >= highest.
@@ -218,8 +224,20 @@ def tolerance_bracket(
 
     def accuracy(p: Fraction) -> Probability:
         if p not in seen:
-            point = expected_accuracy(network, images, labels, BitFlip(p), seconds=clock.remaining, **options)
-            seen[p] = point.accuracy
+            for states in [s for s in _COARSE_STATES if s < max_states] + [max_states]:
+                width = max(tolerance, 1 / states) if states < max_states else tolerance
+                seen[p] = expected_accuracy(
+                    network,
+                    images,
+                    labels,
+                    BitFlip(p),
+                    tolerance=width,
+                    max_states=states,
+                    jobs=jobs,
+                    seconds=clock.remaining,
+                ).accuracy
+                if seen[p].lower >= goal or seen[p].upper < goal or clock.is_over:
+                    break
         return seen[p]
 
     for p in (Fraction(0), low, high):

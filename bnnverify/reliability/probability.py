@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +41,10 @@ class FaultyNetwork:
         if not self.network.blocks and not self.network.domain.is_binary:
             raise UnsupportedError("the network has integer inputs and no hidden block; expected at least one.")
         self._laws = tuple(RowLaws(self.faults.rates(b)) for b in range(len(self.network.blocks) + 1))
+
+    @property
+    def _is_fault_free(self) -> bool:
+        return all(laws.rates.plus == 0 == laws.rates.minus for laws in self._laws)
 
     def tables(self, label: int) -> OutputTables:
         """Tables of the output block against `label`, computed once."""
@@ -83,7 +88,11 @@ class FaultyNetwork:
                 max_states=max_states,
             )
         patterns = likely_patterns(
-            fires, silent, sign_roundings=roundings, tolerance=tolerance / 2, max_patterns=max_states
+            fires,
+            silent,
+            sign_roundings=roundings,
+            tolerance=tolerance / 2,
+            max_patterns=max(max_states // 4, MIN_STATES),
         )
         lower, upper, inner, leaves, peak = 0.0, patterns.missing, 0, 0, patterns.masses.size
         states = max(max_states // patterns.masses.size, MIN_STATES)
@@ -103,6 +112,8 @@ class FaultyNetwork:
         max_states: int = DEFAULT_MAX_STATES,
     ) -> Probability:
         """As the function `error_probability`, sharing tables between images."""
+        if self._is_fault_free:
+            return Probability.exact(Fraction(int(self.network.evaluate(x) != label)))
         bounds = self.error_bounds(x, label, tolerance=tolerance, max_states=max_states)
         return Probability.interval(*outward(bounds.lower, bounds.upper, bounds.roundings))
 
@@ -131,7 +142,7 @@ def error_probability(
             small for the tolerance, the interval is wider, and still proved.
 
     Returns:
-        Kind INTERVAL: all truncation and all rounding included.
+        Kind INTERVAL: all truncation and all rounding included. Kind EXACT if no cell can fail.
 
     Raises:
         QueryError: The label does not exist or tolerance or max_states is not positive.
@@ -142,7 +153,7 @@ def error_probability(
     >>> from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
     >>> net = BinaryNetwork(InputDomain.binary(1), (), OutputBlock.create([[1], [-1]]))
     >>> str(error_probability(net, [1], 0, BitFlip("0.1")))  # both cells must flip: 1/100
-    '[0.01, 0.01] (interval)'
+    '[0.009999999, 0.01000001] (interval)'
     """
     if not tolerance > 0:
         raise QueryError(f"tolerance is {tolerance}, expected a width above 0.")

@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from bnnverify.errors import UnsupportedError
@@ -24,15 +25,21 @@ def outward(lower: float, upper: float, roundings: int) -> tuple[Fraction, Fract
     """Bounds on the true values of which `lower` and `upper` are computed with at most `roundings` roundings.
 
     Returns:
-        Exact Fractions around the truth, not clipped to [0, 1].
+        Float64 numbers around the truth, as exact Fractions, not clipped to [0, 1].
     """
     slack = roundings * UNIT
     if slack >= Fraction(1, 4):
         raise UnsupportedError(f"{roundings} roundings in one value: no useful float64 bound. Use a smaller network.")
     gamma = slack / (1 - slack)  # (1+u)^K <= 1 + gamma and (1-u)^K >= 1 - slack
-    low = Fraction(lower) / (1 + gamma) - UNDERFLOW
+    low = max(Fraction(lower) / (1 + gamma) - UNDERFLOW, Fraction(0))
     high = Fraction(upper) / (1 - slack) + UNDERFLOW
-    return max(low, Fraction(0)), high
+    return Fraction(float_below(low)), Fraction(-float_below(-high))
+
+
+def float_below(value: Fraction) -> float:
+    """The greatest float64 that is at most `value`."""
+    nearest = float(value)
+    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, -math.inf)
 
 
 def rounded_rate(rate: Fraction) -> tuple[float, float]:
