@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bnnverify.blocks import as_fraction
 from bnnverify.errors import ModelError
-from bnnverify.network import DenseBlock, as_fraction
+from bnnverify.network import DenseBlock
 
 
 @dataclass(frozen=True, slots=True)

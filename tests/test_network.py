@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.blocks import as_fraction
 from bnnverify.errors import ModelError
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance, as_fraction
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
 from tests import oracle
 from tests.strategies import inputs, networks
 

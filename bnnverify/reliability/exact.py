@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bnnverify.domain import IntArray
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import FaultModel, rate
-from bnnverify.network import BinaryNetwork, DenseBlock, IntArray
+from bnnverify.network import BinaryNetwork, DenseBlock
 
 MAX_HIDDEN_WIDTH = 16  # 65,536 sign vectors of a block
 

@@ -13,8 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.domain import IntArray
 from bnnverify.faults import CellRates
-from bnnverify.network import DenseBlock, IntArray
+from bnnverify.network import DenseBlock
 from bnnverify.reliability.rounding import rounded_rate
 
 FloatArray = NDArray[np.float64]
