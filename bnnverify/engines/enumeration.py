@@ -27,7 +27,7 @@ _CHUNK = 1 << 20  # inputs between two looks at the clock: well under a second
 _TIES = {Ties.LOWEST_INDEX: 0, Ties.COUNTEREXAMPLE: 1, Ties.ROBUST: 2}
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _adversarial(ranks, klass, targeted, ties, best):  # type: ignore[no-untyped-def]
     """`Query.scores_adversarial` on score ranks; `best` is their argmax."""
     if ties == 0:
@@ -44,7 +44,7 @@ def _adversarial(ranks, klass, targeted, ties, best):  # type: ignore[no-untyped
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out):  # type: ignore[no-untyped-def]
     """Score ranks of the input whose front block has these disagreement counts."""
     if front_ranks.shape[0] > 0:  # no hidden block: the front is the output block
