@@ -113,7 +113,7 @@ def pack_layers(blocks: tuple[DenseBlock, ...], output: OutputBlock) -> PackedLa
     )
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _disagreements(bits, weights, mask, offset, words, neurons, masked, counts):  # type: ignore[no-untyped-def]
     """Disagreeing inputs of every neuron of one block into `counts`; the inner loop runs over neurons (SIMD)."""
     for j in range(neurons):
@@ -130,7 +130,7 @@ def _disagreements(bits, weights, mask, offset, words, neurons, masked, counts):
                 counts[j] += np.int64(popcount(x ^ row[j]))  # type: ignore[call-arg]
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def pack_fired(counts, limits, start, neurons, bits):  # type: ignore[no-untyped-def]
     """Pack ``counts[j] <= limits[start + j]`` into `bits`."""
     for w in range((neurons + 63) // 64):
@@ -143,7 +143,7 @@ def pack_fired(counts, limits, start, neurons, bits):  # type: ignore[no-untyped
         bits[w] = word
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def forward_ranks(bits, shape, weights, mask, limits, ranks, masked, counts, out):  # type: ignore[no-untyped-def]
     """Score ranks of one packed input (`bits`, overwritten) into `out`."""
     start = 0
@@ -159,7 +159,7 @@ def forward_ranks(bits, shape, weights, mask, limits, ranks, masked, counts, out
                 out[k] = ranks[k, counts[k]]
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def argmax_first(values):  # type: ignore[no-untyped-def]
     """Index of the greatest value, the lowest index among equals."""
     best = 0

@@ -220,7 +220,7 @@ def _bar(quiet: bool, images: int) -> Any:
     return tqdm(total=images, desc="reliability", unit="image", delay=2, leave=False, disable=True if quiet else None)
 
 
-HEADER = f"{'bit error rate':<24}  {'accuracy':<25}  {'width':>8}  {'kind':<18}  {'images':>9}     time"
+HEADER = f"{'bit error rate':<24}  {'accuracy':<25}  {'width':>8}  {'kind':<18}  {'in tolerance':>12}  time"
 
 
 def _row(line: dict[str, Any]) -> str:

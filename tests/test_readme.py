@@ -1,0 +1,60 @@
+"""What the README shows is what happens: its Python example and its console commands are run and compared."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bnnverify.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = re.search(r"```console\n(.*?)```", README, re.DOTALL).group(1)
+COMMANDS = re.findall(r"^\$ (bnnverify .*)\n((?:(?!\$ ).*\n)*)", CONSOLE, re.MULTILINE)
+
+
+def printed(action):
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        action()
+    return stdout.getvalue()
+
+
+def without_times(text):
+    return [re.sub(r"\s+\d+\.\d+ s$", "", line).rstrip() for line in text.rstrip().splitlines()]
+
+
+def test_the_python_example_prints_what_the_readme_shows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    shown = re.search(r"```text\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(code.strip().splitlines()) <= 11
+    assert printed(lambda: exec(compile(code, "README.md", "exec"), {})) == shown
+
+
+@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[c[:40] for c, _ in COMMANDS])
+def test_console_commands_print_what_the_readme_shows(command, shown, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    codes = []
+    text = printed(lambda: codes.append(main([*shlex.split(command)[1:], "-q"])))
+    assert codes == [0]
+    assert without_times(text) == without_times(shown)
+
+
+def test_the_readme_shows_four_verbs_and_real_files():
+    assert [command.split()[1] for command, _ in COMMANDS] == ["verify", "count", "distance", "reliability"]
+    for path in re.findall(r"(?:docs|case_studies|models)/[\w./-]+", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_accuracies_in_the_readme_are_those_on_the_cards():
+    import json
+
+    rows = re.findall(r"^\| (digits-[\w-]+) \|.*\| ([\d.]+) % \|$", README, re.MULTILINE)
+    assert len(rows) == 6
+    for name, percent in rows:
+        card = json.loads((ROOT / "models" / f"{name}.json").read_text(encoding="utf-8"))
+        assert f"{100 * card['accuracy']['test']:.1f}" == percent
