@@ -35,6 +35,7 @@ RULES = ("ste", "ss-ema")
 )
 @click.option("--epochs", type=int, help="Default: what suits the rule.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all randomness.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where torch computes: cpu or cuda.")
 @click.option("--batch-norm/--no-batch-norm", default=None, help="Default: what suits the rule.")
 @click.option("--loss", type=click.Choice(["cross-entropy", "squared-hinge"]), help="Default: what suits the rule.")
 @click.option(
@@ -43,7 +44,15 @@ RULES = ("ste", "ss-ema")
 @click.option("--metrics", type=click.Path(path_type=Path), metavar="FILE", help="One JSON line per epoch.")
 @output_options
 def command(
-    data: str, hidden: str, rule: str, output: Path, metrics: Path | None, as_json: bool, quiet: bool, **settings: Any
+    data: str,
+    hidden: str,
+    rule: str,
+    device: str,
+    output: Path,
+    metrics: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> int:
     """Train a binarized network and save it.
 
@@ -65,10 +74,10 @@ def command(
     dataset = datasets.load(data)
     bar = not quiet and sys.stderr.isatty()
     if metrics is None:
-        trained = train(config, dataset, progress=bar)
+        trained = train(config, dataset, device=device, progress=bar)
     else:
         with metrics.open("w", encoding="utf-8") as file:
-            trained = train(config, dataset, progress=bar, metrics=file)
+            trained = train(config, dataset, device=device, progress=bar, metrics=file)
     network = export(trained)
     save(network, output)
     found = accuracies(network, dataset)

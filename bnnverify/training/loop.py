@@ -64,6 +64,7 @@ def train(
     config: TrainingConfig,
     dataset: Dataset,
     *,
+    device: str = "cpu",
     progress: bool = True,
     metrics: TextIO | Callable[[Metrics], None] | None = None,
 ) -> TrainedModel:
@@ -75,6 +76,8 @@ def train(
     Args:
         config: How to train.
         dataset: Binary images.
+        device: Where torch computes: ``cpu``, or ``cuda`` for a GPU. Random numbers are drawn on the CPU, so the
+            device changes the result only through float rounding. The trained model is returned on the CPU.
         progress: Show a progress bar on stderr.
         metrics: Where the metrics of each epoch go: a text file, which gets one JSON object per line, or a
             function of one dict. The keys: `epoch` (from 1), `loss` (mean over the steps), `train_accuracy`,
@@ -84,7 +87,8 @@ def train(
             [-1, 1], where gradients pass; 0 is a dead network); then the totals of the rule, such as `pulses`.
 
     Raises:
-        QueryError: The batch is larger than the training set, or the loss became infinite or NaN.
+        QueryError: The batch is larger than the training set, the loss became infinite or NaN, or torch
+            does not see the device.
     """
     n_train = len(dataset.train)
     if config.batch_size > n_train:
@@ -99,7 +103,7 @@ def train(
         output_bias=config.output_bias,
         generator=generator,
     )
-    run = _Run(config, dataset, model, generator)
+    run = _Run(config, dataset, model.to(_usable(device)), generator)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     history: list[Metrics] = []
@@ -123,7 +127,7 @@ def train(
         bar.close()
         torch.set_num_threads(threads)
     model.load_state_dict(best_state)
-    model.eval()
+    model.to("cpu").eval()
     seconds = time.perf_counter() - started
     return TrainedModel(model, config, dataset, best_epoch, tuple(history), interrupted, seconds)
 
@@ -133,7 +137,8 @@ class _Run:
 
     def __init__(self, config: TrainingConfig, dataset: Dataset, model: BinaryMlp, generator: torch.Generator) -> None:
         self.config, self.model, self.generator = config, model, generator
-        self.train, self.validation = _tensors(dataset.train), _tensors(dataset.validation)
+        device = model.output.weight.device
+        self.train, self.validation = _tensors(dataset.train, device), _tensors(dataset.validation, device)
         self.rule: RuleState = config.rule.start(model.binary_weights(), generator=generator)
         real = model.real_parameters()
         self.adam = torch.optim.Adam(real, lr=config.learning_rate) if real else None
@@ -142,7 +147,7 @@ class _Run:
     def epoch(self, epoch: int) -> Metrics:
         """Trains for one epoch and measures."""
         images, labels = self.train
-        order = torch.randperm(len(labels), generator=self.generator)
+        order = torch.randperm(len(labels), generator=self.generator).to(labels.device)
         weights = self.model.binary_weights()
         losses, flips = [], 0
         for i in range(self.steps_per_epoch):
@@ -196,7 +201,7 @@ class _Run:
     def _noisy(self, images: Tensor) -> Tensor:
         if self.config.noise == 0:
             return images
-        flipped = torch.rand(images.shape, generator=self.generator) < self.config.noise
+        flipped = torch.rand(images.shape, generator=self.generator).to(images.device) < self.config.noise
         return torch.where(flipped, -images, images)
 
 
@@ -216,8 +221,21 @@ def _accuracy(scores: Tensor, labels: Tensor) -> float:
     return int(torch.count_nonzero(scores.argmax(dim=1) == labels)) / len(labels)
 
 
-def _tensors(split: Split) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images.astype(np.float32)), torch.from_numpy(split.labels.copy())
+def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(split.images.astype(np.float32))
+    return images.to(device), torch.from_numpy(split.labels.copy()).to(device)
+
+
+def _usable(name: str) -> torch.device:
+    """The device of this name, if torch can compute there."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise QueryError(
+            f"device is {name!r}, which torch does not see here, expected cpu, or cuda with a GPU."
+        ) from None
+    return device
 
 
 def _emit(record: Metrics, metrics: TextIO | Callable[[Metrics], None] | None) -> None:

@@ -289,3 +289,15 @@ def test_the_epsilon_of_batch_norm_counts(toy):
         model.hidden[0].norm.bias.copy_(torch.tensor([-3.0, 3.0]))
     # running variance 1: fires iff s >= 3 sqrt(1 + 1e-5) = 3.000015, or s >= -3.000015
     assert export(trained_with(model, toy)).blocks[0].thresholds.tolist() == [4, -3]
+
+
+@pytest.mark.parametrize("name", ["meta", "nowhere", "cuda" if not torch.cuda.is_available() else "cuda:99"])
+def test_a_device_that_torch_does_not_see_is_refused(toy, name):
+    with pytest.raises(QueryError, match=f"device is '{name}', which torch does not see here"):
+        train(TrainingConfig(), toy, device=name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_trains_a_network_that_exports(toy):
+    trained = train(TrainingConfig(hidden=(4,), epochs=3, batch_size=8), toy, device="cuda", progress=False)
+    assert export(trained).widths[1] == 4

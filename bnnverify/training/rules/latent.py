@@ -66,7 +66,8 @@ class _LatentState:
         self._rule = rule
         self._weights = weights
         self._latent = [
-            w.detach() * rule.init * torch.rand(w.shape, generator=generator, dtype=w.dtype) for w in weights
+            w.detach() * rule.init * torch.rand(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            for w in weights
         ]
         self._average = [w.detach().clone() for w in weights]
         self._adam = torch.optim.Adam(self._latent, lr=rule.learning_rate)

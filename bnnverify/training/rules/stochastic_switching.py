@@ -96,7 +96,7 @@ class _SwitchingState:
                 raise RuntimeError("step() before backward()")
             average.lerp_(weight.grad, rule.gamma)
             p = switching_probability(weight, average, rate=rate, power=rule.power)
-            switched = torch.rand(p.shape, generator=self._generator, dtype=p.dtype) < p
+            switched = torch.rand(p.shape, generator=self._generator, dtype=p.dtype).to(p.device) < p
             weight.copy_(torch.where(switched, -weight, weight))
             self._pulses += int(torch.count_nonzero(p))
             self._switches += int(torch.count_nonzero(switched))
