@@ -14,15 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bnnverify.domain import IntArray, frozen, integer_array
+from bnnverify.domain import INT_LIMIT, IntArray, frozen, integer_array
 from bnnverify.errors import ModelError
 
 SignArray = NDArray[np.int8]
 
 
-def _sign_matrix(weights: ArrayLike, mask: ArrayLike | None, what: str) -> SignArray:
-    """Weights as int8 in {-1, 0, +1}, 0 exactly where masked."""
-    array = np.asarray(weights)
+def sign_matrix(weights: ArrayLike, mask: ArrayLike | None, what: str) -> tuple[SignArray, NDArray[np.bool_]]:
+    """Weights as int8 in {-1, 0, +1}, 0 exactly where masked, and where they are present.
+
+    Raises:
+        ModelError: A present weight is not -1 or +1, or a shape or type does not fit.
+    """
+    try:
+        array = np.asarray(weights)
+    except ValueError:
+        raise ModelError(f"{what} has rows of different lengths, expected a matrix (neurons, inputs).") from None
     if array.ndim != 2:
         raise ModelError(f"{what} has shape {array.shape}, expected a matrix (neurons, inputs).")
     if 0 in array.shape:
@@ -41,7 +48,14 @@ def _sign_matrix(weights: ArrayLike, mask: ArrayLike | None, what: str) -> SignA
         raise ModelError(f"{what}[{row}, {column}] is {array[row, column]}, expected -1 or +1.{hint}")
     signs = np.zeros(array.shape, dtype=np.int8)
     signs[present] = array[present].astype(np.int8)
-    return signs
+    return signs, present
+
+
+def _require_signs(weights: Any, what: str) -> None:
+    """ModelError unless `weights` is an int8 matrix of -1, 0 and +1: what `create` makes."""
+    array = np.asarray(weights)
+    if array.dtype != np.int8 or array.ndim != 2 or 0 in array.shape or bool((np.abs(array) > 1).any()):
+        raise ModelError(f"{what} needs an int8 matrix of -1, 0 (masked) and +1. Use {what}.create.")
 
 
 def as_fraction(value: Any, what: str) -> Fraction:
@@ -75,6 +89,20 @@ class DenseBlock:
     thresholds: IntArray
     negated: NDArray[np.bool_]
 
+    def __post_init__(self) -> None:
+        _require_signs(self.weights, "DenseBlock")
+        rows = self.weights.shape[:1]
+        limits = np.asarray(self.thresholds)
+        fits = limits.shape == rows and limits.dtype == np.int64 and bool((np.abs(limits) <= INT_LIMIT).all())
+        flags = np.asarray(self.negated)
+        if not fits or flags.shape != rows or flags.dtype != bool:
+            raise ModelError("DenseBlock needs int64 thresholds and bool flags, one per neuron. Use DenseBlock.create.")
+        for name in ("weights", "thresholds", "negated"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DenseBlock, (self.weights, self.thresholds, self.negated)  # so that a copy is checked and frozen too
+
     @classmethod
     def create(
         cls,
@@ -101,7 +129,7 @@ class DenseBlock:
         Traceback (most recent call last):
         bnnverify.errors.ModelError: block.weights[0, 1] is 0.3, expected -1 or +1. Export the binarized weights.
         """
-        signs = _sign_matrix(weights, mask, f"{name}.weights")
+        signs, _ = sign_matrix(weights, mask, f"{name}.weights")
         limits = integer_array(thresholds, f"{name}.thresholds", 1)
         if limits.size != signs.shape[0]:
             raise ModelError(f"{name}.thresholds has {limits.size} entries, expected {signs.shape[0]}, one per neuron.")
@@ -111,7 +139,7 @@ class DenseBlock:
                 f"{name}.negated has dtype {flags.dtype} and shape {flags.shape}, "
                 f"expected bool and ({signs.shape[0]},)."
             )
-        return cls(frozen(signs), frozen(limits), frozen(flags))
+        return cls(signs, limits, flags)
 
     @property
     def n_inputs(self) -> int:
@@ -156,6 +184,18 @@ class OutputBlock:
     scale: tuple[Fraction, ...]
     bias: tuple[Fraction, ...]
 
+    def __post_init__(self) -> None:
+        _require_signs(self.weights, "OutputBlock")
+        numbers = (*self.scale, *self.bias)
+        classes = self.weights.shape[0]
+        right = len(self.scale) == classes == len(self.bias) and all(isinstance(q, Fraction) for q in numbers)
+        if not right or classes < 2:
+            raise ModelError("OutputBlock needs Fractions, one scale and bias per class. Use OutputBlock.create.")
+        object.__setattr__(self, "weights", frozen(self.weights))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OutputBlock, (self.weights, self.scale, self.bias)
+
     @classmethod
     def create(
         cls,
@@ -176,11 +216,11 @@ class OutputBlock:
         Raises:
             ModelError: Fewer than two classes, a weight that is not -1/+1, or a number that is not finite.
         """
-        signs = _sign_matrix(weights, mask, "output.weights")
+        signs, _ = sign_matrix(weights, mask, "output.weights")
         classes = signs.shape[0]
         if classes < 2:
             raise ModelError(f"output.weights has {classes} row(s), expected one per class, at least 2.")
-        return cls(frozen(signs), _per_class(scale, classes, "scale"), _per_class(bias, classes, "bias"))
+        return cls(signs, _per_class(scale, classes, "scale"), _per_class(bias, classes, "bias"))
 
     @property
     def n_inputs(self) -> int:

@@ -14,7 +14,8 @@ from bnnverify.errors import ModelError
 
 IntArray = NDArray[np.int64]
 
-INT_LIMIT = 2**62  # sums up to here fit int64 with room for one more term
+INT_LIMIT = 2**62  # thresholds and scores up to here fit int64 with room for one more term
+SUM_LIMIT = 2**60  # pre-activations
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -26,7 +27,10 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 def integer_array(values: ArrayLike, what: str, ndim: int) -> IntArray:
     """`values` as int64, refusing anything that is not a finite integer."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ModelError(f"{what} has rows of different lengths, expected {ndim} dimension(s).") from None
     if array.ndim != ndim:
         raise ModelError(f"{what} has shape {array.shape}, expected {ndim} dimension(s).")
     if array.dtype == bool:
@@ -64,13 +68,24 @@ class InputDomain:
     is_binary: bool
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        low, high = np.asarray(self.lower), np.asarray(self.upper)
+        fits = low.dtype == high.dtype == np.int64 and low.shape == high.shape and low.ndim == 1 and low.size > 0
+        if not fits or (self.is_binary and not ((low == -1) & (high == 1)).all()):
+            raise ModelError("InputDomain needs int64 bounds, -1/+1 if binary. Use InputDomain.binary or .integers.")
+        object.__setattr__(self, "lower", frozen(low))
+        object.__setattr__(self, "upper", frozen(high))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InputDomain, (self.lower, self.upper, self.is_binary, self.shape)  # so that a copy is frozen too
+
     @classmethod
     def binary(cls, n: int, shape: Sequence[int] | None = None) -> InputDomain:
         """All of {-1, +1}^n."""
         if n < 1:
             raise ModelError(f"the input has {n} entries, expected at least 1.")
         ones = np.ones(n, dtype=np.int64)
-        return cls(frozen(-ones), frozen(ones), True, _image_shape(n, shape))
+        return cls(-ones, ones, True, _image_shape(n, shape))
 
     @classmethod
     def integers(cls, lower: ArrayLike, upper: ArrayLike, shape: Sequence[int] | None = None) -> InputDomain:
@@ -82,9 +97,9 @@ class InputDomain:
         if (low > high).any():
             i = int(np.argmax(low > high))
             raise ModelError(f"lower[{i}] = {low[i]} exceeds upper[{i}] = {high[i]}.")
-        if int(sum(max(abs(int(a)), abs(int(b))) for a, b in zip(low, high, strict=True))) > INT_LIMIT:
-            raise ModelError("the input bounds add up to more than 2^62; pre-activations would not fit.")
-        return cls(frozen(low), frozen(high), False, _image_shape(low.size, shape))
+        if int(sum(max(abs(int(a)), abs(int(b))) for a, b in zip(low, high, strict=True))) > SUM_LIMIT:
+            raise ModelError("the input bounds add up to more than 2^60; pre-activations would not fit.")
+        return cls(low, high, False, _image_shape(low.size, shape))
 
     @property
     def n(self) -> int:

@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnnverify.blocks import as_fraction
+from bnnverify.blocks import as_fraction, sign_matrix
+from bnnverify.domain import integer_array
 from bnnverify.errors import ModelError
 from bnnverify.network import DenseBlock
+
+REACH_LIMIT = 2**61  # beyond the pre-activations of any InputDomain
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def fold_neuron(
     mean: Any,
     variance: Any,
     epsilon: Any,
-    reach: int,
+    reach: int = REACH_LIMIT,
     bias: Any = 0,
     name: str = "neuron",
 ) -> FoldedNeuron:
@@ -83,8 +86,9 @@ def fold_neuron(
         mean: Running mean.
         variance: Running variance, at least 0.
         epsilon: Added to the variance, at least 0 (torch 1e-5, Keras 1e-3).
-        reach: Largest |s| that can occur. Thresholds beyond it are clamped to ``-reach`` or ``reach + 1``,
-            which fire always or never.
+        reach: A bound on |s|. Thresholds beyond it are clamped to ``-reach`` or ``reach + 1``, which fire always or
+            never. The default is beyond the pre-activations of any network, so always right; the exact bound (the
+            number of present inputs, if these are signs) gives constant neurons the smallest thresholds.
         bias: Bias of the linear layer before batch norm.
         name: What error messages call the neuron.
 
@@ -104,7 +108,9 @@ def fold_neuron(
     }
     g, b, mu, var, eps, c = (as_fraction(v, f"{name}: batch-norm {k}") for k, v in names.items())
     if var < 0 or eps < 0:
-        raise ModelError(f"{name}: batch-norm variance is {var} and epsilon {eps}, expected both at least 0.")
+        raise ModelError(
+            f"{name}: batch-norm variance is {float(var):g} and epsilon {float(eps):g}, expected both at least 0."
+        )
     if var + eps == 0:
         raise ModelError(f"{name}: batch-norm variance + epsilon is 0, expected above 0.")
     if g == 0:
@@ -142,23 +148,25 @@ def fold_block(
         epsilon: One number for the block.
         bias: Biases of the linear layer; default 0.
         mask: Shape `(m, n)`, bool, True where the input is present.
-        input_reach: Largest |x_i| of each input; default 1 (signs).
+        input_reach: Bound on |x_i| of each input, shape `(n,)`: 1 for signs. It only keeps the thresholds of
+            constant neurons small; the default is right for any inputs.
         name: What error messages call the block.
 
     Raises:
         ModelError: As `fold_neuron` and `DenseBlock.create`.
     """
-    matrix = np.array(weights)
-    if matrix.ndim != 2:
-        raise ModelError(f"{name}.weights has shape {matrix.shape}, expected a matrix (neurons, inputs).")
+    matrix, present = sign_matrix(weights, mask, f"{name}.weights")
     m, n = matrix.shape
     biases = [0] * m if bias is None else bias
     columns = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance, "bias": biases}
     for what, values in columns.items():
-        if len(values) != m:
-            raise ModelError(f"{name}: batch-norm {what} has {len(values)} entries, expected {m}, one per neuron.")
-    present = np.ones((m, n), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    reach = np.ones(n, dtype=np.int64) if input_reach is None else np.asarray(input_reach, dtype=np.int64)
+        if np.shape(values) != (m,):
+            raise ModelError(
+                f"{name}: batch-norm {what} has shape {np.shape(values)}, expected ({m},), one per neuron."
+            )
+    reach = None if input_reach is None else integer_array(input_reach, f"{name}: input_reach", 1)
+    if reach is not None and (reach.shape != (n,) or (reach < 0).any()):
+        raise ModelError(f"{name}: input_reach is {reach.tolist()}, expected {n} numbers of at least 0, one per input.")
     thresholds, negated = [], np.zeros(m, dtype=bool)
     for j in range(m):
         neuron = fold_neuron(
@@ -168,11 +176,11 @@ def fold_block(
             variance=variance[j],
             epsilon=epsilon,
             bias=biases[j],
-            reach=int(reach[present[j]].sum()),
+            reach=REACH_LIMIT if reach is None else int(reach[present[j]].sum()),
             name=f"{name}, neuron {j}",
         )
         if not neuron.rising:
             matrix[j] = -matrix[j]
             negated[j] = True
         thresholds.append(neuron.threshold if neuron.rising else -neuron.threshold)
-    return DenseBlock.create(matrix, thresholds, mask=mask, negated=negated, name=name)
+    return DenseBlock.create(matrix, thresholds, mask=present, negated=negated, name=name)

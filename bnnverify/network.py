@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from bnnverify.blocks import DenseBlock, OutputBlock
 from bnnverify.domain import INT_LIMIT, InputDomain, IntArray
-from bnnverify.errors import ModelError
+from bnnverify.errors import ModelError, QueryError
 
 __all__ = ["BinaryNetwork", "DenseBlock", "InputDomain", "OutputBlock", "Provenance"]
 
@@ -141,6 +141,14 @@ class BinaryNetwork:
             return np.asarray(scores.argmax(axis=1), dtype=np.int64)
         exact = sums.astype(object) * np.array(a, dtype=object) + np.array(b, dtype=object)
         return np.array([list(row).index(max(row)) for row in exact], dtype=np.int64)
+
+    def require_class(self, label: int) -> int:
+        """`label` if it is a class; QueryError otherwise."""
+        if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
+            raise QueryError(f"class is {label!r}, expected an integer.")
+        if not 0 <= label < self.n_classes:
+            raise QueryError(f"class {label} does not exist, expected 0 to {self.n_classes - 1}.")
+        return int(label)
 
     def canonical_bytes(self) -> Iterable[bytes]:
         """The byte encoding that the identity hashes; see docs/identity.md."""

@@ -87,9 +87,10 @@ class Query:
             )
         if self.region.n != self.network.n_inputs:
             raise QueryError(f"the region has {self.region.n} inputs, but the network takes {self.network.n_inputs}.")
+        if not isinstance(self.ties, Ties):
+            raise QueryError(f"ties is {self.ties!r}, expected a member of Ties such as Ties.LOWEST_INDEX.")
         label = self.property.label if isinstance(self.property, Untargeted) else self.property.target
-        if not 0 <= label < self.network.n_classes:
-            raise QueryError(f"class {label} does not exist, expected 0 to {self.network.n_classes - 1}.")
+        self.network.require_class(label)
 
     def score_conditions(self) -> tuple[tuple[tuple[int, int, bool], ...], bool]:
         """The property as comparisons of scores.

@@ -30,6 +30,15 @@ def sign_vector(values: ArrayLike, what: str = "center") -> SignVector:
     return tuple(int(v) for v in array)
 
 
+def _integer(value: Any, what: str) -> int:
+    try:
+        if not isinstance(value, (bool, np.bool_)) and int(value) == value:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise QueryError(f"{what} is {value!r}, expected an integer.")
+
+
 @dataclass(frozen=True, slots=True)
 class HammingBall:
     """All inputs that differ from `center` in at most `radius` places."""
@@ -39,9 +48,7 @@ class HammingBall:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "center", sign_vector(self.center))
-        if isinstance(self.radius, bool) or int(self.radius) != self.radius:
-            raise QueryError(f"radius is {self.radius!r}, expected an integer.")
-        object.__setattr__(self, "radius", int(self.radius))
+        object.__setattr__(self, "radius", _integer(self.radius, "radius"))
         if not 0 <= self.radius <= self.n:
             raise QueryError(f"radius is {self.radius}, expected 0 to {self.n}, the number of inputs.")
 
@@ -93,7 +100,7 @@ class FixedIndexRegion:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "center", sign_vector(self.center))
-        free = tuple(sorted(int(i) for i in self.free))
+        free = tuple(sorted(_integer(i, "an index of free") for i in self.free))
         if len(set(free)) != len(free):
             raise QueryError("free lists an index twice, expected distinct indices.")
         bad = [i for i in free if not 0 <= i < len(self.center)]

@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--only", choices=MODELS, help="make this network alone")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = load("digits")
     for name in [arguments.only] if arguments.only else MODELS:
         config, seeds = MODELS[name]

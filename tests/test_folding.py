@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from bnnverify.errors import ModelError
 from bnnverify.folding import FoldedNeuron, RealThreshold, fold_block, fold_neuron
+from bnnverify.kernels import PackedNetwork
+from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
 
 REACH = 12
 numbers = st.one_of(
@@ -150,14 +152,35 @@ def test_negative_scales_negate_the_row_and_are_remembered(made):
     assert np.array_equal(block.stored, np.where(mask, signs, 0))
 
 
-def test_integer_inputs_widen_the_reach():
+def test_the_reach_only_keeps_thresholds_of_constant_neurons_small():
     common = {"gamma": [1.0], "beta": [0.0], "mean": [300.0], "variance": [1.0], "epsilon": 0}
-    assert fold_block([[1, 1]], **common).thresholds.tolist() == [3]
+    assert fold_block([[1, 1]], **common).thresholds.tolist() == [300]
+    assert fold_block([[1, 1]], input_reach=[1, 1], **common).thresholds.tolist() == [3]
     assert fold_block([[1, 1]], input_reach=[255, 255], **common).thresholds.tolist() == [300]
+    with pytest.raises(ModelError, match="input_reach is \\[1\\], expected 2 numbers of at least 0"):
+        fold_block([[1, 1]], input_reach=[1], **common)
+
+
+def test_without_a_reach_a_block_on_pixels_folds_to_the_true_function():
+    block = fold_block([[1, 1]], gamma=[1.0], beta=[-10.0], mean=[0.0], variance=[1.0], epsilon=0)
+    network = BinaryNetwork(InputDomain.integers([0, 0], [16, 16]), (block,), OutputBlock.create([[-1], [1]]))
+    assert [network.evaluate([a, b]) for a, b in ((2, 2), (5, 4), (5, 5), (16, 16))] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("gamma", "fires"), [(0.0, True), (1e-300, True), (-1e-300, True)])
+def test_constant_neurons_fire_always_with_and_without_a_reach(gamma, fires):
+    for reach in (None, [1, 1]):
+        block = fold_block(
+            [[1, -1]], gamma=[gamma], beta=[1.0], mean=[0.0], variance=[1.0], epsilon=0, input_reach=reach
+        )
+        network = BinaryNetwork(InputDomain.binary(2), (block,), OutputBlock.create([[-1], [1]]))
+        for x in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            assert network.evaluate(x) == int(fires)
+            assert PackedNetwork(network).classes([x]).tolist() == [int(fires)]
 
 
 def test_columns_of_the_wrong_length_are_refused():
-    with pytest.raises(ModelError, match="batch-norm mean has 2 entries, expected 1, one per neuron"):
+    with pytest.raises(ModelError, match="batch-norm mean has shape \\(2,\\), expected \\(1,\\), one per neuron"):
         fold_block([[1]], gamma=[1], beta=[0], mean=[0, 0], variance=[1], epsilon=1e-5)
     with pytest.raises(ModelError, match="expected a matrix"):
         fold_block([1], gamma=[1], beta=[0], mean=[0], variance=[1], epsilon=1e-5)

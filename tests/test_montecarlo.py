@@ -8,7 +8,7 @@ import pytest
 
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.montecarlo import sample_errors
-from bnnverify.errors import QueryError
+from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import exact_error_probability
@@ -86,8 +86,21 @@ def test_bad_arguments_and_time_limits_are_named():
         sample_errors(net, x, [0, 0], BitFlip("0.1"), samples=0)
     with pytest.raises(QueryError, match="2 images came with 1 labels"):
         sample_errors(net, x, [0], BitFlip("0.1"))
-    with pytest.raises(QueryError, match="before the first image was sampled"):
+    with pytest.raises(QueryError, match="class 9 does not exist, expected 0 to 2"):
+        sample_errors(net, x, [0, 9], BitFlip("0.1"))
+    with pytest.raises(QueryError, match="seed is -1, expected 0 or more"):
+        sample_errors(net, x, [0, 0], BitFlip("0.1"), seed=-1)
+    with pytest.raises(ResourceLimitError, match="before every image had its first chips"):
         sample_errors(net, x, [0, 0], BitFlip("0.1"), seconds=1e-9)
+
+
+def test_a_time_limit_keeps_whole_rounds_over_all_images():
+    net, x = network(), np.ones((3, 8), dtype=int)
+    rounds = []
+    partial = sample_errors(net, x, [0] * 3, BitFlip("0.1"), samples=10**9, seconds=0.2, progress=rounds.append)
+    assert partial.samples == sum(rounds) < 10**9
+    assert f"{partial.samples} of 1000000000 chips for each image" in partial.run.reason
+    assert partial.hits == sample_errors(net, x, [0] * 3, BitFlip("0.1"), samples=partial.samples).hits
 
 
 @pytest.mark.parametrize(("hits", "samples"), [(0, 10), (3, 10), (10, 10), (1, 1000), (500, 1000)])

@@ -1,6 +1,7 @@
 """BinaryNetwork: exact semantics, checks at the door, identity."""
 
 import hashlib
+import pickle
 import struct
 from fractions import Fraction
 
@@ -187,7 +188,7 @@ def test_domains_that_make_no_sense_are_refused():
         InputDomain.integers([0, 5], [1, 4])
     with pytest.raises(ModelError, match=r"expected the same, not empty"):
         InputDomain.integers([0], [1, 4])
-    with pytest.raises(ModelError, match=r"more than 2\^62"):
+    with pytest.raises(ModelError, match=r"more than 2\^60"):
         InputDomain.integers([0, 0], [2**62, 2**62])
 
 
@@ -270,3 +271,25 @@ def test_equal_identities_mean_equal_functions(first, second):
 
 def test_the_repr_says_what_it_is():
     assert repr(linear()) == f"BinaryNetwork(2-2, binary inputs, 4 cells, sha256 {linear().identity[:12]})"
+
+
+def test_constructors_check_what_create_would_have_made():
+    good = DenseBlock.create([[1, -1]], [0])
+    with pytest.raises(ModelError, match=r"needs an int8 matrix of -1, 0 \(masked\) and \+1. Use DenseBlock.create"):
+        DenseBlock(np.array([[0.3, 1]]), good.thresholds, good.negated)
+    with pytest.raises(ModelError, match="needs int64 thresholds and bool flags, one per neuron"):
+        DenseBlock(good.weights, np.array([0.5]), good.negated)
+    with pytest.raises(ModelError, match="needs Fractions, one scale and bias per class"):
+        OutputBlock(np.ones((2, 2), dtype=np.int8), (Fraction(1),), (Fraction(0),))
+    with pytest.raises(ModelError, match="InputDomain needs int64 bounds, -1/\\+1 if binary"):
+        InputDomain(np.array([0]), np.array([5]), True, (1,))
+
+
+def test_copies_through_pickle_are_equal_and_as_immutable():
+    network = BinaryNetwork(
+        InputDomain.binary(2), (DenseBlock.create([[1, -1]], [0]),), OutputBlock.create([[1], [-1]])
+    )
+    copy = pickle.loads(pickle.dumps(network))
+    assert copy == network
+    for array in (copy.domain.lower, copy.blocks[0].weights, copy.blocks[0].thresholds, copy.output.weights):
+        assert not array.flags.writeable

@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def explain(error: BaseException, where: str) -> tuple[int, str]:
-    """Exit code and the one line for stderr; what is not meant to reach a user is raised again."""
+    """Exit code and the one line for stderr."""
     if isinstance(error, StoppedError) and error.__cause__:
         error = error.__cause__
     if isinstance(error, click.UsageError):
@@ -131,7 +131,8 @@ def explain(error: BaseException, where: str) -> tuple[int, str]:
         return NO_READER, ""
     if isinstance(error, ImportError) and (extra := _extra_of(error.name or "")):
         return BAD_INPUT, f"{where}: needs {error.name}, not installed. Run: pip install 'bnnverify[{extra}]'"
-    raise error
+    name = type(error).__name__
+    return BUG, f"{where}: {name}: {_one_line(str(error))} This is a bug in bnnverify; --debug shows where."
 
 
 def _one_line(text: str) -> str:

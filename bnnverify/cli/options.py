@@ -36,13 +36,30 @@ output_options = together(
     click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
 )
 
+
+def index_option(default: str) -> Decorator:
+    """``--index`` with the images that it means where it is not given."""
+    text = f"Images of the split, such as 7 or 0:20 or 1,5,8:12 or all. Default: {default}."
+    return click.option("--index", metavar="LIST", help=text)
+
+
+split_option = click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
+)
+
 image_options = together(
     click.option("--data", metavar="NAME", help="Take images of this data set: digits."),
-    click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
-    click.option("--index", metavar="LIST", help="Images of the split, such as 7 or 0:20 or 1,5,8:12. Default: 0."),
+    split_option,
+    index_option("0"),
     click.option(
         "--input", "input_file", metavar="FILE", help="Take inputs from a .npy file or from text rows of 0/1 or -1/1."
     ),
+)
+
+labelled_image_options = together(
+    click.option("--data", metavar="NAME", required=True, help="Take images of this data set: digits."),
+    split_option,
+    index_option("all"),
 )
 
 engine_options = together(

@@ -224,6 +224,8 @@ def ask(
     """
     if jobs < 1:
         raise QueryError(f"--jobs is {jobs}, expected at least 1.")
+    if target is not None and keep != "predicted":
+        raise QueryError("--keep and --target are both given, expected one: the class to keep or the class to reach.")
     network = load_network(model)
     images = choose(network, **source)
     predicted = [network.evaluate(image.x) for image in images.images]
@@ -285,16 +287,17 @@ def engine_columns(asked: Asked) -> str:
 
 def limit_code(asked: list[Asked]) -> int:
     """3 if an answer was cut short by a limit, else 0."""
-    return 3 if any(is_partial(one.answer) for one in asked) else 0
+    return 3 if any(is_partial(one.question, one.answer) for one in asked) else 0
 
 
-def is_partial(answer: Answer) -> bool:
+def is_partial(question: Question, answer: Answer) -> bool:
     """True for UNKNOWN, and for bounds that a limit left open."""
     if isinstance(answer, Decision):
         return answer.verdict is Verdict.UNKNOWN
     if isinstance(answer, Count):
         return answer.kind is not Kind.EXACT
-    return answer.upper is None and not answer.run.reason.startswith("no adversarial input")
+    assert isinstance(question.region, HammingBall)
+    return answer.upper is None and answer.lower <= question.region.radius  # else the whole ball was searched
 
 
 def flipped(center: Sequence[int], x: Sequence[int]) -> list[int]:

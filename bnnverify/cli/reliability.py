@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnnverify.cli.options import image_options, model_argument, output_options, rates, require_writable
+from bnnverify.cli.options import labelled_image_options, model_argument, output_options, rates, require_writable
 
 if TYPE_CHECKING:
     from bnnverify.faults import AsymmetricFlip, BitFlip
@@ -27,7 +27,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @model_argument
-@image_options
+@labelled_image_options
 @click.option("--ber", metavar="RATES", help="Probability that a cell flips: 1e-3, a comma list, or 1e-4:1e-1:log:8.")
 @click.option("--p01", metavar="RATES", help="Probability that a stored -1 reads +1; together with --p10.")
 @click.option("--p10", metavar="RATES", help="Probability that a stored +1 reads -1; together with --p01.")
@@ -45,7 +45,7 @@ Examples:
 @click.option("--per-image", is_flag=True, help="With --json: also the bounds of each image's P(error).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write a table.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="For each rate; then wider bounds, and exit code 3.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Threads.")
 @output_options
 def command(model: Path, csv_file: Path | None, as_json: bool, **options: Any) -> int:
     """Expected accuracy over all chips whose cells fail independently.
@@ -89,21 +89,19 @@ def _answered(
     from bnnverify.cli.images import choose
     from bnnverify.cli.lines import emit, envelope
     from bnnverify.cli.questions import limits_of
-    from bnnverify.errors import QueryError
     from bnnverify.formats import load_network
     from bnnverify.results import Kind
 
     models = fault_models(ber, p01, p10)
-    width, target = float(rates(tolerance, "--tolerance")[0]), None
+    exact_width, target = rates(tolerance, "--tolerance")[0], None
     if target_accuracy is not None:
         target = rates(target_accuracy, "--target-accuracy")[0]
-    _check(samples, only_samples, confidence, jobs, bool(models) or target is not None)
+    asked = bool(models) or target is not None
+    _check(samples, only_samples, confidence, jobs, asked, tolerance=exact_width, max_states=max_states, seed=seed)
+    width = float(exact_width)
     limits_of(timeout)
     network = load_network(model)
-    images = choose(network, default="all", **source)
-    labels = [image.label for image in images.images]
-    if None in labels:
-        raise QueryError("accuracy needs labels, but inputs of a file have none. Name images with --data.")
+    images = choose(network, default="all", input_file=None, **source)
     truth = [image.label for image in images.images if image.label is not None]
     x = np.array([image.x for image in images.images], dtype=np.int8)
     clean = int(np.count_nonzero(network.evaluate_batch(x) == np.array(truth)))
@@ -117,7 +115,7 @@ def _answered(
     if not as_json:
         click.echo(f"{model}  {network.architecture}  sha256 {network.identity[:16]}  |  {images.description}")
         click.echo(
-            f"{len(labels)} images, {network.n_cells:,} cells, accuracy without errors {clean / len(labels):.4%}\n"
+            f"{len(truth)} images, {network.n_cells:,} cells, accuracy without errors {clean / len(truth):.4%}\n"
         )
         click.echo(HEADER)
 
@@ -157,8 +155,26 @@ def _answered(
         if samples:
             from bnnverify.engines.montecarlo import sample_errors
 
-            sampled = sample_errors(network, x, truth, faults, samples=samples, seed=seed, confidence=confidence)
-            answer = {"type": "accuracy", **sampled.accuracy.to_json(), "chips": samples, "seed": seed}
+            with _bar(quiet, samples, "chip") as bar:
+                sampled = sample_errors(
+                    network,
+                    x,
+                    truth,
+                    faults,
+                    samples=samples,
+                    seed=seed,
+                    confidence=confidence,
+                    seconds=timeout,
+                    progress=bar.update,
+                )
+            partial |= bool(sampled.run.reason)
+            answer = {
+                "type": "accuracy",
+                **sampled.accuracy.to_json(),
+                "chips": sampled.samples,
+                "seed": seed,
+                "run": sampled.run.to_json(),
+            }
             assert sampled.accuracy.kind is Kind.SAMPLED
             answered({**shared, "question": question, "answer": answer})
     if target is not None:
@@ -167,7 +183,7 @@ def _answered(
         bracket = tolerance_bracket(
             network, x, truth, target, tolerance=width, max_states=max_states, seconds=timeout, jobs=jobs
         )
-        partial |= bracket.run.reason.startswith("time limit")
+        partial |= bool(bracket.run.statistics["timed_out"])
         answered({**shared, "question": {"target_accuracy": str(target)}, "answer": bracket.to_json()})
     return (3 if partial else 0), printed
 
@@ -197,9 +213,26 @@ def fault_models(ber: str | None, p01: str | None, p10: str | None) -> list[BitF
     return [AsymmetricFlip(a, b) for a, b in zip(*filled, strict=True)]
 
 
-def _check(samples: int | None, only_samples: bool, confidence: float, jobs: int, asked: bool) -> None:
+def _check(
+    samples: int | None,
+    only_samples: bool,
+    confidence: float,
+    jobs: int,
+    asked: bool,
+    *,
+    tolerance: Fraction,
+    max_states: int,
+    seed: int,
+) -> None:
     """Refuses options that make no sense, before any work."""
     from bnnverify.errors import QueryError
+
+    if not tolerance > 0:
+        raise QueryError("--tolerance is 0, expected a width above 0, such as 1e-6.")
+    if max_states < 1:
+        raise QueryError(f"--max-states is {max_states}, expected at least 1.")
+    if seed < 0:
+        raise QueryError(f"--seed is {seed}, expected 0 or more.")
 
     if not asked:
         raise QueryError("no error rate is named, expected --ber RATES, --p01 with --p10, or --target-accuracy A.")
@@ -213,11 +246,11 @@ def _check(samples: int | None, only_samples: bool, confidence: float, jobs: int
         raise QueryError(f"--jobs is {jobs}, expected at least 1.")
 
 
-def _bar(quiet: bool, images: int) -> Any:
+def _bar(quiet: bool, total: int, unit: str = "image") -> Any:
     """A progress bar that only a terminal sees, and only where it takes long."""
     from tqdm import tqdm
 
-    return tqdm(total=images, desc="reliability", unit="image", delay=2, leave=False, disable=True if quiet else None)
+    return tqdm(total=total, desc="reliability", unit=unit, delay=2, leave=False, disable=True if quiet else None)
 
 
 HEADER = f"{'bit error rate':<24}  {'accuracy':<25}  {'width':>8}  {'kind':<18}  {'in tolerance':>12}  time"
@@ -235,7 +268,7 @@ def _row(line: dict[str, Any]) -> str:
     if kind == "sampled":
         kind = f"sampled, {answer['confidence']:.4g}"
     rest = ""
-    if "run" in answer:
+    if "images_within_tolerance" in answer:
         share = f"{answer['images_within_tolerance']}/{len(line['images']['indices'])}"
         rest = f"  {share:>9} {answer['run']['seconds']:8.2f} s  {answer['run']['reason']}".rstrip()
     bounds = f"{f'{low}..{high}':<25}  {width:8.1e}"

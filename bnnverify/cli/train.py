@@ -61,11 +61,14 @@ def command(
     """
     from bnnverify import datasets
     from bnnverify.cli.lines import emit, envelope
+    from bnnverify.errors import QueryError
     from bnnverify.formats.native import save
 
     require_writable(output, "--output")
     if metrics is not None:
         require_writable(metrics, "--metrics")
+        if metrics.resolve() == output.resolve():
+            raise QueryError(f"--metrics and --output are both {output}, expected two files.")
     from bnnverify.training import TrainingConfig, export, train
     from bnnverify.training.export import accuracies
 
@@ -96,6 +99,8 @@ def command(
         click.echo(f"{output}  {network.architecture}  {network.n_cells:,} cells  sha256 {network.identity[:16]}")
         click.echo(f"rule {rule}, best epoch {trained.best_epoch} of {len(trained.history)} by validation accuracy")
         click.echo("accuracy  " + "  ".join(f"{split} {value:.2%}" for split, value in found.items()))
+    if trained.interrupted:
+        click.echo(f"bnnverify train: interrupted; the best network so far is in {output}.", err=True)
     return 130 if trained.interrupted else 0
 
 

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.base import Clock
-from bnnverify.errors import QueryError
+from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.faults import FaultModel
 from bnnverify.kernels import argmax_first, pack_signs, popcount, score_ranks
 from bnnverify.network import BinaryNetwork
 from bnnverify.results import Probability, Run
 
+_ROUND = 250  # chips for each image between two looks at the clock; part of how seeds map to chips
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -213,20 +214,27 @@ def sample_errors(
         samples: Chips for each image.
         seed: Equal seeds, equal samples; every image has its own stream.
         confidence: Level of the intervals.
-        seconds: Time limit, s; reached, the images are cut off with the reason.
-        progress: Called with 1 after every image.
+        seconds: Time limit, s. Chips are drawn in rounds over all images; reached, the rounds drawn so far count,
+            with the reason.
+        progress: Called with the number of chips per image after every round.
 
     Returns:
         Hits per image and the sampled accuracy.
 
     Raises:
-        QueryError: No images, different numbers of images and labels, or no samples.
+        QueryError: No images, different numbers of images and labels, a label that does not exist, no samples or a
+            negative seed.
+        ResourceLimitError: The time limit was reached within the first round.
     """
     points = network.domain.require_batch(images)
     if len(points) != len(labels) or not len(points):
         raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
     if samples < 1:
         raise QueryError(f"samples is {samples}, expected at least 1.")
+    if seed < 0:
+        raise QueryError(f"seed is {seed}, expected 0 or more.")
+    for label in labels:
+        network.require_class(int(label))
     clock = Clock(seconds)
     blocks = network.all_blocks
     first, later = blocks[0], blocks[1:]
@@ -239,37 +247,41 @@ def sample_errors(
     thresholds = np.concatenate([b.thresholds for b in network.blocks] or [np.zeros(0, dtype=np.int64)])
     ranks = _sum_ranks(network)
     bases = points @ first.weights.T.astype(np.int64)
-    streams = np.random.SeedSequence(seed).generate_state(len(points), dtype=np.uint64)
-    hits: list[int] = []
-    for i, label in enumerate(labels):
-        if clock.is_over:
-            break
-        hits.append(
-            int(
-                _sample(
-                    points[i],
-                    bases[i],
-                    neurons,
-                    words,
-                    weights,
-                    mask,
-                    places,
-                    starts,
-                    signs,
-                    logs,
-                    thresholds,
-                    ranks,
-                    streams[i],
-                    samples,
-                    int(label),
-                )
+    hits, drawn = np.zeros(len(points), dtype=np.int64), 0
+    while drawn < samples:
+        chips = min(_ROUND, samples - drawn)
+        streams = np.random.SeedSequence([seed, drawn]).generate_state(len(points), dtype=np.uint64)
+        found = np.zeros_like(hits)
+        for i, label in enumerate(labels):
+            if clock.is_over:
+                break
+            found[i] = _sample(
+                points[i],
+                bases[i],
+                neurons,
+                words,
+                weights,
+                mask,
+                places,
+                starts,
+                signs,
+                logs,
+                thresholds,
+                ranks,
+                streams[i],
+                chips,
+                int(label),
             )
-        )
-        if progress is not None:
-            progress(1)
-    if not hits:
-        raise QueryError(f"{clock.reason} before the first image was sampled; allow more time.")
-    reason = "" if len(hits) == len(points) else f"{clock.reason}; only the first {len(hits)} images were sampled"
-    errors = clopper_pearson(sum(hits), samples * len(hits), confidence=confidence)
+        else:  # a round that the clock cut off does not count
+            hits += found
+            drawn += chips
+            if progress is not None:
+                progress(chips)
+            continue
+        break
+    if not drawn:
+        raise ResourceLimitError(f"{clock.reason} before every image had its first chips. Allow more time.")
+    reason = "" if drawn == samples else f"{clock.reason}; {drawn} of {samples} chips for each image"
+    errors = clopper_pearson(int(hits.sum()), drawn * len(points), confidence=confidence)
     run = Run("montecarlo", clock.elapsed, reason, {"seed": seed})
-    return SampledErrors(faults, samples, tuple(hits), errors.complement(), confidence, run)
+    return SampledErrors(faults, drawn, tuple(int(h) for h in hits), errors.complement(), confidence, run)

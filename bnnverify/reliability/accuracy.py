@@ -19,7 +19,7 @@ from bnnverify.engines.base import Clock
 from bnnverify.errors import QueryError
 from bnnverify.faults import BitFlip, FaultModel, rate
 from bnnverify.network import BinaryNetwork
-from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork
+from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork, require_positive
 from bnnverify.reliability.rounding import float_below
 from bnnverify.results import Kind, Probability, Run
 
@@ -77,7 +77,8 @@ def expected_accuracy(
         tolerance: Width to aim at for each image.
         max_states: Work limit for each image.
         jobs: Threads; the heavy loops run without the interpreter lock.
-        seconds: Time limit, s. Images not reached in time count as [0, 1]: wider, still proved.
+        seconds: Time limit, s. Images not reached in time count as [0, 1]: wider, still proved. Looked at between
+            images (between sign vectors, with several hidden blocks).
         progress: Called with 1 after every image.
 
     Returns:
@@ -89,8 +90,9 @@ def expected_accuracy(
     points = network.domain.require_batch(images)
     if len(points) != len(labels) or not len(points):
         raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
-    if not tolerance > 0 or max_states < 1 or jobs < 1:
-        raise QueryError(f"tolerance {tolerance}, max_states {max_states} and jobs {jobs} must all be above 0.")
+    require_positive(tolerance, max_states)
+    if jobs < 1:
+        raise QueryError(f"jobs is {jobs}, expected at least 1.")
     clock, faulty = Clock(seconds), FaultyNetwork(network, faults)
     for label in sorted({int(v) for v in labels}):
         faulty.tables(label)  # before the threads share them
@@ -98,7 +100,9 @@ def expected_accuracy(
     def one(i: int) -> Probability | None:
         if clock.is_over:
             return None
-        answer = faulty.error_probability(points[i], int(labels[i]), tolerance=tolerance, max_states=max_states)
+        answer = faulty.error_probability(
+            points[i], int(labels[i]), tolerance=tolerance, max_states=max_states, clock=clock
+        )
         if progress is not None:
             progress(1)
         return answer
@@ -113,7 +117,8 @@ def expected_accuracy(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     left_out = sum(a is None for a in answers)
-    reason = f"{clock.reason}; {left_out} of {len(answers)} images left out" if left_out else ""
+    cut = left_out > 0 or (clock.is_over and len(network.blocks) > 1)
+    reason = f"{clock.reason}; {left_out} of {len(answers)} images left out" if cut else ""
     per_image = tuple(UNDECIDED if a is None else a for a in answers)
     return AccuracyPoint(faults, mean_accuracy(per_image), per_image, Run("convolution", clock.elapsed, reason))
 
@@ -261,7 +266,7 @@ def tolerance_bracket(
         reason = f"the target is missed at {float(fail):g}, the lowest rate looked at"
     elif fail / ok > Fraction(ratio):
         reason = "between the two rates the intervals straddle the target; allow more states or a finer tolerance"
-    found = Run("convolution", clock.elapsed, reason, {"rates_evaluated": len(seen)})
+    found = Run("convolution", clock.elapsed, reason, {"rates_evaluated": len(seen), "timed_out": clock.is_over})
     return ToleranceBracket(
         goal, ok, fail, None if ok is None else seen[ok], None if fail is None else seen[fail], found
     )

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
-from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.errors import UnsupportedError
 from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork, DenseBlock
 
@@ -110,8 +110,7 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
 
 def _error_weight(network: BinaryNetwork, x: ArrayLike, label: int, weights: CellWeights, zero: Any, one: Any) -> Any:
     """Total weight of the flip patterns after which the class is not `label`."""
-    if not 0 <= label < network.n_classes:
-        raise QueryError(f"class {label} does not exist, expected 0 to {network.n_classes - 1}.")
+    network.require_class(label)
     for i, block in enumerate(network.blocks):
         if block.n_outputs > MAX_HIDDEN_WIDTH:
             raise UnsupportedError(

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bnnverify.engines.base import Clock
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
@@ -48,21 +49,25 @@ class FaultyNetwork:
 
     def tables(self, label: int) -> OutputTables:
         """Tables of the output block against `label`, computed once."""
-        if not 0 <= label < self.network.n_classes:
-            raise QueryError(f"class {label} does not exist, expected 0 to {self.network.n_classes - 1}.")
+        self.network.require_class(label)
         if label not in self._tables:
             laws = self._laws[-1]
             self._tables[label] = output_tables(self.network.output, laws.rates, laws, label)
         return self._tables[label]
 
-    def error_bounds(self, x: ArrayLike, label: int, *, tolerance: float, max_states: int) -> Bounds:
-        """Computed bounds on P(class of x is not `label`); see `onehidden.error_bounds`."""
+    def error_bounds(
+        self, x: ArrayLike, label: int, *, tolerance: float, max_states: int, clock: Clock | None = None
+    ) -> Bounds:
+        """Computed bounds on P(class of x is not `label`); see `onehidden.error_bounds`.
+
+        With several hidden blocks the clock is looked at between sign vectors; what is left out stays undecided.
+        """
         point = self.network.domain.require(x)
         if not self.network.blocks:
             point = point.astype(np.float64)
             signs = np.maximum(point, 0.0), np.maximum(-point, 0.0), 0
-            return self._over_signs(signs, 0, label, tolerance, max_states)
-        return self._over_signs(self._firing(0, point), 0, label, tolerance, max_states)
+            return self._over_signs(signs, 0, label, tolerance, max_states, clock)
+        return self._over_signs(self._firing(0, point), 0, label, tolerance, max_states, clock)
 
     def _firing(self, index: int, x: NDArray[np.int64]) -> tuple[FloatArray, FloatArray, int]:
         """P(fires), P(does not), and their roundings, of a block whose input is fixed."""
@@ -73,7 +78,13 @@ class FaultyNetwork:
         return fires, silent, 3 * x.size + int(np.abs(x).sum()) + 1
 
     def _over_signs(
-        self, signs: tuple[FloatArray, FloatArray, int], index: int, label: int, tolerance: float, max_states: int
+        self,
+        signs: tuple[FloatArray, FloatArray, int],
+        index: int,
+        label: int,
+        tolerance: float,
+        max_states: int,
+        clock: Clock | None,
     ) -> Bounds:
         """Bounds over the independent outputs of block `index`: the last hidden one, or one to condition on."""
         fires, silent, roundings = signs
@@ -97,7 +108,10 @@ class FaultyNetwork:
         lower, upper, inner, leaves, peak = 0.0, patterns.missing, 0, 0, patterns.masses.size
         states = max(max_states // patterns.masses.size, MIN_STATES)
         for h, mass in zip(patterns.signs, patterns.masses.tolist(), strict=True):
-            bounds = self._over_signs(self._firing(index + 1, h), index + 1, label, tolerance / 2, states)
+            if clock is not None and clock.is_over:
+                upper += mass
+                continue
+            bounds = self._over_signs(self._firing(index + 1, h), index + 1, label, tolerance / 2, states, clock)
             lower += mass * bounds.lower
             upper += mass * bounds.upper
             inner, leaves, peak = max(inner, bounds.roundings), leaves + bounds.leaves, max(peak, bounds.peak_states)
@@ -110,11 +124,12 @@ class FaultyNetwork:
         *,
         tolerance: float = DEFAULT_TOLERANCE,
         max_states: int = DEFAULT_MAX_STATES,
+        clock: Clock | None = None,
     ) -> Probability:
         """As the function `error_probability`, sharing tables between images."""
         if self._is_fault_free:
             return Probability.exact(Fraction(int(self.network.evaluate(x) != label)))
-        bounds = self.error_bounds(x, label, tolerance=tolerance, max_states=max_states)
+        bounds = self.error_bounds(x, label, tolerance=tolerance, max_states=max_states, clock=clock)
         return Probability.interval(*outward(bounds.lower, bounds.upper, bounds.roundings))
 
 
@@ -155,9 +170,14 @@ def error_probability(
     >>> str(error_probability(net, [1], 0, BitFlip("0.1")))  # both cells must flip: 1/100
     '[0.009999999, 0.01000001] (interval)'
     """
+    require_positive(tolerance, max_states)
+    faulty = FaultyNetwork(network, faults)
+    return faulty.error_probability(x, label, tolerance=tolerance, max_states=max_states)
+
+
+def require_positive(tolerance: float, max_states: int) -> None:
+    """QueryError unless both can be worked with."""
     if not tolerance > 0:
         raise QueryError(f"tolerance is {tolerance}, expected a width above 0.")
     if max_states < 1:
         raise QueryError(f"max_states is {max_states}, expected at least 1.")
-    faulty = FaultyNetwork(network, faults)
-    return faulty.error_probability(x, label, tolerance=tolerance, max_states=max_states)

@@ -46,5 +46,7 @@ def rounded_rate(rate: Fraction) -> tuple[float, float]:
     """(rate, 1 - rate), each correctly rounded to float64: one rounding, also for tiny rates."""
     for value in (rate, 1 - rate):
         if 0 < value < SMALLEST_RATE:
-            raise UnsupportedError(f"a rate of {float(value):.3g} is below 2^-900, too small for certified float64.")
+            raise UnsupportedError(
+                "a rate, or 1 minus a rate, is above 0 but below 2^-900: too small for certified float64. Use 0."
+            )
     return float(rate), float(1 - rate)

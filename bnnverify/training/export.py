@@ -83,6 +83,7 @@ def _dense_block(block: HiddenBlock, name: str) -> DenseBlock:
             mean=[0] * m,
             variance=[n] * m,
             epsilon=0,
+            input_reach=[1] * n,
             name=name,
         )
     norm = block.norm
@@ -94,6 +95,7 @@ def _dense_block(block: HiddenBlock, name: str) -> DenseBlock:
         mean=norm.running_mean.tolist(),
         variance=norm.running_var.tolist(),
         epsilon=norm.eps,
+        input_reach=[1] * n,
         name=name,
     )
 
