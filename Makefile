@@ -45,6 +45,8 @@ format: install
 bench: install
 	$(BIN)/python case_studies/benchmarks/inference.py
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS)
+	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-100-10.npz
+	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-20-16-10.npz --images 40
 	$(BIN)/python case_studies/benchmarks/engines.py
 
 models: install

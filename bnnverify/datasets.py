@@ -134,7 +134,7 @@ def _digits() -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UnsupportedError(
-            "the digits come with scikit-learn, which is not installed. Run: pip install 'bnnverify[train]'"
+            "the digits come with scikit-learn, which is not installed. Run: pip install 'bnnverify[data]'"
         ) from error
     bunch = load_digits()
     pixels = np.asarray(bunch.data).astype(np.uint8)

@@ -248,7 +248,7 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
         (("reliability", *NET, "--data", "digits", "--ber", "0.1", "--tolerance", "0"), "--tolerance is 0, expected a"),
         (("reliability", *NET, "--data", "digits", "--ber", "0.1", "--max-states", "0"), "--max-states is 0"),
         (("reliability", *NET, "--data", "digits", "--ber", "0.1", "--seed", "-1"), "--seed is -1, expected 0 or more"),
-        (("reliability", *NET, *ROWS, "--ber", "0.1"), "No such option '--input'"),
+        (("reliability", *NET, *ROWS, "--ber", "0.1", "--keep", "true"), "--keep true needs labels"),
         (("reliability", "digits.npz", "--data", "digits", "--ber", "0.1", "--samples", "0"), "--samples is 0"),
         (("reliability", "digits.npz", "--data", "digits", "--ber", "0.1", "--only-samples"), "needs --samples N"),
         (
@@ -433,3 +433,49 @@ def test_train_saves_a_network_that_info_and_verify_take(workplace, run):
     assert len((workplace / "m.jsonl").read_text().splitlines()) == 2
     assert run("info", "t.npz")[0] == 0
     assert run("verify", "t.npz", "--data", "digits", "--radius", 1, "--keep", "true")[0] == 0
+
+
+def test_reliability_of_an_own_input_is_about_the_class_one_names(workplace, run):
+    (workplace / "one.txt").write_text("1 0 1 1 0 0\n")
+    clean = network().evaluate((1, -1, 1, 1, -1, -1))
+    for keep in ("predicted", "0", "1", "2"):
+        code, out, _ = run("reliability", "net.npz", "--input", "one.txt", "--ber", 0, "--keep", keep, "--json")
+        (line,) = json_lines(out)
+        assert code == 0
+        assert line["question"]["keep"] == keep
+        assert (line["answer"]["kind"], line["answer"]["lower"]) == (
+            "exact",
+            str(int(keep in ("predicted", str(clean)))),
+        )
+
+
+@pytest.mark.parametrize("text", ["1 0 1\n1 0 0\n", "101\n100\n", "101100\n", "1,0,1,1,0,0\n"])
+def test_one_image_may_be_written_as_a_picture_or_without_spaces(workplace, run, text):
+    (workplace / "one.txt").write_text(text)
+    code, out, _ = run("verify", "net.npz", "--input", "one.txt", "--radius", 0, "--json")
+    assert code == 0
+    assert json_lines(out)[0]["image"]["input"] == [1, -1, 1, 1, -1, -1]
+
+
+def test_a_bracket_that_the_clock_cut_off_is_partial(workplace, run):
+    words = ["--data", "digits", "--target-accuracy", "0", "--timeout", "0.0001", "--json"]
+    code, out, _ = run("reliability", "digits.npz", *words)
+    assert code == 3
+    assert "time limit" in json_lines(out)[0]["answer"]["run"]["reason"]
+
+
+def test_an_interrupt_keeps_the_finished_rows_of_the_table(workplace, run, monkeypatch):
+    import bnnverify.reliability as reliability
+
+    honest, calls = reliability.expected_accuracy, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(reliability, "expected_accuracy", interrupted)
+    words = ["--data", "digits", "--index", "0:3", "--ber", "0,0.1", "--csv", "table.csv"]
+    assert run("reliability", "digits.npz", *words)[0] == 130
+    assert len((workplace / "table.csv").read_text().splitlines()) == 2

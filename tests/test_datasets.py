@@ -79,7 +79,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 def test_a_missing_scikit_learn_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'bnnverify\[train\]'"):
+    with pytest.raises(UnsupportedError, match=r"pip install 'bnnverify\[data\]'"):
         load("digits")
 
 

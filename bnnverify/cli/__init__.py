@@ -32,7 +32,7 @@ VERBS = {
 }
 
 # Extra -> packages that only it brings.
-EXTRAS = {"train": ("torch", "sklearn"), "report": ("matplotlib", "jinja2")}
+EXTRAS = {"train": ("torch",), "data": ("sklearn",), "report": ("matplotlib", "jinja2")}
 
 
 class StoppedError(Exception):

@@ -69,10 +69,17 @@ def choose(
             if data is None
             else "images are named twice, expected --data or --input, not both."
         )
-    chosen = _of_data(data, split, index, default) if data is not None else _of_file(str(input_file), index)
+    chosen = (
+        _of_data(data, split, index, default)
+        if data is not None
+        else _of_file(str(input_file), index, network.n_inputs)
+    )
     for image in chosen.images[:1]:
         if len(image.x) != network.n_inputs:
-            raise QueryError(f"the images have {len(image.x)} pixels, but the network takes {network.n_inputs} inputs.")
+            raise QueryError(
+                f"the images have {len(image.x)} pixels, but the network takes {network.n_inputs} inputs. "
+                "A file holds one image per row."
+            )
     return chosen
 
 
@@ -89,8 +96,10 @@ def _of_data(name: str, split: str, index: str | None, default: str) -> Images:
     return Images(images, {"name": dataset.name, "split": split, "provenance": dict(dataset.provenance)})
 
 
-def _of_file(name: str, index: str | None) -> Images:
+def _of_file(name: str, index: str | None, n_inputs: int) -> Images:
     raw, values = read_signs(name)
+    if values.shape[1] != n_inputs and values.size == n_inputs:
+        values = values.reshape(1, n_inputs)  # one image, written as a picture
     images = tuple(Image(i, None, None, tuple(row)) for i, row in enumerate(values.tolist()))
     chosen = images if index is None else tuple(images[i] for i in index_list(index, len(images), f"row of {name}"))
     return Images(chosen, {"file": name, "sha256": hashlib.sha256(raw).hexdigest()})
@@ -110,7 +119,7 @@ def read_signs(name: str) -> tuple[bytes, NDArray[np.int8]]:
         raise FormatError(f"{name}: cannot be read ({reason}), expected a file of inputs. Check the path.") from None
     except UnicodeDecodeError:
         raise FormatError(f"{name}: is neither .npy nor text, expected rows of 0/1 or -1/1.") from None
-    rows = array[None, :] if array.ndim == 1 else array
+    rows = array[None, :] if array.ndim == 1 else array.reshape(len(array), -1) if array.size else array
     if rows.ndim != 2 or rows.size == 0:
         raise FormatError(f"{name}: has shape {array.shape}, expected (inputs,) or (rows, inputs), not empty.")
     if rows.dtype.kind not in "biuf":
@@ -136,7 +145,8 @@ def _text(name: str, text: str) -> NDArray[Any]:
         if not words:
             continue
         try:
-            rows.append([float(word) for word in words])
+            glued = len(words) == 1 and len(words[0]) > 1 and set(words[0]) <= {"0", "1"}  # 0010110...
+            rows.append([float(word) for word in (words[0] if glued else words)])
         except ValueError:
             raise FormatError(f"{name}:{number}: is {line.strip()!r:.60}, expected numbers 0/1 or -1/1.") from None
         if len(rows[-1]) != len(rows[0]):

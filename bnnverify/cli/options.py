@@ -43,24 +43,21 @@ def index_option(default: str) -> Decorator:
     return click.option("--index", metavar="LIST", help=text)
 
 
-split_option = click.option(
-    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
-)
+def _image_options(default: str) -> Decorator:
+    return together(
+        click.option("--data", metavar="NAME", help="Take images of this data set: digits."),
+        click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
+        index_option(default),
+        click.option(
+            "--input",
+            "input_file",
+            metavar="FILE",
+            help="Take inputs from a .npy file or from text, one per row, 0/1 or -1/1.",
+        ),
+    )
 
-image_options = together(
-    click.option("--data", metavar="NAME", help="Take images of this data set: digits."),
-    split_option,
-    index_option("0"),
-    click.option(
-        "--input", "input_file", metavar="FILE", help="Take inputs from a .npy file or from text rows of 0/1 or -1/1."
-    ),
-)
 
-labelled_image_options = together(
-    click.option("--data", metavar="NAME", required=True, help="Take images of this data set: digits."),
-    split_option,
-    index_option("all"),
-)
+image_options, all_image_options = _image_options("0"), _image_options("all")
 
 engine_options = together(
     click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnnverify.cli.options import labelled_image_options, model_argument, output_options, rates, require_writable
+from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, require_writable
 
 if TYPE_CHECKING:
     from bnnverify.faults import AsymmetricFlip, BitFlip
@@ -27,7 +27,12 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @model_argument
-@labelled_image_options
+@all_image_options
+@click.option(
+    "--keep",
+    metavar="true|predicted|CLASS",
+    help="The right class: the label (default with --data), the fault-free class (default with --input), a number.",
+)
 @click.option("--ber", metavar="RATES", help="Probability that a cell flips: 1e-3, a comma list, or 1e-4:1e-1:log:8.")
 @click.option("--p01", metavar="RATES", help="Probability that a stored -1 reads +1; together with --p10.")
 @click.option("--p10", metavar="RATES", help="Probability that a stored +1 reads -1; together with --p01.")
@@ -44,7 +49,12 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled chips; nothing else is random.")
 @click.option("--per-image", is_flag=True, help="With --json: also the bounds of each image's P(error).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write a table.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="For each rate; then wider bounds, and exit code 3.")
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="For each rate, and for the bracket; then wider bounds, and exit code 3.",
+)
 @click.option("--jobs", type=int, default=1, show_default=True, help="Threads.")
 @output_options
 def command(model: Path, csv_file: Path | None, as_json: bool, **options: Any) -> int:
@@ -55,18 +65,22 @@ def command(model: Path, csv_file: Path | None, as_json: bool, **options: Any) -
     """
     if csv_file is not None:
         require_writable(csv_file, "--csv")
-    code, lines = _answered(model, as_json, **options)
-    if csv_file is not None:
-        from bnnverify.formats.files import write_whole
+    lines: list[dict[str, Any]] = []
+    try:
+        return _answered(lines, model, as_json, **options)
+    finally:  # also what was finished before an interrupt
+        if csv_file is not None and lines:
+            from bnnverify.formats.files import write_whole
 
-        write_whole(csv_file, _table(lines).encode())
-    return code
+            write_whole(csv_file, _table(lines).encode())
 
 
 def _answered(
+    printed: list[dict[str, Any]],
     model: Path,
     as_json: bool,
     *,
+    keep: str | None,
     ber: str | None,
     p01: str | None,
     p10: str | None,
@@ -82,13 +96,13 @@ def _answered(
     jobs: int,
     quiet: bool,
     **source: Any,
-) -> tuple[int, list[dict[str, Any]]]:
-    """Exit code and lines of all answers, which are printed as they come."""
+) -> int:
+    """The exit code; the answers are printed as they come and appended to `printed`."""
     import numpy as np
 
     from bnnverify.cli.images import choose
     from bnnverify.cli.lines import emit, envelope
-    from bnnverify.cli.questions import limits_of
+    from bnnverify.cli.questions import class_to_keep, limits_of
     from bnnverify.formats import load_network
     from bnnverify.results import Kind
 
@@ -101,8 +115,12 @@ def _answered(
     width = float(exact_width)
     limits_of(timeout)
     network = load_network(model)
-    images = choose(network, default="all", input_file=None, **source)
-    truth = [image.label for image in images.images if image.label is not None]
+    images = choose(network, default="all", **source)
+    known = all(image.label is not None for image in images.images)
+    wanted = keep or ("true" if known else "predicted")
+    truth = [class_to_keep(wanted, image, network.evaluate(image.x)) for image in images.images]
+    for label in truth:
+        network.require_class(label)
     x = np.array([image.x for image in images.images], dtype=np.int8)
     clean = int(np.count_nonzero(network.evaluate_batch(x) == np.array(truth)))
     shared = {
@@ -110,13 +128,11 @@ def _answered(
         "data": dict(images.provenance),
         "images": {"indices": [image.index for image in images.images], "clean_correct": clean},
     }
-    printed: list[dict[str, Any]] = []
     partial = False
     if not as_json:
         click.echo(f"{model}  {network.architecture}  sha256 {network.identity[:16]}  |  {images.description}")
-        click.echo(
-            f"{len(truth)} images, {network.n_cells:,} cells, accuracy without errors {clean / len(truth):.4%}\n"
-        )
+        share = f"accuracy without errors {clean / len(truth):.4%}{_right(wanted)}"
+        click.echo(f"{len(truth)} images, {network.n_cells:,} cells, {share}\n")
         click.echo(HEADER)
 
     def answered(line: dict[str, Any]) -> None:
@@ -127,7 +143,7 @@ def _answered(
             click.echo(_row(line))
 
     for faults in models:
-        question = {"faults": faults.to_json()}
+        question = {"faults": faults.to_json(), "keep": wanted}
         if not only_samples:
             from bnnverify.reliability import expected_accuracy
 
@@ -185,7 +201,7 @@ def _answered(
         )
         partial |= bool(bracket.run.statistics["timed_out"])
         answered({**shared, "question": {"target_accuracy": str(target)}, "answer": bracket.to_json()})
-    return (3 if partial else 0), printed
+    return 3 if partial else 0
 
 
 def fault_models(ber: str | None, p01: str | None, p10: str | None) -> list[BitFlip | AsymmetricFlip]:
@@ -253,6 +269,11 @@ def _bar(quiet: bool, total: int, unit: str = "image") -> Any:
     return tqdm(total=total, desc="reliability", unit=unit, delay=2, leave=False, disable=True if quiet else None)
 
 
+def _right(keep: str) -> str:
+    """What counts as right, in words, where it is not the label."""
+    return {"true": "", "predicted": "; right is the fault-free class"}.get(keep, f"; right is class {keep}")
+
+
 HEADER = f"{'bit error rate':<24}  {'accuracy':<25}  {'width':>8}  {'kind':<18}  {'in tolerance':>12}  time"
 
 
@@ -286,7 +307,7 @@ def _bracket(line: dict[str, Any]) -> str:
     if answer["p_fail"] is not None:
         lost = outward(answer["accuracy_fail"], 6)[1]
         words.append(f"lost at p = {_decimal(answer['p_fail'])} (at most {lost}, proved)")
-    return " ".join([*words, answer["run"]["reason"]]).rstrip()
+    return words[0] + " " + "; ".join(filter(None, [*words[1:], answer["run"]["reason"]]))
 
 
 def _decimal(text: str) -> str:

@@ -39,6 +39,8 @@ class FaultyNetwork:
     _tables: dict[int, OutputTables] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not hasattr(self.faults, "rates"):
+            raise QueryError(f"faults is {self.faults!r}, expected a fault model such as BitFlip('1e-3').")
         if not self.network.blocks and not self.network.domain.is_binary:
             raise UnsupportedError("the network has integer inputs and no hidden block; expected at least one.")
         self._laws = tuple(RowLaws(self.faults.rates(b)) for b in range(len(self.network.blocks) + 1))

@@ -35,7 +35,7 @@ Line = dict[str, Any]
 
 def run(words: Sequence[str], output: Path | None = None) -> list[Line]:
     """Run one command; the result lines it prints, also kept in `output`."""
-    print(f"  $ {shlex.join(['bnnverify', *words])}{f' > {output.name}' if output else ''}", flush=True)
+    print(f"  $ {shlex.join(['bnnverify', *words])}{f' > {output}' if output else ''}", flush=True)
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
         code = bnnverify(words)
@@ -69,7 +69,7 @@ def summarize_decisions(lines: list[Line]) -> None:
         if changed and image["label"] == image["predicted"]:
             say(
                 f"    test image {image['index']}: a {image['predicted']}, and a {line['answer']['predicted']} after "
-                f"{len(changed)} flipped pixels (O, o):"
+                f"{len(changed)} flipped pixel{'s' * (len(changed) > 1)} (O, o):"
             )
             shape = line["model"]["shape"]
             for left, right in zip(picture(image["input"], shape), picture(found, shape, changed), strict=True):
@@ -101,7 +101,7 @@ def summarize_reliability(lines: list[Line]) -> None:
     """Accuracy against bit error rate, certified and sampled."""
     images = lines[0]["images"]
     say(f"    {images['clean_correct']} of {len(images['indices'])} test images right without errors")
-    say(f"    {'bit error rate':>14}  {'certified accuracy':>24}  {'Monte Carlo, 99 %':>20}  images")
+    say(f"    {'bit error rate':>14}  {'certified accuracy':>20}      Monte Carlo, 99 %  P(error) per image")
     rows: dict[str, dict[str, Line]] = {}
     for line in lines:
         kind = "sampled" if line["answer"]["kind"] == "sampled" else "proved"
@@ -113,13 +113,16 @@ def summarize_reliability(lines: list[Line]) -> None:
         say(f"    {float(Fraction(p)):14.3g}  [{low}, {high}]      [{', '.join(outward(sampled, 4))}]  {narrow}")
 
 
-def study(rule: str, out: Path, jobs: int, quick: bool) -> list[Line]:
-    """Train one network and ask everything about it."""
+def study(rule: str, out: Path, jobs: int, quick: bool) -> list[Path]:
+    """Train one network and ask everything about it; the files with the answers."""
     say(f"\n{NETWORKS[rule]}")
     model, data = str(out / f"{rule}.npz"), ["--data", "digits"]
     many, few, points = ("0:8", "0:2", "3") if quick else ("0:40", "0:12", "8")
     common = ["--jobs", str(jobs), "--json", "-q"]
-    lines = run(["train", *data, "--hidden", "32", "--rule", rule, "--seed", "0", "-o", model, "--json", "-q"])
+    lines = run(
+        ["train", *data, "--hidden", "32", "--rule", rule, "--seed", "0", "-o", model, "--json", "-q"],
+        out / f"{rule}-train.jsonl",
+    )
     accuracy = lines[0]["answer"]["accuracy"]
     say(
         f"    sha256 {lines[0]['model']['identity'][:16]}, accuracy: "
@@ -138,7 +141,7 @@ def study(rule: str, out: Path, jobs: int, quick: bool) -> list[Line]:
         out / f"{rule}-reliability.jsonl",
     )
     summarize_reliability(chips)
-    return [*lines, *decided, *counted, *measured, *chips]
+    return [out / f"{rule}-{verb}.jsonl" for verb in ("train", "verify", "count", "distance", "reliability")]
 
 
 def main() -> None:
@@ -154,11 +157,9 @@ def main() -> None:
     say("Every statement below is exact or a proved interval, except what is called Monte Carlo.")
     if not sys.stdout.isatty():
         say("(the first run also compiles the inner loops, which takes some seconds)")
-    files = []
+    files: list[Path] = []
     for rule in NETWORKS:
-        lines = study(rule, arguments.out, arguments.jobs, arguments.quick)
-        files.append(arguments.out / f"{rule}.jsonl")
-        files[-1].write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        files += study(rule, arguments.out, arguments.jobs, arguments.quick)
     report = arguments.out / "report.html"
     say("\nreport")
     run(["report", *map(str, files), "-o", str(report)])
