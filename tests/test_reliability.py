@@ -1,5 +1,6 @@
 """Reliability: exact answers against all flip patterns, certified intervals against exact answers and sampling."""
 
+import math
 from fractions import Fraction
 from itertools import pairwise, product
 from math import comb
@@ -22,7 +23,9 @@ from bnnverify.reliability import (
     tolerance_bracket,
     yield_bounds,
 )
-from bnnverify.reliability.rounding import outward
+from bnnverify.reliability.laws import RowLaws
+from bnnverify.reliability.rounding import UNIT, outward
+from bnnverify.reliability.tables import output_tables
 from bnnverify.results import Kind, Probability
 from tests import oracle, strategies
 
@@ -219,6 +222,30 @@ def test_small_probabilities_keep_their_relative_precision():
     assert exact < 1e-60
     assert answer.lower <= exact <= answer.upper
     assert answer.width < exact * Fraction(1, 10**9)
+
+
+@pytest.mark.parametrize("faults", [BitFlip("0.07"), AsymmetricFlip("0.3", "0.01")])
+@pytest.mark.parametrize("scale", [Fraction(1), [Fraction(1), Fraction(1, 3)]])
+def test_table_entries_err_by_no_more_than_their_counted_roundings(faults, scale):
+    rng = np.random.default_rng(3)
+    n, worst = 24, Fraction(0)
+    output = OutputBlock.create(rng.choice([-1, 1], (2, n)), scale=scale, bias=[0, Fraction(5, 3)])
+    network = BinaryNetwork(InputDomain.binary(n), (), output)
+    tables = output_tables(output, faults.rates(0), RowLaws(faults.rates(0)), 0)
+    for _ in range(25):
+        h = rng.choice([-1, 1], n)
+        mine, theirs = (int(np.count_nonzero(row != h)) for row in output.weights)
+        exact = exact_error_probability(network, h, 0, faults)
+        if tables.pair.size:
+            own, rival, offset = tables.pair_index
+            entry = tables.pair[0, own * mine + rival * theirs + offset]
+        else:
+            split = [[int(np.count_nonzero((row != h) & (row == s))) for s in (1, -1)] for row in output.weights]
+            (a, b), (c, d) = split
+            row = tables.own[a * tables.strides[0] + b], tables.beats[0][c * tables.strides[1] + d]
+            entry = math.fsum(row[0] * row[1])
+        worst = max(worst, abs(Fraction(float(entry)) / exact - 1))
+    assert 0 < worst <= tables.roundings * UNIT
 
 
 def test_negated_rows_swap_the_asymmetric_rates():

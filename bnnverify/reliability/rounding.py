@@ -3,7 +3,7 @@
 Everything the certified engine computes in float64 is a sum of products of nonnegative numbers (both a tail and
 its complement are summed directly; nothing is ever formed as 1 - x). If no product or sum along the way sees
 more than K roundings, the computed value lies within a factor ``(1 +- u)^K`` of the true one, u = 2^-53.
-Underflow adds at most 2^-1074 per operation.
+Underflow adds at most 2^-1074 per operation, 2^-1022 where the processor flushes subnormals to zero.
 
 References:
     Higham, "Accuracy and stability of numerical algorithms", 2nd ed., 2002, Lemma 3.1, for the factor.
@@ -17,7 +17,7 @@ from fractions import Fraction
 from bnnverify.errors import UnsupportedError
 
 UNIT = Fraction(1, 2**53)
-UNDERFLOW = Fraction(1, 2**1000)  # far above 2^-1074 times any number of operations that can be run
+UNDERFLOW = Fraction(1, 2**960)  # far above 2^-1022 (flushed subnormals) times all operations that can be run
 SMALLEST_RATE = Fraction(1, 2**900)
 
 
