@@ -7,7 +7,7 @@ from fractions import Fraction
 from bnnverify.errors import QueryError
 from bnnverify.results import Kind, Probability
 
-_STEPS = 50  # bisection steps: the ends are within 2^-50 of the Clopper-Pearson ends, on the safe side
+_STEPS = 50  # bisection steps: ends within 2^-50 of the exact ones, or wider where arb cannot decide; always outward
 
 
 def clopper_pearson(hits: int, samples: int, *, confidence: float = 0.99) -> Probability:

@@ -8,7 +8,7 @@ import pytest
 
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.montecarlo import sample_errors
-from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import exact_error_probability
@@ -118,6 +118,18 @@ def test_clopper_pearson_ends_leave_exactly_half_the_risk_on_each_side(hits, sam
         assert Fraction(1, 40) - slack < at_least(answer.lower) <= Fraction(1, 40)
     if hits < samples:
         assert Fraction(1, 40) - slack < at_most(answer.upper) <= Fraction(1, 40)
+
+
+def test_integer_inputs_without_a_hidden_block_are_refused_not_misread():
+    net = BinaryNetwork(InputDomain.integers([-100] * 3, [100] * 3), (), OutputBlock.create([[1, 1, 1], [-1, -1, 1]]))
+    with pytest.raises(UnsupportedError, match="integer inputs and no hidden block"):
+        sample_errors(net, [[90, 80, 70]], [0], BitFlip("0.1"))
+
+
+def test_rates_that_float64_cannot_hold_never_hit():
+    net, x = network(), np.ones((1, 8), dtype=int)
+    tiny = BitFlip(Fraction(1, 10**500))
+    assert sample_errors(net, x, [net.evaluate(x[0])], tiny, samples=50).hits == (0,)
 
 
 def test_clopper_pearson_refuses_impossible_numbers():

@@ -23,13 +23,14 @@ from bnnverify.reliability import (
     tolerance_bracket,
     yield_bounds,
 )
+from bnnverify.reliability.accuracy import mean_accuracy
 from bnnverify.reliability.laws import RowLaws
-from bnnverify.reliability.rounding import UNIT, outward
+from bnnverify.reliability.rounding import UNIT, float_below, outward, rounded_rate
 from bnnverify.reliability.tables import output_tables
 from bnnverify.results import Kind, Probability
 from tests import oracle, strategies
 
-rates = st.sampled_from(["0", "1e-9", "1e-3", "0.1", "1/3", "1/2", "0.9", "1"])
+rates = st.sampled_from(["0", "1e-18", str(1 - Fraction(1, 10**18)), "1e-9", "1e-3", "0.1", "1/3", "1/2", "0.9", "1"])
 
 
 @st.composite
@@ -350,3 +351,86 @@ def test_tables_without_a_pair_index_still_give_valid_and_narrow_intervals():
         answer = error_probability(network, [1] * 10, label, faults)
         assert answer.lower <= exact_error_probability(network, [1] * 10, label, faults) <= answer.upper
         assert answer.width < 1.1e-6
+
+
+def test_a_rate_and_its_complement_are_each_rounded_on_their_own():
+    assert rounded_rate(1 - Fraction(1, 10**18)) == (1.0, 1e-18)
+    assert rounded_rate(Fraction(1, 10**18)) == (1e-18, 1.0)
+
+
+def test_bounds_allow_for_underflow_and_round_outward():
+    low, high = outward(0.0, 0.0, 5)
+    assert low == 0 < high
+    third = Fraction(1, 3)
+    assert Fraction(float_below(third)) < third < Fraction(-float_below(-third))
+    assert float_below(Fraction(1, 4)) == 0.25
+    network = BinaryNetwork(InputDomain.binary(1), (), OutputBlock.create([[1], [-1]]))
+    rate_too_small_to_square = BitFlip(Fraction(1, 2**800))
+    answer = error_probability(network, [1], 0, rate_too_small_to_square)  # both cells flip: 2^-1600
+    assert answer.lower <= Fraction(1, 2**1600) <= answer.upper
+
+
+@pytest.mark.parametrize("bias", [[0, 2**64, 0], [0.0, -1e300, 1e300], [0, -(2**70), -(2**70)]])
+@pytest.mark.parametrize("scale", [1, -1, Fraction(1, 2**80)])
+def test_biases_beyond_64_bits_are_certified(bias, scale):
+    output = OutputBlock.create([[1, 1, -1], [-1, 1, 1], [1, -1, 1]], scale=scale, bias=bias)
+    network = BinaryNetwork(InputDomain.binary(3), (), output)
+    for label in range(3):
+        answer = error_probability(network, [1, -1, 1], label, BitFlip("0.1"))
+        assert answer.lower <= exact_error_probability(network, [1, -1, 1], label, BitFlip("0.1")) <= answer.upper
+        assert answer.width < 1e-6
+
+
+def test_labels_are_checked_also_where_nothing_can_fail():
+    network = random_network((6, 3, 2), seed=0)
+    with pytest.raises(QueryError, match="class 99 does not exist"):
+        error_probability(network, [1] * 6, 99, BitFlip(0))
+    with pytest.raises(QueryError, match=r"class is 0\.5, expected an integer"):
+        expected_accuracy(network, [[1] * 6], [0.5], BitFlip("0.1"))
+
+
+def test_the_mean_rounds_outward_and_is_exact_only_if_all_are():
+    third = Probability.interval(Fraction(1, 3), Fraction(1, 3))
+    mean = mean_accuracy([third] * 7)
+    assert mean.kind is Kind.INTERVAL
+    assert mean.lower < Fraction(2, 3) < mean.upper
+    assert mean_accuracy([third, Probability.exact(Fraction(0))]).kind is Kind.INTERVAL
+    assert mean_accuracy([Probability.exact(Fraction(0)), Probability.exact(Fraction(1))]).lower == Fraction(1, 2)
+    with pytest.raises(QueryError, match="expected proved bounds"):
+        mean_accuracy([Probability(Kind.SAMPLED, Fraction(0), Fraction(1), 0.9, 1, 0)])
+
+
+def test_yield_bounds_use_the_safe_end_of_an_interval():
+    bounds = yield_bounds(Probability.interval(Fraction(8, 10), Fraction(9, 10)), "0.5")
+    assert bounds.lower == Fraction(6, 10)
+    low = yield_bounds(Probability.interval(Fraction(1, 10), Fraction(2, 10)), "0.5")
+    assert low.upper == Fraction(4, 10)
+
+
+def test_both_ends_of_a_bracket_are_certified_where_intervals_straddle_the_target():
+    network = random_network((24, 20, 10), seed=12)
+    images = np.random.default_rng(0).choice([-1, 1], (10, 24))
+    labels = network.evaluate_batch(images)
+    bracket = tolerance_bracket(network, images, labels, "0.8", tolerance=1e-2, max_states=4)
+    assert bracket.accuracy_ok is not None and bracket.accuracy_fail is not None
+    assert bracket.accuracy_ok.lower >= Fraction(8, 10)
+    assert bracket.accuracy_fail.upper < Fraction(8, 10)
+    assert "straddle" in bracket.run.reason
+
+
+def test_a_bracket_of_a_perfect_target_narrows_its_failing_side():
+    network = BinaryNetwork(InputDomain.binary(60), (), OutputBlock.create([[1] * 60, [-1] * 60]))
+    bracket = tolerance_bracket(network, [[1] * 60], [0], "1")
+    assert bracket.p_ok == 0
+    assert 0 < bracket.p_fail < Fraction(1, 2)
+    assert bracket.accuracy_fail.upper < 1
+    assert "lowest rate" not in bracket.run.reason
+
+
+def test_many_patterns_of_an_earlier_block_are_cut_off_soundly():
+    network = random_network((12, 9, 5, 3), seed=21)
+    x = np.random.default_rng(2).choice([-1, 1], 12)
+    exact = exact_error_probability(network, x, 1, BitFlip("0.2"))
+    answer = error_probability(network, x, 1, BitFlip("0.2"), tolerance=1e-9, max_states=1)  # 64 of 512 patterns
+    assert answer.lower <= exact <= answer.upper
+    assert answer.width > 1e-6

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.base import Clock
-from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import FaultModel
 from bnnverify.kernels import argmax_first, pack_signs, popcount, score_ranks
 from bnnverify.network import BinaryNetwork
@@ -183,7 +183,7 @@ def _cells(network: BinaryNetwork, faults: FaultModel) -> tuple[NDArray[Any], ..
             row_starts.append(total)
         starts.append(row_starts)
         with np.errstate(divide="ignore"):
-            logs.append([1.0 if r == 0 else float(np.log1p(-float(r))) for r in (rates.plus, rates.minus)])
+            logs.append([1.0 if float(r) == 0 else float(np.log1p(-float(r))) for r in (rates.plus, rates.minus)])
     return (
         np.ascontiguousarray(np.concatenate(places), dtype=np.int64),
         np.concatenate(signs),
@@ -207,7 +207,7 @@ def sample_errors(
     """Error frequencies over independent faulty chips, `samples` for each image.
 
     Args:
-        network: Any network.
+        network: Any network; one with integer inputs needs a hidden block.
         images: Shape `(N, n)`, inputs of the domain.
         labels: Shape `(N,)`: an error is a chip that gives another class.
         faults: Rates of the cells; permanent faults.
@@ -234,7 +234,9 @@ def sample_errors(
     if seed < 0:
         raise QueryError(f"seed is {seed}, expected 0 or more.")
     for label in labels:
-        network.require_class(int(label))
+        network.require_class(label)
+    if not network.blocks and not network.domain.is_binary:
+        raise UnsupportedError("the network has integer inputs and no hidden block; expected at least one.")
     clock = Clock(seconds)
     blocks = network.all_blocks
     first, later = blocks[0], blocks[1:]

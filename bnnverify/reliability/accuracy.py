@@ -94,7 +94,7 @@ def expected_accuracy(
     if jobs < 1:
         raise QueryError(f"jobs is {jobs}, expected at least 1.")
     clock, faulty = Clock(seconds), FaultyNetwork(network, faults)
-    for label in sorted({int(v) for v in labels}):
+    for label in {network.require_class(v) for v in labels}:
         faulty.tables(label)  # before the threads share them
 
     def one(i: int) -> Probability | None:
@@ -125,6 +125,8 @@ def expected_accuracy(
 
 def mean_accuracy(errors: Sequence[Probability]) -> Probability:
     """Mean of 1 - P(error): exact if all are, else an interval, rounded outward to multiples of 2^-100."""
+    if any(p.kind in (Kind.SAMPLED, Kind.PAC) for p in errors):
+        raise QueryError("a probability is sampled or approximate, expected proved bounds.")
     count = len(errors)
     lower = 1 - sum((p.upper for p in errors), Fraction(0)) / count
     upper = 1 - sum((p.lower for p in errors), Fraction(0)) / count
@@ -252,7 +254,8 @@ def tolerance_bracket(
     fail = min((p for p, a in seen.items() if a.upper < goal and (ok is None or p > ok)), default=None)
     if ok is not None and fail is not None and ok > 0:
         ok = _narrow(ok, fail, ratio, clock, lambda p: accuracy(p).lower >= goal)[0]
-        fail = _narrow(ok, fail, ratio, clock, lambda p: accuracy(p).upper >= goal)[1]
+    if ok is not None and fail is not None and fail > low:
+        fail = _narrow(max(ok, low), fail, ratio, clock, lambda p: accuracy(p).upper >= goal)[1]
     reason = ""
     if clock.is_over:
         reason = clock.reason
@@ -262,14 +265,22 @@ def tolerance_bracket(
         )
     elif fail is None:
         reason = f"no rate up to {float(high):g} is proved to miss the target"
-    elif ok == 0:
+    elif fail == low:
         reason = f"the target is missed at {float(fail):g}, the lowest rate looked at"
-    elif fail / ok > Fraction(ratio):
+    elif ok == 0 or fail / ok > Fraction(ratio):
         reason = "between the two rates the intervals straddle the target; allow more states or a finer tolerance"
+        if ok > 0 and _middle(ok, fail) is None:
+            reason = "no rate of 3 significant digits lies between the two"
     found = Run("convolution", clock.elapsed, reason, {"rates_evaluated": len(seen), "timed_out": clock.is_over})
     return ToleranceBracket(
         goal, ok, fail, None if ok is None else seen[ok], None if fail is None else seen[fail], found
     )
+
+
+def _middle(ok: Fraction, fail: Fraction) -> Fraction | None:
+    """A rate of 3 significant digits near the geometric middle, or None if none lies between."""
+    middle = Fraction(f"{math.sqrt(ok * fail):.2e}")
+    return middle if ok < middle < fail else None
 
 
 def _narrow(
@@ -277,8 +288,8 @@ def _narrow(
 ) -> tuple[Fraction, Fraction]:
     """Bisect (ok, fail) by `holds`, keeping it True at `ok` and False at `fail`; rates of 3 significant digits."""
     while fail / ok > ratio and not clock.is_over:
-        middle = Fraction(f"{math.sqrt(ok * fail):.2e}")
-        if not ok < middle < fail:
+        middle = _middle(ok, fail)
+        if middle is None:
             break
         if holds(middle):
             ok = middle

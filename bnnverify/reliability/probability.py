@@ -129,6 +129,7 @@ class FaultyNetwork:
         clock: Clock | None = None,
     ) -> Probability:
         """As the function `error_probability`, sharing tables between images."""
+        label = self.network.require_class(label)
         if self._is_fault_free:
             return Probability.exact(Fraction(int(self.network.evaluate(x) != label)))
         bounds = self.error_bounds(x, label, tolerance=tolerance, max_states=max_states, clock=clock)

@@ -151,6 +151,7 @@ def _difference_table(output: OutputBlock, rates: CellRates, label: int, k: int)
     limit = int(bound // 1)
     if k > label and bound == limit:
         limit -= 1
+    limit = max(-n - 1, min(limit, n))  # beyond: never or always
     (plus, not_plus), (minus, not_minus) = rounded_rate(rates.plus), rounded_rate(rates.minus)
     same_plus = int(np.count_nonzero((mine == theirs) & (mine == 1)))
     same_minus = int(np.count_nonzero((mine == theirs) & (mine == -1)))
