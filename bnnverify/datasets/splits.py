@@ -1,25 +1,23 @@
-"""Images as arrays of signs, with their provenance and one fixed split.
+"""Images in their fixed split, and how the split is dealt.
 
-A dataset has one split for ever: who trains, selects and tests on it in two places does so on the same images.
-The split of `digits` is stratified: every class gets a seeded random order, image number r (from 0) of a class
-with m images has the position ``(r + 1/2) / m``, and the positions in ascending order (equal ones by class) are
-dealt out, the first 1200 for training, the next 200 for validation, the rest for the test. The random orders come
-from `numpy.random.RandomState`, whose stream numpy has frozen, so the split depends on no version.
+Every class gets a seeded random order, image number r (from 0) of a class with m images has the position
+``(r + 1/2) / m``, and the positions in ascending order (equal ones by class) are dealt out to the parts of a split.
+The random orders come from `numpy.random.RandomState`, whose stream numpy has frozen, so a split depends on no version.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.errors import QueryError
 
-_SPLIT_SEED = 20240229
+SPLIT_SEED = 20240229
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +28,8 @@ class Split:
         images: Shape `(N, n)`, int8, -1/+1: what a network sees.
         pixels: Shape `(N, n)`, uint8: the grey values before binarization, for drawing.
         labels: Shape `(N,)`, int64: the true classes.
-        indices: Shape `(N,)`, int64: the image's number in the original set.
+        indices: Shape `(N,)`, int64: the image's number in the original set; where that comes as a training and a
+            test file, the number in its file.
     """
 
     images: NDArray[np.int8]
@@ -74,26 +73,6 @@ class Dataset:
         return f"Dataset({self.name}, {self.shape[0]}x{self.shape[1]}, {len(self.classes)} classes, {sizes} images)"
 
 
-def load(name: str) -> Dataset:
-    """The dataset called `name`, always with the same split.
-
-    Args:
-        name: ``digits``: the 1797 handwritten digits of 8x8 pixels that scikit-learn ships (test part of the UCI
-            set "Optical recognition of handwritten digits"). A pixel of at least 8 (of 0 to 16) is +1, else -1.
-
-    Raises:
-        QueryError: No dataset has this name.
-        UnsupportedError: The package that ships the images is not installed.
-
-    References:
-        E. Alpaydin and C. Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository,
-        1998. https://doi.org/10.24432/C50P49
-    """
-    if name not in _LOADERS:
-        raise QueryError(f"there is no dataset {name!r}, expected one of: {', '.join(_LOADERS)}.")
-    return _LOADERS[name]()
-
-
 def stratified_split(labels: NDArray[np.int64], sizes: tuple[int, ...], *, seed: int) -> tuple[NDArray[np.int64], ...]:
     """Disjoint index arrays of the given sizes and a last one with the rest, each stratified by class.
 
@@ -128,38 +107,9 @@ def indices_sha256(splits: Mapping[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def _digits() -> Dataset:
-    try:
-        import sklearn
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise UnsupportedError(
-            "the digits come with scikit-learn, which is not installed. Run: pip install 'bnnverify[data]'"
-        ) from error
-    bunch = load_digits()
-    pixels = np.asarray(bunch.data).astype(np.uint8)
-    labels = np.asarray(bunch.target, dtype=np.int64)
-    images = np.where(pixels >= 8, 1, -1).astype(np.int8)
-    parts = stratified_split(labels, (1200, 200), seed=_SPLIT_SEED)
-    train, validation, test = (_part(images, pixels, labels, part) for part in parts)
-    provenance = {
-        "dataset": "digits",
-        "source": "scikit-learn load_digits: UCI optical recognition of handwritten digits, test part",
-        "pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
-        "binarization": "pixel >= 8 (of 0 to 16) is +1, else -1",
-        "split": f"stratified {len(train)}/{len(validation)}/{len(test)}, RandomState({_SPLIT_SEED})",
-        "split_sha256": indices_sha256({"train": train, "validation": validation, "test": test}),
-        "scikit-learn": str(sklearn.__version__),
-    }
-    classes = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", (8, 8), classes, train, validation, test, provenance)
-
-
-def _part(images: NDArray[Any], pixels: NDArray[Any], labels: NDArray[Any], part: NDArray[np.int64]) -> Split:
+def part_of(images: NDArray[Any], pixels: NDArray[Any], labels: NDArray[Any], part: NDArray[np.int64]) -> Split:
+    """The rows `part` as a split of read-only arrays."""
     arrays = (images[part], pixels[part], labels[part], part.copy())
     for array in arrays:
         array.setflags(write=False)
     return Split(*arrays)
-
-
-_LOADERS: dict[str, Callable[[], Dataset]] = {"digits": _digits}
