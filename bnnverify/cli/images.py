@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.cli.options import index_list
-from bnnverify.errors import FormatError, QueryError
+from bnnverify.errors import FormatError, ModelError, QueryError
 from bnnverify.network import BinaryNetwork
 
 
@@ -24,7 +24,7 @@ class Image:
         index: Its place in the split or file.
         original: Its number in the original set, or None.
         label: Its true class, or None if nobody knows.
-        x: The input, -1/+1.
+        x: The input: -1/+1, or pixels where the network takes integers.
     """
 
     index: int
@@ -52,16 +52,18 @@ def choose(
     network: BinaryNetwork,
     *,
     data: str | None,
+    data_dir: Path | None = None,
     split: str,
     index: str | None,
     input_file: str | None,
     default: str = "0",
 ) -> Images:
-    """The images that the options name.
+    """The images that the options name, as the network takes them: signs or pixels.
 
     Raises:
-        QueryError: None or two sources are named, an index does not exist, or sizes do not fit the network.
-        FormatError: The file is not what it should be.
+        QueryError: None or two sources are named, an index does not exist, or the images do not fit the network.
+        FormatError: A file is not what it should be.
+        UnsupportedError: The data set is not here.
     """
     if (data is None) == (input_file is None):
         raise QueryError(
@@ -69,38 +71,39 @@ def choose(
             if data is None
             else "images are named twice, expected --data or --input, not both."
         )
-    chosen = (
-        _of_data(data, split, index, default)
-        if data is not None
-        else _of_file(str(input_file), index, network.n_inputs)
-    )
-    for image in chosen.images[:1]:
-        if len(image.x) != network.n_inputs:
-            raise QueryError(
-                f"the images have {len(image.x)} pixels, but the network takes {network.n_inputs} inputs. "
-                "A file holds one image per row."
-            )
-    return chosen
+    if data is None:
+        return _of_file(str(input_file), index, network)
+    return _of_data(network, data, data_dir, split, index or default)
 
 
-def _of_data(name: str, split: str, index: str | None, default: str) -> Images:
+def _of_data(network: BinaryNetwork, name: str, directory: Path | None, split: str, index: str) -> Images:
     from bnnverify import datasets
 
-    dataset = datasets.load(name)
+    dataset = datasets.load(name, directory=directory)
     part = dataset.splits[split]
-    text = (index or default).replace("all", f"0:{len(part)}")
+    inputs = datasets.inputs_for(network, part)
     images = tuple(
-        Image(i, int(part.indices[i]), int(part.labels[i]), tuple(part.images[i].tolist()))
-        for i in index_list(text, len(part), f"image of the {split} split")
+        Image(i, int(part.indices[i]), int(part.labels[i]), tuple(inputs[i].tolist()))
+        for i in index_list(index.replace("all", f"0:{len(part)}"), len(part), f"image of the {split} split")
     )
     return Images(images, {"name": dataset.name, "split": split, "provenance": dict(dataset.provenance)})
 
 
-def _of_file(name: str, index: str | None, n_inputs: int) -> Images:
-    raw, values = read_signs(name)
-    if values.shape[1] != n_inputs and values.size == n_inputs:
-        values = values.reshape(1, n_inputs)  # one image, written as a picture
-    images = tuple(Image(i, None, None, tuple(row)) for i, row in enumerate(values.tolist()))
+def _of_file(name: str, index: str | None, network: BinaryNetwork) -> Images:
+    raw, values = read_signs(name) if network.domain.is_binary else _read_rows(name)
+    n = network.n_inputs
+    if values.shape[1] != n and values.size == n:
+        values = values.reshape(1, n)  # one image, written as a picture
+    if values.shape[1] != n:
+        raise QueryError(
+            f"the images have {values.shape[1]} pixels, but the network takes {n} inputs. "
+            "A file holds one image per row."
+        )
+    try:
+        points = network.domain.require_batch(values)
+    except ModelError as error:
+        raise FormatError(f"{name}: {error}") from None
+    images = tuple(Image(i, None, None, tuple(row)) for i, row in enumerate(points.tolist()))
     chosen = images if index is None else tuple(images[i] for i in index_list(index, len(images), f"row of {name}"))
     return Images(chosen, {"file": name, "sha256": hashlib.sha256(raw).hexdigest()})
 
@@ -111,6 +114,16 @@ def read_signs(name: str) -> tuple[bytes, NDArray[np.int8]]:
     Raises:
         FormatError: The file cannot be read, or holds anything else.
     """
+    raw, rows = _read_rows(name)
+    present = set(np.unique(rows).tolist())
+    if not (present <= {-1, 1} or present <= {0, 1}):
+        bad = sorted(v for v in present if v not in (-1, 0, 1)) or [0]
+        raise FormatError(f"{name}: holds {bad[0]}, expected only 0 and 1, or only -1 and 1. Binarize the image first.")
+    return raw, np.where(rows > 0, 1, -1).astype(np.int8)
+
+
+def _read_rows(name: str) -> tuple[bytes, NDArray[Any]]:
+    """Bytes and rows of a file of numbers."""
     try:
         raw = Path(name).read_bytes()
         array = _npy(name) if raw.startswith(b"\x93NUMPY") else _text(name, raw.decode("utf-8"))
@@ -118,17 +131,13 @@ def read_signs(name: str) -> tuple[bytes, NDArray[np.int8]]:
         reason = (error.strerror or str(error)).lower()
         raise FormatError(f"{name}: cannot be read ({reason}), expected a file of inputs. Check the path.") from None
     except UnicodeDecodeError:
-        raise FormatError(f"{name}: is neither .npy nor text, expected rows of 0/1 or -1/1.") from None
+        raise FormatError(f"{name}: is neither .npy nor text, expected rows of numbers.") from None
     rows = array[None, :] if array.ndim == 1 else array.reshape(len(array), -1) if array.size else array
     if rows.ndim != 2 or rows.size == 0:
         raise FormatError(f"{name}: has shape {array.shape}, expected (inputs,) or (rows, inputs), not empty.")
     if rows.dtype.kind not in "biuf":
         raise FormatError(f"{name}: has dtype {rows.dtype}, expected numbers.")
-    present = set(np.unique(rows).tolist())
-    if not (present <= {-1, 1} or present <= {0, 1}):
-        bad = sorted(v for v in present if v not in (-1, 0, 1)) or [0]
-        raise FormatError(f"{name}: holds {bad[0]}, expected only 0 and 1, or only -1 and 1. Binarize the image first.")
-    return raw, np.where(rows > 0, 1, -1).astype(np.int8)
+    return raw, rows
 
 
 def _npy(name: str) -> NDArray[Any]:
@@ -148,7 +157,9 @@ def _text(name: str, text: str) -> NDArray[Any]:
             glued = len(words) == 1 and len(words[0]) > 1 and set(words[0]) <= {"0", "1"}  # 0010110...
             rows.append([float(word) for word in (words[0] if glued else words)])
         except ValueError:
-            raise FormatError(f"{name}:{number}: is {line.strip()!r:.60}, expected numbers 0/1 or -1/1.") from None
+            raise FormatError(
+                f"{name}:{number}: is {line.strip()!r:.60}, expected numbers such as 0/1 or -1/1."
+            ) from None
         if len(rows[-1]) != len(rows[0]):
             raise FormatError(f"{name}:{number}: has {len(rows[-1])} entries, expected {len(rows[0])} as in row 1.")
     return np.array(rows)

@@ -43,16 +43,33 @@ def index_option(default: str) -> Decorator:
     return click.option("--index", metavar="LIST", help=text)
 
 
+_DATA_SETS = "digits, mnist or fashion-mnist"
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the files of mnist and fashion-mnist are. Default: BNNVERIFY_DATA, else ./data.",
+)
+
+data_options = together(
+    click.option("--data", default="digits", show_default=True, metavar="NAME", help=f"Data set: {_DATA_SETS}."),
+    data_dir_option,
+)
+
+
 def _image_options(default: str) -> Decorator:
     return together(
-        click.option("--data", metavar="NAME", help="Take images of this data set: digits."),
+        click.option("--data", metavar="NAME", help=f"Take images of this data set: {_DATA_SETS}."),
+        data_dir_option,
         click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
         index_option(default),
         click.option(
             "--input",
             "input_file",
             metavar="FILE",
-            help="Take inputs from a .npy file or from text, one per row, 0/1 or -1/1.",
+            help="Take inputs from a .npy file or from text, one per row: 0/1 or -1/1, or pixels where the network "
+            "takes integers.",
         ),
     )
 

@@ -121,7 +121,7 @@ def _answered(
     truth = [class_to_keep(wanted, image, network.evaluate(image.x)) for image in images.images]
     for label in truth:
         network.require_class(label)
-    x = np.array([image.x for image in images.images], dtype=np.int8)
+    x = np.array([image.x for image in images.images], dtype=np.int8 if network.domain.is_binary else np.int64)
     clean = int(np.count_nonzero(network.evaluate_batch(x) == np.array(truth)))
     shared = {
         **envelope("reliability", model, network),
