@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from bnnverify.engines.montecarlo import sample_errors
     from bnnverify.errors import BnnVerifyError
     from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, log_grid
-    from bnnverify.folding import fold_block
+    from bnnverify.folding import fold_block, fold_conv_block
     from bnnverify.formats import load_network as load
     from bnnverify.formats.native import save
-    from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
+    from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
     from bnnverify.query import Query, Targeted, Ties, Untargeted
     from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
     from bnnverify.reliability import (
@@ -42,6 +42,7 @@ _PUBLIC = {
     "BinaryNetwork": "network",
     "BitFlip": "faults",
     "BnnVerifyError": "errors",
+    "ConvBlock": "network",
     "Count": "results",
     "Decision": "results",
     "DenseBlock": "network",
@@ -68,6 +69,7 @@ _PUBLIC = {
     "expected_accuracy": "reliability",
     "fault_enumerator": "reliability",
     "fold_block": "folding",
+    "fold_conv_block": "folding",
     "load": "formats:load_network",
     "load_dataset": "datasets:load",
     "log_grid": "faults",
@@ -83,6 +85,7 @@ __all__ = [
     "BinaryNetwork",
     "BitFlip",
     "BnnVerifyError",
+    "ConvBlock",
     "Count",
     "Decision",
     "DenseBlock",
@@ -109,6 +112,7 @@ __all__ = [
     "expected_accuracy",
     "fault_enumerator",
     "fold_block",
+    "fold_conv_block",
     "load",
     "load_dataset",
     "log_grid",

@@ -1,6 +1,7 @@
-"""The blocks of a network. The types are few and closed: `DenseBlock` for hidden blocks, `OutputBlock` at the end.
+"""The blocks of a network: `DenseBlock` for hidden blocks, `OutputBlock` at the end.
 
-Code that handles blocks dispatches on exactly these types and refuses others.
+The types are few and closed (`convolution.ConvBlock` is the third): code that handles blocks dispatches on exactly
+these and refuses others.
 """
 
 from __future__ import annotations
@@ -20,8 +21,20 @@ from bnnverify.errors import ModelError
 SignArray = NDArray[np.int8]
 
 
-def sign_matrix(weights: ArrayLike, mask: ArrayLike | None, what: str) -> tuple[SignArray, NDArray[np.bool_]]:
+MATRIX = "a matrix (neurons, inputs)"
+KERNELS = "an array (filters, channels, rows, columns)"
+
+
+def sign_array(
+    weights: ArrayLike, mask: ArrayLike | None, what: str, shape: str = MATRIX
+) -> tuple[SignArray, NDArray[np.bool_]]:
     """Weights as int8 in {-1, 0, +1}, 0 exactly where masked, and where they are present.
+
+    Args:
+        weights: A matrix, or four-dimensional kernels.
+        mask: True where a weight is present; same shape. Default: everywhere.
+        what: What error messages call the array.
+        shape: `MATRIX` or `KERNELS`.
 
     Raises:
         ModelError: A present weight is not -1 or +1, or a shape or type does not fit.
@@ -29,11 +42,12 @@ def sign_matrix(weights: ArrayLike, mask: ArrayLike | None, what: str) -> tuple[
     try:
         array = np.asarray(weights)
     except ValueError:
-        raise ModelError(f"{what} has rows of different lengths, expected a matrix (neurons, inputs).") from None
-    if array.ndim != 2:
-        raise ModelError(f"{what} has shape {array.shape}, expected a matrix (neurons, inputs).")
+        raise ModelError(f"{what} has rows of different lengths, expected {shape}.") from None
+    if array.ndim != (2 if shape == MATRIX else 4):
+        raise ModelError(f"{what} has shape {array.shape}, expected {shape}.")
     if 0 in array.shape:
-        raise ModelError(f"{what} has shape {array.shape}, expected at least one neuron and one input.")
+        least = "one neuron and one input" if shape == MATRIX else "one filter, channel, row and column"
+        raise ModelError(f"{what} has shape {array.shape}, expected at least {least}.")
     present = np.ones(array.shape, dtype=bool)
     if mask is not None:
         present = np.asarray(mask)
@@ -43,19 +57,36 @@ def sign_matrix(weights: ArrayLike, mask: ArrayLike | None, what: str) -> tuple[
             raise ModelError(f"mask of {what} has shape {present.shape}, expected {array.shape}.")
     bad = np.argwhere(present & (array != 1) & (array != -1))
     if bad.size:
-        row, column = (int(i) for i in bad[0])
-        hint = " Pass a mask to leave inputs out." if array[row, column] == 0 else " Export the binarized weights."
-        raise ModelError(f"{what}[{row}, {column}] is {array[row, column]}, expected -1 or +1.{hint}")
+        place = tuple(int(i) for i in bad[0])
+        hint = " Pass a mask to leave inputs out." if array[place] == 0 else " Export the binarized weights."
+        raise ModelError(f"{what}[{', '.join(map(str, place))}] is {array[place]}, expected -1 or +1.{hint}")
     signs = np.zeros(array.shape, dtype=np.int8)
     signs[present] = array[present].astype(np.int8)
     return signs, present
 
 
-def _require_signs(weights: Any, what: str) -> None:
-    """ModelError unless `weights` is an int8 matrix of -1, 0 and +1: what `create` makes."""
+def require_signs(weights: Any, what: str, ndim: int = 2) -> None:
+    """ModelError unless `weights` is an int8 array of -1, 0 and +1: what `create` makes."""
     array = np.asarray(weights)
-    if array.dtype != np.int8 or array.ndim != 2 or 0 in array.shape or bool((np.abs(array) > 1).any()):
-        raise ModelError(f"{what} needs an int8 matrix of -1, 0 (masked) and +1. Use {what}.create.")
+    if array.dtype != np.int8 or array.ndim != ndim or 0 in array.shape or bool((np.abs(array) > 1).any()):
+        kind = "matrix" if ndim == 2 else f"array of {ndim} dimensions"
+        raise ModelError(f"{what} needs an int8 {kind} of -1, 0 (masked) and +1. Use {what}.create.")
+
+
+def row_thresholds(thresholds: ArrayLike, rows: int, name: str, kind: str = "neuron") -> IntArray:
+    """`thresholds` as int64, one per neuron or filter."""
+    limits = integer_array(thresholds, f"{name}.thresholds", 1)
+    if limits.size != rows:
+        raise ModelError(f"{name}.thresholds has {limits.size} entries, expected {rows}, one per {kind}.")
+    return limits
+
+
+def row_flags(flags: ArrayLike | None, rows: int, what: str) -> NDArray[np.bool_]:
+    """`flags` as bool, one per neuron or filter; default: all False."""
+    array = np.zeros(rows, dtype=bool) if flags is None else np.asarray(flags)
+    if array.dtype != bool or array.shape != (rows,):
+        raise ModelError(f"{what} has dtype {array.dtype} and shape {array.shape}, expected bool and ({rows},).")
+    return array
 
 
 def as_fraction(value: Any, what: str) -> Fraction:
@@ -90,7 +121,7 @@ class DenseBlock:
     negated: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        _require_signs(self.weights, "DenseBlock")
+        require_signs(self.weights, "DenseBlock")
         rows = self.weights.shape[:1]
         limits = np.asarray(self.thresholds)
         fits = limits.shape == rows and limits.dtype == np.int64 and bool((np.abs(limits) <= INT_LIMIT).all())
@@ -129,16 +160,9 @@ class DenseBlock:
         Traceback (most recent call last):
         bnnverify.errors.ModelError: block.weights[0, 1] is 0.3, expected -1 or +1. Export the binarized weights.
         """
-        signs, _ = sign_matrix(weights, mask, f"{name}.weights")
-        limits = integer_array(thresholds, f"{name}.thresholds", 1)
-        if limits.size != signs.shape[0]:
-            raise ModelError(f"{name}.thresholds has {limits.size} entries, expected {signs.shape[0]}, one per neuron.")
-        flags = np.zeros(signs.shape[0], dtype=bool) if negated is None else np.asarray(negated)
-        if flags.dtype != bool or flags.shape != (signs.shape[0],):
-            raise ModelError(
-                f"{name}.negated has dtype {flags.dtype} and shape {flags.shape}, "
-                f"expected bool and ({signs.shape[0]},)."
-            )
+        signs, _ = sign_array(weights, mask, f"{name}.weights")
+        limits = row_thresholds(thresholds, signs.shape[0], name)
+        flags = row_flags(negated, signs.shape[0], f"{name}.negated")
         return cls(signs, limits, flags)
 
     @property
@@ -185,7 +209,7 @@ class OutputBlock:
     bias: tuple[Fraction, ...]
 
     def __post_init__(self) -> None:
-        _require_signs(self.weights, "OutputBlock")
+        require_signs(self.weights, "OutputBlock")
         numbers = (*self.scale, *self.bias)
         classes = self.weights.shape[0]
         right = len(self.scale) == classes == len(self.bias) and all(isinstance(q, Fraction) for q in numbers)
@@ -216,7 +240,7 @@ class OutputBlock:
         Raises:
             ModelError: Fewer than two classes, a weight that is not -1/+1, or a number that is not finite.
         """
-        signs, _ = sign_matrix(weights, mask, "output.weights")
+        signs, _ = sign_array(weights, mask, "output.weights")
         classes = signs.shape[0]
         if classes < 2:
             raise ModelError(f"output.weights has {classes} row(s), expected one per class, at least 2.")

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnnverify.blocks import as_fraction, sign_matrix
+from bnnverify.blocks import KERNELS, as_fraction, sign_array
+from bnnverify.convolution import ConvBlock
 from bnnverify.domain import integer_array
 from bnnverify.errors import ModelError
 from bnnverify.network import DenseBlock
@@ -155,32 +156,127 @@ def fold_block(
     Raises:
         ModelError: As `fold_neuron` and `DenseBlock.create`.
     """
-    matrix, present = sign_matrix(weights, mask, f"{name}.weights")
+    matrix, present = sign_array(weights, mask, f"{name}.weights")
     m, n = matrix.shape
-    biases = [0] * m if bias is None else bias
-    columns = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance, "bias": biases}
-    for what, values in columns.items():
-        if np.shape(values) != (m,):
-            raise ModelError(
-                f"{name}: batch-norm {what} has shape {np.shape(values)}, expected ({m},), one per neuron."
-            )
     reach = None if input_reach is None else integer_array(input_reach, f"{name}: input_reach", 1)
     if reach is not None and (reach.shape != (n,) or (reach < 0).any()):
         raise ModelError(f"{name}: input_reach is {reach.tolist()}, expected {n} numbers of at least 0, one per input.")
-    thresholds, negated = [], np.zeros(m, dtype=bool)
-    for j in range(m):
-        neuron = fold_neuron(
-            gamma=gamma[j],
-            beta=beta[j],
-            mean=mean[j],
-            variance=variance[j],
-            epsilon=epsilon,
-            bias=biases[j],
-            reach=REACH_LIMIT if reach is None else int(reach[present[j]].sum()),
-            name=f"{name}, neuron {j}",
-        )
-        if not neuron.rising:
-            matrix[j] = -matrix[j]
-            negated[j] = True
-        thresholds.append(neuron.threshold if neuron.rising else -neuron.threshold)
+    rows = _fold_rows(
+        {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance, "bias": [0] * m if bias is None else bias},
+        epsilon,
+        [REACH_LIMIT if reach is None else int(reach[present[j]].sum()) for j in range(m)],
+        name,
+        "neuron",
+    )
+    negated = np.array([not row.rising for row in rows])
+    matrix[negated] *= -1
+    thresholds = [row.threshold if row.rising else -row.threshold for row in rows]
     return DenseBlock.create(matrix, thresholds, mask=present, negated=negated, name=name)
+
+
+def fold_conv_block(
+    weights: ArrayLike,
+    *,
+    gamma: Sequence[Any],
+    beta: Sequence[Any],
+    mean: Sequence[Any],
+    variance: Sequence[Any],
+    epsilon: Any,
+    bias: Sequence[Any] | None = None,
+    mask: ArrayLike | None = None,
+    input_shape: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    pad_value: int = 0,
+    pool: int | Sequence[int] = 1,
+    pool_before_norm: bool = False,
+    input_reach: int | None = None,
+    name: str = "block",
+) -> ConvBlock:
+    """A ConvBlock that fires exactly as convolution -> batch norm -> sign -> max-pooling does.
+
+    With `pool_before_norm` it fires as convolution -> max-pooling -> batch norm -> sign does. The two are the same
+    where gamma >= 0. Where gamma < 0 a neuron fires iff the greatest sum of its window is at most a threshold, that is,
+    iff all positions of the window fire: `ConvBlock.conjunction`.
+
+    Args:
+        weights: Shape `(filters, channels, rows, columns)`, -1/+1.
+        gamma: Batch-norm scales, shape `(filters,)`; beta, mean, variance, bias likewise.
+        beta: Batch-norm shifts.
+        mean: Running means.
+        variance: Running variances.
+        epsilon: One number for the block.
+        bias: Biases of the convolution; default 0.
+        mask: Shape of `weights`, bool, True where the cell is present.
+        input_shape: `(channels, height, width)`.
+        stride: As in `ConvBlock.create`; padding, pad_value and pool likewise.
+        padding: Rows above and below, columns left and right.
+        pad_value: 0 for absent inputs (what frameworks call zero padding), -1 or +1 for a constant sign.
+        pool: Rows and columns of the pooling windows.
+        pool_before_norm: True if the model pools the sums, False if it pools the signs.
+        input_reach: Bound on |x_i| of every input: 1 for signs. It only keeps the thresholds of constant neurons
+            small; the default is right for any inputs.
+        name: What error messages call the block.
+
+    Raises:
+        ModelError: As `fold_neuron` and `ConvBlock.create`.
+
+    References:
+        The order of max-pooling and batch norm: Courbariaux, Hubara et al., "Binarized neural networks", 2016, pool
+        first. Conjunctions for negative scales: ours.
+    """
+    kernels, present = sign_array(weights, mask, f"{name}.weights", KERNELS)
+    filters = kernels.shape[0]
+    if input_reach is not None and (type(input_reach) is not int or input_reach < 0):
+        raise ModelError(f"{name}: input_reach is {input_reach!r}, expected an integer of at least 0.")
+    cells = np.count_nonzero(kernels, axis=(1, 2, 3))
+    entry = None if input_reach is None else max(input_reach, abs(pad_value))
+    rows = _fold_rows(
+        {
+            "gamma": gamma,
+            "beta": beta,
+            "mean": mean,
+            "variance": variance,
+            "bias": [0] * filters if bias is None else bias,
+        },
+        epsilon,
+        [REACH_LIMIT if entry is None else entry * int(count) for count in cells],
+        name,
+        "filter",
+    )
+    negated = np.array([not row.rising for row in rows])
+    kernels[negated] *= -1
+    return ConvBlock.create(
+        kernels,
+        [row.threshold if row.rising else -row.threshold for row in rows],
+        input_shape=input_shape,
+        stride=stride,
+        padding=padding,
+        pad_value=pad_value,
+        pool=pool,
+        mask=present,
+        negated=negated,
+        conjunction=negated if pool_before_norm else None,
+        name=name,
+    )
+
+
+def _fold_rows(
+    columns: Mapping[str, Sequence[Any]], epsilon: Any, reaches: Sequence[int], name: str, kind: str
+) -> list[FoldedNeuron]:
+    """The firing rule of each neuron or filter, from the columns of batch-norm parameters."""
+    m = len(reaches)
+    for what, values in columns.items():
+        if np.shape(values) != (m,):
+            raise ModelError(
+                f"{name}: batch-norm {what} has shape {np.shape(values)}, expected ({m},), one per {kind}."
+            )
+    return [
+        fold_neuron(
+            **{what: values[j] for what, values in columns.items()},
+            epsilon=epsilon,
+            reach=reaches[j],
+            name=f"{name}, {kind} {j}",
+        )
+        for j in range(m)
+    ]

@@ -2,7 +2,8 @@
 
 Semantics (one place, everywhere the same):
 
-- a hidden neuron outputs +1 iff ``weights . x >= threshold``, otherwise -1 (so sign(0) = +1 before folding);
+- a hidden neuron outputs +1 iff ``weights . x >= threshold``, otherwise -1 (so sign(0) = +1 before folding); a
+  convolution does so at every position, over the inputs that are present, and then pools the signs;
 - the score of class k is ``scale[k] * (weights[k] . h) + bias[k]``, an exact rational;
 - the predicted class is the argmax of the scores; ties go to the lowest index.
 """
@@ -19,10 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.blocks import DenseBlock, OutputBlock
+from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.domain import INT_LIMIT, InputDomain, IntArray
-from bnnverify.errors import ModelError, QueryError
+from bnnverify.errors import ModelError, QueryError, UnsupportedError
 
-__all__ = ["BinaryNetwork", "DenseBlock", "InputDomain", "OutputBlock", "Provenance"]
+__all__ = ["BinaryNetwork", "ConvBlock", "DenseBlock", "HiddenBlock", "InputDomain", "OutputBlock", "Provenance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,14 @@ class BinaryNetwork:
 
     Attributes:
         domain: What an input may be.
-        blocks: Hidden blocks in order, possibly none. The first takes the input, the others take signs.
+        blocks: Hidden blocks in order, possibly none. The first takes the input, the others take signs. Between
+            blocks there is one flat vector; an image is flat in channel-major order.
         output: The scores.
         provenance: How the network was made.
     """
 
     domain: InputDomain
-    blocks: tuple[DenseBlock, ...]
+    blocks: tuple[HiddenBlock, ...]
     output: OutputBlock
     provenance: Provenance = field(default_factory=Provenance)
 
@@ -53,8 +56,8 @@ class BinaryNetwork:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         width, source = self.domain.n, "the input"
         for i, block in enumerate(self.blocks):
-            if not isinstance(block, DenseBlock):
-                raise ModelError(f"blocks[{i}] is a {type(block).__name__}, expected a DenseBlock.")
+            if not isinstance(block, (DenseBlock, ConvBlock)):
+                raise ModelError(f"blocks[{i}] is a {type(block).__name__}, expected a DenseBlock or ConvBlock.")
             if block.n_inputs != width:
                 raise ModelError(f"blocks[{i}] takes {block.n_inputs} inputs, but {source} gives {width}.")
             width, source = block.n_outputs, f"blocks[{i}]"
@@ -84,14 +87,58 @@ class BinaryNetwork:
         return (self.n_inputs, *(b.n_outputs for b in self.blocks), self.n_classes)
 
     @property
-    def all_blocks(self) -> tuple[DenseBlock | OutputBlock, ...]:
+    def all_blocks(self) -> tuple[HiddenBlock | OutputBlock, ...]:
         """Hidden blocks in order, then the output block."""
         return (*self.blocks, self.output)
 
     @property
+    def has_convolutions(self) -> bool:
+        """True if some hidden block is a `ConvBlock`."""
+        return any(isinstance(block, ConvBlock) for block in self.blocks)
+
+    @property
     def architecture(self) -> str:
-        """The widths as the field writes them: `64-32-10`."""
-        return "-".join(str(w) for w in self.widths)
+        """The widths as the field writes them: `64-32-10`, and with convolutions `1x28x28-16c5p2-mp2-64-10`.
+
+        A convolution is written as filters, `c` and the size of the kernel, `s` and the stride unless it is 1, `p` and
+        the padding unless it is 0; `mp` and the size of the windows follow where it pools. The input of a network that
+        starts with one is written as channels, height and width.
+        """
+        first = self.blocks[0] if self.blocks else None
+        parts = ["x".join(map(str, first.input_shape)) if isinstance(first, ConvBlock) else str(self.n_inputs)]
+        for block in self.blocks:
+            parts += _conv_text(block) if isinstance(block, ConvBlock) else [str(block.n_outputs)]
+        return "-".join([*parts, str(self.n_classes)])
+
+    def dense_blocks(self, purpose: str) -> tuple[DenseBlock, ...]:
+        """The hidden blocks if all are dense.
+
+        Args:
+            purpose: What asks, for the message.
+
+        Raises:
+            UnsupportedError: One is a convolution.
+        """
+        dense = tuple(block for block in self.blocks if isinstance(block, DenseBlock))
+        if len(dense) != len(self.blocks):
+            at = next(i for i, block in enumerate(self.blocks) if not isinstance(block, DenseBlock))
+            raise UnsupportedError(f"blocks[{at}] is a convolution, expected dense blocks only: {purpose}")
+        return dense
+
+    def unrolled(self) -> BinaryNetwork:
+        """The network of dense blocks with the same inputs, classes and scores: see `ConvBlock.unrolled`.
+
+        The cells of a convolution are repeated at every position, so only questions about inputs may use it.
+
+        Raises:
+            ResourceLimitError: A block would take more than 2 GiB.
+        """
+        if not self.has_convolutions:
+            return self
+        blocks: list[HiddenBlock] = []
+        for block in self.blocks:
+            blocks += block.unrolled() if isinstance(block, ConvBlock) else (block,)
+        return BinaryNetwork(self.domain, tuple(blocks), self.output, self.provenance)
 
     def scores(self, x: ArrayLike) -> tuple[Fraction, ...]:
         """Exact scores of one input.
@@ -159,9 +206,21 @@ class BinaryNetwork:
             yield self.domain.lower.astype("<i8").tobytes()
             yield self.domain.upper.astype("<i8").tobytes()
         for block in self.blocks:
-            yield b"dense %d %d\n" % block.weights.shape
+            if isinstance(block, ConvBlock):
+                yield b"conv %d %d %d %d\n" % block.weights.shape
+                yield b"input %d %d %d stride %d %d padding %d %d value %d pool %d %d\n" % (
+                    *block.input_shape,
+                    *block.stride,
+                    *block.padding,
+                    block.pad_value,
+                    *block.pool,
+                )
+            else:
+                yield b"dense %d %d\n" % block.weights.shape
             yield block.weights.tobytes()
             yield block.thresholds.astype("<i8").tobytes()
+            if isinstance(block, ConvBlock):
+                yield block.conjunction.astype(np.int8).tobytes()
         yield b"output %d %d\n" % self.output.weights.shape
         yield self.output.weights.tobytes()
         for number in (*self.output.scale, *self.output.bias):
@@ -194,3 +253,17 @@ class BinaryNetwork:
     def __repr__(self) -> str:
         kind = "binary" if self.domain.is_binary else "integer"
         return f"BinaryNetwork({self.architecture}, {kind} inputs, {self.n_cells} cells, sha256 {self.identity[:12]})"
+
+
+def _conv_text(block: ConvBlock) -> list[str]:
+    """`16c5s2p1` and, where it pools, `mp2`."""
+
+    def size(pair: tuple[int, int]) -> str:
+        return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
+
+    text = f"{block.n_filters}c{size(block.kernel)}"
+    if block.stride != (1, 1):
+        text += f"s{size(block.stride)}"
+    if block.padding != (0, 0):
+        text += f"p{size(block.padding)}"
+    return [text] if block.pool == (1, 1) else [text, f"mp{size(block.pool)}"]

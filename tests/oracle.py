@@ -6,15 +6,57 @@ Imports only the dataclasses. Everything is Python integers and Fractions.
 from fractions import Fraction
 from itertools import product
 
-from bnnverify.network import BinaryNetwork
+from bnnverify.network import BinaryNetwork, ConvBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 
 
+def rows_of(block):
+    """The weights as a list of rows: one per neuron, or one per filter (its cells by channel, row, column)."""
+    return [[int(w) for w in row.ravel()] for row in block.weights]
+
+
+def convolved(block, x, rows=None):
+    """Signs of a convolution block, flat; `rows` (see `rows_of`) replaces the filters."""
+    rows = rows_of(block) if rows is None else rows
+    channels, height, width = block.input_shape
+    kernel_rows, kernel_columns = block.weights.shape[2:]
+    places = []
+    for size, pad, kernel, step in zip(
+        (height, width), block.padding, (kernel_rows, kernel_columns), block.stride, strict=True
+    ):
+        places.append(list(range(-pad, size + pad - kernel + 1, step)))
+    down, across = block.pool
+    outputs = []
+    for f, (row, threshold) in enumerate(zip(rows, block.thresholds.tolist(), strict=True)):
+        for i in range(len(places[0]) // down):
+            for j in range(len(places[1]) // across):
+                window = []
+                for top in places[0][i * down : (i + 1) * down]:
+                    for left in places[1][j * across : (j + 1) * across]:
+                        total, cell = 0, 0
+                        for channel in range(channels):
+                            for r in range(top, top + kernel_rows):
+                                for c in range(left, left + kernel_columns):
+                                    if 0 <= r < height and 0 <= c < width:
+                                        total += row[cell] * x[(channel * height + r) * width + c]
+                                    else:
+                                        total += row[cell] * block.pad_value
+                                    cell += 1
+                        window.append(total >= threshold)
+                fires = all(window) if block.conjunction[f] else any(window)
+                outputs.append(1 if fires else -1)
+    return outputs
+
+
 def hidden_layers(network, x, weights=None):
-    """Signs of every hidden block; `weights` (list of matrices, output block last) replaces the network's own."""
+    """Signs of every hidden block; `weights` (`rows_of` every block, output last) replaces the network's own."""
     layers, h = [], [int(v) for v in x]
     for b, block in enumerate(network.blocks):
-        matrix = block.weights.tolist() if weights is None else weights[b]
+        matrix = rows_of(block) if weights is None else weights[b]
+        if isinstance(block, ConvBlock):
+            h = convolved(block, h, matrix)
+            layers.append(h)
+            continue
         outputs = []
         for row, threshold in zip(matrix, block.thresholds.tolist(), strict=True):
             total = 0
@@ -101,7 +143,7 @@ def cells(network):
     """All cells as (block, row, column, probability-of-reading-wrong given CellRates)."""
     found = []
     for b, block in enumerate((*network.blocks, network.output)):
-        for j, row in enumerate(block.weights.tolist()):
+        for j, row in enumerate(rows_of(block)):
             for i, w in enumerate(row):
                 if w:
                     stored = -w if b < len(network.blocks) and block.negated[j] else w
@@ -110,8 +152,8 @@ def cells(network):
 
 
 def flipped_weights(network, flips):
-    """Weight matrices (output last) with the given cells (block, row, column) negated."""
-    matrices = [b.weights.tolist() for b in network.blocks] + [network.output.weights.tolist()]
+    """`rows_of` every block (output last) with the given cells (block, row, column) negated."""
+    matrices = [rows_of(block) for block in (*network.blocks, network.output)]
     for b, j, i, _ in flips:
         matrices[b][j][i] = -matrices[b][j][i]
     return matrices

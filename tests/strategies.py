@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall
 
@@ -57,6 +57,67 @@ def networks(draw, max_inputs=10, max_width=5, max_blocks=3, max_classes=4, min_
         blocks.append(draw(dense_blocks(width, m, masked)))
         width = m
     output = draw(output_blocks(width, draw(st.integers(2, max_classes)), masked, **features))
+    return BinaryNetwork(InputDomain.binary(n), tuple(blocks), output)
+
+
+@st.composite
+def conv_blocks(draw, input_shape, max_filters=3):
+    """Odd sizes, strides, paddings of every kind, masks, pooling of both kinds."""
+    channels, *image = input_shape
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    kernel = [draw(st.integers(1, min(3, size + 2 * pad))) for size, pad in zip(image, padding, strict=True)]
+    stride = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    places = [
+        (size + 2 * pad - k) // step + 1 for size, pad, k, step in zip(image, padding, kernel, stride, strict=True)
+    ]
+    pool = tuple(draw(st.integers(1, min(2, count))) for count in places)
+    filters = draw(st.integers(1, max_filters))
+    cells = channels * kernel[0] * kernel[1]
+    weights, mask = draw(sign_matrices(filters, cells, draw(st.booleans())))
+    shape = (filters, channels, *kernel)
+    flags = st.lists(st.booleans(), min_size=filters, max_size=filters).map(np.array)
+    return ConvBlock.create(
+        weights.reshape(shape),
+        draw(st.lists(st.integers(-cells - 1, cells + 1), min_size=filters, max_size=filters)),
+        input_shape=input_shape,
+        stride=stride,
+        padding=padding,
+        pad_value=draw(st.sampled_from([-1, 0, 1])),
+        pool=pool,
+        mask=mask.reshape(shape),
+        negated=draw(flags),
+        conjunction=draw(flags),
+    )
+
+
+@st.composite
+def image_shapes(draw, max_inputs=10):
+    channels = draw(st.integers(1, 2))
+    height = draw(st.integers(1, min(5, max_inputs // channels)))
+    width = draw(st.integers(1, min(5, max_inputs // channels // height)))
+    return channels, height, width
+
+
+@st.composite
+def conv_networks(draw, max_inputs=10, max_outputs=40, **features):
+    """One or two convolutions, dense blocks before, between and after them at times."""
+    shape = draw(image_shapes(max_inputs))
+    n = width = shape[0] * shape[1] * shape[2]
+    blocks = []
+    if draw(st.integers(0, 5)) == 0:
+        blocks.append(draw(dense_blocks(n, n)))
+    for _ in range(draw(st.integers(1, 2))):
+        if width > max_outputs:
+            break
+        blocks.append(draw(conv_blocks(shape)))
+        width, shape = blocks[-1].n_outputs, blocks[-1].output_shape
+    if draw(st.booleans()):
+        blocks.append(draw(dense_blocks(width, 4)))
+        width = 4
+        if draw(st.integers(0, 3)) == 0:
+            blocks.append(draw(conv_blocks((1, 2, 2))))
+            width = blocks[-1].n_outputs
+    output = draw(output_blocks(width, draw(st.integers(2, 4)), draw(st.booleans()), **features))
     return BinaryNetwork(InputDomain.binary(n), tuple(blocks), output)
 
 

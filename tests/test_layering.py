@@ -14,7 +14,7 @@ PACKAGE = Path(bnnverify.__file__).parent
 
 ROOMS = {
     0: "errors",
-    1: "domain blocks network regions faults query results",
+    1: "domain blocks convolution network regions faults query results",
     2: "confidence folding cardinality kernels devices datasets",
     3: "encodings formats",
     4: "engines",
