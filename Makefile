@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-slow lint types format bench models clean
+.PHONY: install demo test test-slow lint types format bench models data clean
 
 install: $(STAMP)
 
@@ -48,6 +48,9 @@ bench: install
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-100-10.npz
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-20-16-10.npz --images 40
 	$(BIN)/python case_studies/benchmarks/engines.py
+
+data: install
+	$(BIN)/bnnverify data --data-dir data
 
 models: install
 	$(BIN)/python models/make_models.py

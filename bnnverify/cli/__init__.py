@@ -22,6 +22,7 @@ BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER = 2, 3, 70, 130, 141
 
 # Verb -> the line in `bnnverify --help`; the file is imported when the verb is used.
 VERBS = {
+    "data": "Obtain the files of MNIST and Fashion-MNIST.",
     "train": "Train a binarized network and save it.",
     "info": "What is in a network file.",
     "verify": "Is there an input nearby that changes the class?",

@@ -19,7 +19,7 @@ from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
 from bnnverify.cli.options import index_list_or_file
 from bnnverify.engines.base import Limits
-from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Targeted, Ties, Untargeted
@@ -227,6 +227,11 @@ def ask(
     if target is not None and keep != "predicted":
         raise QueryError("--keep and --target are both given, expected one: the class to keep or the class to reach.")
     network = load_network(model)
+    if not network.domain.is_binary:
+        raise UnsupportedError(
+            f"{model} takes integer inputs, but verify, count and distance ask about regions of -1/+1 inputs. "
+            "Use a network with a binary input domain."
+        )
     images = choose(network, **source)
     predicted = [network.evaluate(image.x) for image in images.images]
     questions = []

@@ -97,7 +97,7 @@ def load_files(official: Official, directory: str | os.PathLike[str] | None = No
             f'{root / official.name}: run "bnnverify data {official.name}" to obtain it, or name the directory '
             "where it is with --data-dir, directory= or the environment variable BNNVERIFY_DATA."
         )
-    arrays = read_npz(found) if found.is_file() else read_idx_folder(found)
+    arrays = read_images(found)
     sums = checksums(arrays)
     if verify:
         require_official(official, sums, str(found))
@@ -114,6 +114,11 @@ def find(official: Official, root: Path) -> Path | None:
             if (folder / name).is_file():
                 return folder / name
     return None
+
+
+def read_images(path: Path) -> Arrays:
+    """The four arrays of what `find` found."""
+    return read_npz(path) if path.is_file() else read_idx_folder(path)
 
 
 def read_idx_folder(folder: Path) -> Arrays:
