@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.convolution import ConvBlock
 from bnnverify.errors import ModelError
-from bnnverify.folding import FoldedNeuron, RealThreshold, fold_block, fold_neuron
+from bnnverify.folding import FoldedNeuron, RealThreshold, fold_block, fold_conv_block, fold_neuron
 from bnnverify.kernels import PackedNetwork
 from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
 
@@ -186,3 +187,125 @@ def test_columns_of_the_wrong_length_are_refused():
         fold_block([1], gamma=[1], beta=[0], mean=[0], variance=[1], epsilon=1e-5)
     with pytest.raises(ModelError, match=r"weights\[0, 0\] is 0\.5, expected -1 or \+1"):
         fold_block([[0.5]], gamma=[1], beta=[0], mean=[0], variance=[1], epsilon=1e-5)
+
+
+@st.composite
+def normalized_filters(draw):
+    signs, mask, parameters = draw(normalized_blocks())
+    height, width = draw(st.integers(2, 4)), draw(st.integers(2, 4))
+    cells = signs.shape[1]
+    rows = draw(st.sampled_from([r for r in (1, 2) if cells % r == 0 and cells // r <= 2] or [cells]))
+    columns = cells // rows if cells // rows <= 2 else 1
+    shape = (len(signs), cells // rows // columns, rows, columns)
+    padding = (max(0, rows - height), 0) if rows > height else draw(st.sampled_from([(0, 0), (1, 0), (1, 2)]))
+    geometry = {
+        "input_shape": (shape[1], height, width),
+        "stride": draw(st.sampled_from([1, (1, 2)])),
+        "padding": padding,
+        "pad_value": draw(st.sampled_from([-1, 0, 1])),
+    }
+    places = ConvBlock.create(np.ones(shape), [0] * shape[0], **geometry).positions
+    geometry["pool"] = tuple(draw(st.integers(1, min(2, count))) for count in places)
+    return signs.reshape(shape), mask.reshape(shape), parameters, geometry
+
+
+@given(normalized_filters(), st.booleans(), st.sampled_from([None, 1]), st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_folded_convolution_equals_its_layers_in_either_order_of_pooling(made, pool_before_norm, reach, data):
+    signs, mask, parameters, geometry = made
+    block = fold_conv_block(
+        signs,
+        mask=mask,
+        epsilon=2**-20,
+        pool_before_norm=pool_before_norm,
+        input_reach=reach,
+        **geometry,
+        **parameters,
+    )
+    x = data.draw(st.lists(st.sampled_from([-1, 1]), min_size=block.n_inputs, max_size=block.n_inputs))
+    plain = ConvBlock.create(signs, [0] * len(signs), mask=mask, **geometry | {"pool": 1}).preactivations(x)
+    expected = []
+    filters, height, width = block.output_shape
+    for f in range(filters):
+        at = {name: values[f] for name, values in parameters.items()} | {"epsilon": 2**-20}
+        for i in range(height):
+            for j in range(width):
+                down, across = block.pool
+                sums = plain[f, i * down : (i + 1) * down, j * across : (j + 1) * across].ravel().tolist()
+                if pool_before_norm:
+                    expected.append(fires(max(sums), **at))
+                else:
+                    expected.append(any(fires(s, **at) for s in sums))
+    assert (block.outputs(x) == 1).tolist() == expected
+    assert np.array_equal(block.stored, np.where(mask, signs, 0))
+
+
+def test_pooling_before_the_norm_is_a_conjunction_only_where_the_scale_is_negative():
+    common = {"beta": [0.0] * 3, "mean": [0.5] * 3, "variance": [1.0] * 3, "epsilon": 0, "input_shape": (1, 2, 2)}
+    scales = [1.0, -1.0, 0.0]
+    before = fold_conv_block(np.ones((3, 1, 1, 1)), gamma=scales, pool=2, pool_before_norm=True, **common)
+    after = fold_conv_block(np.ones((3, 1, 1, 1)), gamma=scales, pool=2, **common)
+    assert before.negated.tolist() == after.negated.tolist() == [False, True, False]
+    assert before.conjunction.tolist() == [False, True, False]
+    assert not after.conjunction.any()
+    x = [1, -1, -1, -1]  # greatest sum 1, above the mean: the second filter fires only where signs are pooled
+    assert before.outputs(x).tolist() == [1, -1, 1]
+    assert after.outputs(x).tolist() == [1, 1, 1]
+
+
+def test_the_reach_of_a_convolution_counts_its_cells_and_the_padding():
+    common = {"gamma": [1.0], "beta": [0.0], "mean": [300.0], "variance": [1.0], "epsilon": 0, "input_shape": (1, 3, 3)}
+    mask = np.array([[[[True, False], [True, True]]]])
+    signs = np.ones((1, 1, 2, 2))
+    assert fold_conv_block(signs, mask=mask, **common).thresholds.tolist() == [300]
+    assert fold_conv_block(signs, mask=mask, input_reach=1, **common).thresholds.tolist() == [4]
+    padded = fold_conv_block(signs, input_reach=0, padding=1, pad_value=-1, **common)
+    assert padded.thresholds.tolist() == [5]
+    with pytest.raises(ModelError, match=r"input_reach is \[1\], expected an integer of at least 0"):
+        fold_conv_block(signs, input_reach=[1], **common)
+    with pytest.raises(ModelError, match=r"batch-norm gamma has shape \(2,\), expected \(1,\), one per filter"):
+        fold_conv_block(signs, **common | {"gamma": [1.0, 1.0]})
+    with pytest.raises(ModelError, match="c1, filter 0: batch-norm variance is -1"):
+        fold_conv_block(signs, name="c1", **common | {"variance": [-1.0]})
+
+
+@pytest.mark.parametrize("pool_before_norm", [False, True])
+@pytest.mark.parametrize("pad_value", [0, 1, -1])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "pool"), [(7, 3, 1, 1, 2), (8, 5, 2, 2, 2), (6, 2, 1, 0, 1)]
+)
+def test_a_folded_convolution_is_the_torch_model(size, kernel, stride, padding, pool, pad_value, pool_before_norm):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    rng = np.random.default_rng(size + pad_value)
+    channels, filters = 3, 8
+    weights = rng.choice([-1.0, 1.0], (filters, channels, kernel, kernel))
+    norm = torch.nn.BatchNorm2d(filters).double().eval()
+    with torch.no_grad():
+        norm.weight.copy_(torch.from_numpy(rng.normal(size=filters)))
+        norm.weight[0] = 0.0
+        norm.bias.copy_(torch.from_numpy(rng.normal(size=filters)))
+        norm.running_mean.copy_(torch.from_numpy(rng.normal(size=filters) * 3))
+        norm.running_var.copy_(torch.from_numpy(rng.random(filters) * 9))
+        x = torch.from_numpy(rng.choice([-1.0, 1.0], (50, channels, size, size)))
+        padded = functional.pad(x, [padding] * 4, value=pad_value)
+        sums = functional.conv2d(padded, torch.from_numpy(weights), stride=stride)
+        if pool_before_norm:
+            signs = torch.where(norm(functional.max_pool2d(sums, pool)) >= 0, 1.0, -1.0)
+        else:
+            signs = functional.max_pool2d(torch.where(norm(sums) >= 0, 1.0, -1.0), pool)
+    block = fold_conv_block(
+        weights,
+        gamma=norm.weight.tolist(),
+        beta=norm.bias.tolist(),
+        mean=norm.running_mean.tolist(),
+        variance=norm.running_var.tolist(),
+        epsilon=norm.eps,
+        input_shape=(channels, size, size),
+        stride=stride,
+        padding=padding,
+        pad_value=pad_value,
+        pool=pool,
+        pool_before_norm=pool_before_norm,
+    )
+    assert np.array_equal(block.outputs(x.numpy().reshape(50, -1)), signs.numpy().reshape(50, -1))
