@@ -12,12 +12,12 @@ import gzip
 import hashlib
 import os
 import struct
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,30 +148,24 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         FormatError: The file holds anything else.
     """
-    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for part, (_, key, axes) in PARTS.items():
-                array = np.asarray(file[key])
-                fits = array.ndim == axes and array.dtype.kind in "iu"
-                if not fits or (array.size and not 0 <= int(array.min()) <= int(array.max()) <= 255):
-                    raise FormatError(
-                        f"{path}: {key} has shape {array.shape} and dtype {array.dtype}, "
-                        f"expected {axes} axes of integers within 0 to 255."
-                    )
-                arrays[part] = np.ascontiguousarray(array, dtype=np.uint8)
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            keyed = {part: np.asarray(file[key]) for part, (_, key, _) in PARTS.items()}
     except KeyError as error:
         raise FormatError(f"{path}: {_reason(error)}; expected x_train, y_train, x_test and y_test.") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        raise FormatError(
-            f"{path}: cannot be read ({_reason(error)}), expected an npz file. Obtain it again."
-        ) from None
-    except ValueError as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(
-            f"{path}: cannot be read ({_reason(error)}), expected an npz file. Obtain it again."
-        ) from None
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, RuntimeError, zlib.error, BadZipFile) as error:
+        reason = _reason(error)
+        raise FormatError(f"{path}: cannot be read ({reason}), expected an npz file. Obtain it again.") from None
+    arrays = {}
+    for part, (_, key, axes) in PARTS.items():
+        array = keyed[part]
+        fits = array.ndim == axes and array.dtype.kind in "iu"
+        if not fits or (array.size and not 0 <= int(array.min()) <= int(array.max()) <= 255):
+            raise FormatError(
+                f"{path}: {key} has shape {array.shape} and dtype {array.dtype}, "
+                f"expected {axes} axes of integers within 0 to 255."
+            )
+        arrays[part] = np.ascontiguousarray(array, dtype=np.uint8)
     return _consistent(arrays, str(path))
 
 
