@@ -31,3 +31,7 @@ class ResourceLimitError(BnnVerifyError, RuntimeError):
 
 class EngineError(BnnVerifyError, RuntimeError):
     """An engine gave an answer that fails its own check: always a bug, never a property of the question."""
+
+
+class BnnVerifyWarning(UserWarning):
+    """Something that is allowed and probably not meant; the message says what follows and what to take instead."""

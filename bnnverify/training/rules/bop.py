@@ -1,0 +1,102 @@
+"""Bop: flip a binary weight when the moving average of its gradient asks for it strongly enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
+from bnnverify.training.rules.schedules import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Bop:
+    r"""Binary optimizer: no latent weights, one moving average per weight.
+
+    :math:`m \leftarrow (1 - \gamma)\,m + \gamma\,\partial L/\partial w`, from m = 0; w flips iff :math:`w m > \tau`.
+    A tie never flips. The average is not reset: after a flip w m is negative, so the weight rests until m has
+    changed its sign.
+
+    The threshold has the unit of a gradient: it must follow the scale of the loss, the batch size and the widths,
+    so no value and no rule for one suits all networks. With gradients of size g per weight, noise alone moves m by
+    about ``sqrt(gamma / 2) * g``, and the first step by ``gamma * g``; tau belongs above four times the larger.
+    `Bop2ndOrder` measures g itself.
+
+    Attributes:
+        tau: Threshold, a schedule, at least 0, in units of the gradient. The default suits hidden blocks without
+            batch norm of tens to hundreds of neurons. Published, for deep networks with batch norm: 1e-8 (CIFAR-10
+            and ImageNet), 1e-6 (hyper-parameter study).
+        gamma: Weight of a new gradient in the moving average, a schedule. Published: 1e-4, divided by 10 every 100 of
+            500 epochs (CIFAR-10), or linear to 1e-6 (ImageNet); 1e-3 (hyper-parameter study).
+
+    References:
+        Helwegen et al., "Latent weights do not exist: rethinking binarized neural network optimization",
+        NeurIPS 2019, Algorithm 1, and its released code for the values. The code lets a tie set the weight to +1;
+        here it changes nothing.
+    """
+
+    tau: Schedule = Schedule(3e-5, 3e-5)
+    gamma: Schedule = Schedule(1e-3, 1e-3)
+
+    name: ClassVar[str] = "bop"
+    recipe: ClassVar[Mapping[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        for option in ("tau", "gamma"):
+            object.__setattr__(self, option, Schedule.of(getattr(self, option), f"{option} of the rule bop"))
+        require_weight("bop", "gamma", self.gamma)
+
+    def start(self, cells: Sequence[Cells], *, random: Randomness) -> _BopState:
+        """Averages of zero."""
+        return _BopState(self, cells)
+
+
+def require_weight(rule: str, name: str, schedule: Schedule) -> None:
+    """QueryError unless the schedule can be the weight of new values in a moving average."""
+    holds = schedule.start > 0 and schedule.largest <= 1
+    require(rule, name, schedule, holds, "above 0 at the start and at most 1")
+
+
+class _BopState:
+    def __init__(self, rule: Bop, cells: Sequence[Cells]) -> None:
+        self._rule = rule
+        self.cells = [np.ascontiguousarray(c) for c in cells]
+        self._average = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
+
+    def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
+        gamma, tau = np.float32(self._rule.gamma.at(progress)), np.float32(self._rule.tau.at(progress))
+        for cells, average, gradient in zip(self.cells, self._average, gradients, strict=True):
+            _bop(gradient.ravel(), average.ravel(), cells.ravel(), gamma, tau)
+
+    def deployed(self) -> list[Cells]:
+        return self.cells
+
+    def statistics(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {"cells": self.cells, "average": self._average}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.cells, self._average = list(state["cells"]), list(state["average"])
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _bop(
+    gradient: NDArray[np.float32],
+    average: NDArray[np.float32],
+    cells: NDArray[np.int8],
+    gamma: np.float32,
+    tau: np.float32,
+) -> None:
+    """One step on flat arrays."""
+    for i in range(gradient.size):
+        m = average[i] + gamma * (gradient[i] - average[i])
+        average[i] = m
+        w = cells[i]
+        cells[i] = -w if np.float32(w) * m > tau else w

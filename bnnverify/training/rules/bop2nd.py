@@ -1,0 +1,144 @@
+"""Bop2ndOrder: Bop with the moving average measured in units of the gradient's own size."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.errors import BnnVerifyWarning
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness
+from bnnverify.training.rules.bop import require_weight
+from bnnverify.training.rules.schedules import Schedule
+
+_EPSILON = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Bop2ndOrder:
+    r"""Binary optimizer with two moments; the scale of the loss does not matter.
+
+    With :math:`g = \partial L/\partial w`: :math:`m \leftarrow (1 - \gamma)\,m + \gamma\,g`,
+    :math:`u \leftarrow (1 - \sigma)\,u + \sigma\,g^2`, both from 0; w flips iff
+    :math:`w\,m / (\sqrt{u} + 10^{-10}) > \tau`. A tie never flips.
+
+    Of gradients that are noise, the ratio :math:`m/\sqrt{u}` is about :math:`\gamma/\sqrt{\sigma}` at first and
+    :math:`\sqrt{\gamma/2}` in the long run. So tau should be at least four times the larger of the two, which the
+    defaults obey. With a tau below :math:`\gamma/\sqrt{\sigma}` the first step flips every weight with w g > 0: half of
+    the network, which one without batch norm does not survive. `start` warns of it.
+
+    Attributes:
+        tau: Threshold, a schedule, at least 0, without unit. Published: 1e-6, and 1e-7 for ImageNet.
+        gamma: Weight of a new gradient in m, a schedule. Published: 1e-7, and 1e-4 to 1e-6 for ImageNet.
+        sigma: Weight of a new squared gradient in u, a schedule. Published: 1e-3, and 1e-3 to 1e-5 for ImageNet.
+        unbiased: Whether the ratio is that of the bias-corrected moments, each divided by the total weight that
+            gradients have in it so far. The first ratio is then 1, so tau should start there and fall.
+
+    References:
+        Suarez-Ramirez et al., "A Bop and beyond: a second order optimizer for binarized neural networks", CVPR
+        Workshops 2021; its released code for the values and the epsilon, which has the biased form only. The bounds
+        on tau: ours.
+    """
+
+    tau: Schedule = Schedule(0.1, 0.1)
+    gamma: Schedule = Schedule(1e-3, 1e-3)
+    sigma: Schedule = Schedule(1e-2, 1e-2)
+    unbiased: bool = False
+
+    name: ClassVar[str] = "bop2nd"
+    recipe: ClassVar[Mapping[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        for option in ("tau", "gamma", "sigma"):
+            object.__setattr__(self, option, Schedule.of(getattr(self, option), f"{option} of the rule bop2nd"))
+        require_weight("bop2nd", "gamma", self.gamma)
+        require_weight("bop2nd", "sigma", self.sigma)
+
+    def start(self, cells: Sequence[Cells], *, random: Randomness) -> _Bop2ndState:
+        """Moments of zero; a BnnVerifyWarning if the first step will flip half of the network."""
+        message = self._first_step()
+        if message:
+            warnings.warn(message, BnnVerifyWarning, stacklevel=2)
+        return _Bop2ndState(self, cells)
+
+    def _first_step(self) -> str:
+        """What is wrong with tau in the first step, or nothing."""
+        tau, gamma, sigma = self.tau.at(0), self.gamma.at(0), self.sigma.at(0)
+        ratio = gamma / math.sqrt(sigma)
+        if self.unbiased and tau < 1:
+            return (
+                f"tau of the rule bop2nd is {tau:g} at the start, below 1: the unbiased moments of the first step are "
+                "g and g^2, their ratio g/|g| is 1, and every weight with w*g > 0 flips, half of the network. Let tau "
+                f"fall from 1 or more, such as tau=1:{max(4 * math.sqrt(gamma / 2), 1e-3):.2g}."
+            )
+        if not self.unbiased and ratio > tau:
+            enough = 4 * max(math.sqrt(gamma / 2), ratio)
+            return (
+                f"tau of the rule bop2nd is {tau:g} at the start, below gamma/sqrt(sigma) = {ratio:.3g}: in the first "
+                "step m/sqrt(u) is gamma*g/sqrt(sigma*g^2), so every weight with w*g > 0 flips, half of the network. "
+                f"Use a tau of at least 4*max(sqrt(gamma/2), gamma/sqrt(sigma)) = {enough:.2g}."
+            )
+        return ""
+
+
+class _Bop2ndState:
+    def __init__(self, rule: Bop2ndOrder, cells: Sequence[Cells]) -> None:
+        self._rule = rule
+        self.cells = [np.ascontiguousarray(c) for c in cells]
+        self._first = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
+        self._second = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
+        self._unseen = [1.0, 1.0]  # what is left in the moments of the zeros that they started with
+
+    def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
+        rule = self._rule
+        gamma, sigma = rule.gamma.at(progress), rule.sigma.at(progress)
+        self._unseen = [self._unseen[0] * (1 - gamma), self._unseen[1] * (1 - sigma)]
+        inverse = [1 / (1 - rest) if rule.unbiased else 1.0 for rest in self._unseen]
+        numbers = [np.float32(x) for x in (gamma, sigma, rule.tau.at(progress), *inverse)]
+        for i, cells in enumerate(self.cells):
+            arrays = (gradients[i].ravel(), self._first[i].ravel(), self._second[i].ravel(), cells.ravel())
+            _bop2nd(*arrays, *numbers)
+
+    def deployed(self) -> list[Cells]:
+        return self.cells
+
+    def statistics(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {"cells": self.cells, "first": self._first, "second": self._second, "unseen": self._unseen}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.cells = list(state["cells"])
+        self._first, self._second = list(state["first"]), list(state["second"])
+        self._unseen = [float(x) for x in state["unseen"]]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _bop2nd(
+    gradient: NDArray[np.float32],
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    cells: NDArray[np.int8],
+    gamma: np.float32,
+    sigma: np.float32,
+    tau: np.float32,
+    inverse_bias_1: np.float32,
+    inverse_bias_2: np.float32,
+) -> None:
+    """One step on flat arrays."""
+    eps = np.float32(_EPSILON)
+    for i in range(gradient.size):
+        g = gradient[i]
+        m = first[i] + gamma * (g - first[i])
+        u = second[i] + sigma * (g * g - second[i])
+        first[i], second[i] = m, u
+        w = cells[i]
+        ratio = np.float32(w) * (m * inverse_bias_1) / (np.sqrt(u * inverse_bias_2) + eps)
+        cells[i] = -w if ratio > tau else w
