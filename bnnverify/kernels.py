@@ -1,12 +1,7 @@
-"""Packed XNOR-popcount inference and the loops shared by the engines (numba).
+"""Packed XNOR-popcount inference: the loops over dense blocks that the engines share, and `PackedNetwork`.
 
-Signs are packed 64 to a word, bit 1 for +1. With n present inputs, ``w . x = n - 2 * popcount(w XOR x)``, so a
-neuron fires iff the number of disagreeing inputs is at most ``floor((n - threshold) / 2)``. Scores are compared
-through `score_ranks`, small integers in the exact order of the rational scores. Everything is integer
+How signs are packed and compared is in `packing.py`, convolutions are in `stages.py`. Everything is integer
 arithmetic and bit-identical to `BinaryNetwork.evaluate`.
-
-References:
-    Courbariaux, Hubara et al., "Binarized neural networks", 2016, Sec. 4.1 for XNOR-popcount. Ranks: ours.
 """
 
 from __future__ import annotations
@@ -15,53 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from bnnverify.convolution import ConvBlock
 from bnnverify.network import BinaryNetwork, DenseBlock, OutputBlock
+from bnnverify.packing import Words, argmax_first, disagreements, pack_fired, pack_signs, score_ranks
+from bnnverify.stages import PackedStages, classes_of_stages, pack_stages
 
-Words = NDArray[np.uint64]
-_ONE = np.uint64(1)
 _EXACT_FLOAT = 2**53  # integers up to here are exact in float64
-
-
-@intrinsic
-def popcount(_context: Any, _word: Any) -> Any:
-    """Number of set bits of a uint64, as one machine instruction."""
-
-    def generate(_ctx: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-def pack_signs(signs: ArrayLike) -> Words:
-    """Signs packed into words: `(..., n)` of -1/+1 (0 packs as 0) -> `(..., ceil(n / 64))` uint64."""
-    bits = np.asarray(signs) > 0
-    words = -(-bits.shape[-1] // 64)
-    padded = np.zeros((*bits.shape[:-1], words * 64), dtype=bool)
-    padded[..., : bits.shape[-1]] = bits
-    return np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
-
-
-def score_ranks(output: OutputBlock) -> NDArray[np.int32]:
-    """Ranks in the exact order of the scores: ``ranks[k, d]`` for d disagreeing bits in class k.
-
-    Returns:
-        Shape `(classes, n + 1)`, int32. ``ranks[j, d] < ranks[k, e]`` iff the score of class j at d is below
-        that of class k at e, and equal iff the scores are equal. Entries with d beyond the present inputs of
-        a class repeat the last one.
-    """
-    a, b = output.integer_form()
-    present = np.count_nonzero(output.weights, axis=1)
-    n = output.n_inputs
-    scores = [
-        [a[k] * (int(present[k]) - 2 * min(d, int(present[k]))) + b[k] for d in range(n + 1)]
-        for k in range(output.n_classes)
-    ]
-    rank = {score: i for i, score in enumerate(sorted({s for row in scores for s in row}))}
-    return np.array([[rank[s] for s in row] for row in scores], dtype=np.int32)
 
 
 def disagreement_limits(block: DenseBlock) -> NDArray[np.int32]:
@@ -114,59 +71,19 @@ def pack_layers(blocks: tuple[DenseBlock, ...], output: OutputBlock) -> PackedLa
 
 
 @njit(cache=True)
-def _disagreements(bits, weights, mask, offset, words, neurons, masked, counts):  # type: ignore[no-untyped-def]
-    """Disagreeing inputs of every neuron of one block into `counts`; the inner loop runs over neurons (SIMD)."""
-    for j in range(neurons):
-        counts[j] = 0
-    for w in range(words):
-        x = bits[w]
-        row = weights[offset + w * neurons : offset + (w + 1) * neurons]  # slices let the loops vectorise
-        if masked:
-            present = mask[offset + w * neurons : offset + (w + 1) * neurons]
-            for j in range(neurons):
-                counts[j] += np.int64(popcount((x ^ row[j]) & present[j]))  # type: ignore[call-arg]
-        else:
-            for j in range(neurons):
-                counts[j] += np.int64(popcount(x ^ row[j]))  # type: ignore[call-arg]
-
-
-@njit(cache=True)
-def pack_fired(counts, limits, start, neurons, bits):  # type: ignore[no-untyped-def]
-    """Pack ``counts[j] <= limits[start + j]`` into `bits`."""
-    for w in range((neurons + 63) // 64):
-        top = min(64, neurons - 64 * w)
-        found = counts[64 * w : 64 * w + top]
-        bound = limits[start + 64 * w : start + 64 * w + top]
-        word = np.uint64(0)
-        for i in range(top):
-            word |= np.uint64(found[i] <= bound[i]) << np.uint64(i)
-        bits[w] = word
-
-
-@njit(cache=True)
 def forward_ranks(bits, shape, weights, mask, limits, ranks, masked, counts, out):  # type: ignore[no-untyped-def]
     """Score ranks of one packed input (`bits`, overwritten) into `out`."""
     start = 0
     last = shape.shape[0] - 1
     for layer in range(shape.shape[0]):
         n, neurons, offset = shape[layer, 0], shape[layer, 1], shape[layer, 2]
-        _disagreements(bits, weights, mask, offset, (n + 63) // 64, neurons, masked, counts)
+        disagreements(bits, weights, mask, offset, (n + 63) // 64, neurons, masked, counts)
         if layer < last:
             pack_fired(counts, limits, start, neurons, bits)
             start += neurons
         else:
             for k in range(neurons):
                 out[k] = ranks[k, counts[k]]
-
-
-@njit(cache=True)
-def argmax_first(values):  # type: ignore[no-untyped-def]
-    """Index of the greatest value, the lowest index among equals."""
-    best = 0
-    for k in range(1, values.shape[0]):
-        if values[k] > values[best]:
-            best = k
-    return best
 
 
 @njit(cache=True)
@@ -187,16 +104,22 @@ def _classes(images, shape, weights, mask, limits, ranks, masked, width):  # typ
 class PackedNetwork:
     """A network packed for fast exact evaluation: the same classes as `BinaryNetwork.evaluate`, always.
 
-    An integer first block is evaluated as a matrix product in float64 while all sums stay below 2^53 (then
-    every partial sum is an exact integer), in int64 otherwise; all later blocks are packed.
+    An integer first block is evaluated as a matrix product in floating point while all sums stay below what is exact
+    (then every partial sum is an exact integer), in int64 otherwise; all later blocks are packed.
     """
 
-    __slots__ = ("_layers", "_width", "network")
+    __slots__ = ("_layers", "_stages", "_width", "network")
 
     def __init__(self, network: BinaryNetwork) -> None:
         self.network = network
         blocks = network.blocks if network.domain.is_binary else network.blocks[1:]
-        self._layers = pack_layers(blocks, network.output)
+        dense = tuple(block for block in blocks if isinstance(block, DenseBlock))
+        self._layers: PackedLayers | None = None
+        self._stages: PackedStages | None = None
+        if len(dense) == len(blocks):
+            self._layers = pack_layers(dense, network.output)
+        else:
+            self._stages = pack_stages(blocks, network.output)
         self._width = max(network.widths)
 
     def classes(self, batch: ArrayLike) -> NDArray[np.int64]:
@@ -207,20 +130,31 @@ class PackedNetwork:
         """
         images = np.asarray(batch)
         if self.network.domain.is_binary and images.dtype == np.int8 and images.shape[1:] == (self.network.n_inputs,):
-            return self.classes_of_packed(pack_signs(self._signs(images)))
+            return self._classes_of_signs(self._signs(images))
         points = self.network.domain.require_batch(batch)  # the general way, and the one that says what is wrong
         if not self.network.domain.is_binary:
             if not self.network.blocks:
                 return self.network.evaluate_batch(points)
             points = self._integer_front(points)
-        return self.classes_of_packed(pack_signs(points))
+        return self._classes_of_signs(points)
 
     def classes_of_packed(self, packed: Words) -> NDArray[np.int64]:
         """Predicted classes of inputs already packed by `pack_signs` (binary domains), shape `(N, words)`."""
+        if self._layers is None:
+            bits = np.unpackbits(packed.astype("<u8").view(np.uint8), axis=1, bitorder="little")
+            return self._classes_of_signs(bits[:, : self.network.n_inputs].astype(np.int8) * 2 - 1)
         p = self._layers
         result: NDArray[np.int64] = _classes(
             packed, p.shape, p.weights, p.mask, p.limits, p.ranks, p.is_masked, self._width
         )
+        return result
+
+    def _classes_of_signs(self, signs: NDArray[Any]) -> NDArray[np.int64]:
+        """Classes of what the first packed block takes."""
+        if self._stages is None:
+            return self.classes_of_packed(pack_signs(signs))
+        bits, loops, work = self._stages.packed(signs), self._stages.loops, self._stages.workspace()
+        result: NDArray[np.int64] = classes_of_stages(bits, *loops, *work)  # type: ignore[call-arg]
         return result
 
     def _signs(self, images: NDArray[np.int8]) -> NDArray[Any]:
@@ -231,7 +165,7 @@ class PackedNetwork:
         """Signs of the first block on integer inputs."""
         block, domain = self.network.blocks[0], self.network.domain
         reach = int(np.maximum(np.abs(domain.lower), np.abs(domain.upper)).sum())
-        if reach >= _EXACT_FLOAT:
+        if isinstance(block, ConvBlock) or reach >= _EXACT_FLOAT:
             return block.outputs(points)
         sums = points.astype(np.float64) @ block.weights.T.astype(np.float64)
         return np.where(sums >= block.thresholds, 1, -1).astype(np.int64)

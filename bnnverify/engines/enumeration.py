@@ -16,8 +16,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
-from bnnverify.kernels import argmax_first, disagreement_limits, forward_ranks, pack_fired, pack_layers, score_ranks
+from bnnverify.kernels import disagreement_limits, forward_ranks, pack_layers
 from bnnverify.network import BinaryNetwork
+from bnnverify.packing import argmax_first, pack_fired, score_ranks
 from bnnverify.query import Query, Targeted, Ties
 from bnnverify.regions import FixedIndexRegion, HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict

@@ -19,8 +19,8 @@ from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.base import Clock
 from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import FaultModel
-from bnnverify.kernels import argmax_first, pack_signs, popcount, score_ranks
 from bnnverify.network import BinaryNetwork
+from bnnverify.packing import argmax_first, pack_signs, popcount, score_ranks
 from bnnverify.results import Probability, Run
 
 _ROUND = 250  # chips for each image between two looks at the clock; part of how seeds map to chips

@@ -20,8 +20,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.faults import CellRates
-from bnnverify.kernels import score_ranks
 from bnnverify.network import OutputBlock
+from bnnverify.packing import score_ranks
 from bnnverify.reliability.laws import FloatArray, RowLaw, RowLaws
 from bnnverify.reliability.rounding import rounded_rate
 

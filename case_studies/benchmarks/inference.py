@@ -21,8 +21,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import bnnverify
-from bnnverify.kernels import PackedNetwork, pack_signs
+from bnnverify.kernels import PackedNetwork
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.packing import pack_signs
 
 WIDTHS = ((64, 32, 10), (784, 100, 10), (784, 256, 256, 10), (784, 1024, 1024, 1024, 10))
 
