@@ -2,92 +2,154 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bnnverify.cli.options import output_options, require_writable
+from bnnverify.cli.options import data_options, output_options, require_writable, together
+from bnnverify.errors import FormatError, QueryError
 
 EXAMPLES = """\b
 Examples:
   bnnverify train --data digits --hidden 32 -o digits.npz
-  bnnverify train --data digits --hidden 20,16 --seed 3 --metrics run.jsonl -o deep.npz
-  bnnverify train --data digits --hidden 32 --rule ss-ema -o switched.npz
+  bnnverify train --data digits --hidden 32 --rule ss-ema --set rate=3e-3 --seed 3 -o switched.npz
+  bnnverify train --data mnist --hidden mlp-256-256 --rule ss-count --epochs 15 --batch-size 100 \\
+      --checkpoint run.pt --metrics run.jsonl -o mnist.npz
+  bnnverify train --data mnist --hidden 16c5p2,32c5p2,128 --rule ss-ema --input pixels --noise 0 -o conv.npz
+  bnnverify train --data digits --rule bop2nd --show-config
+
+\b
+Schedules: a rate may be a number or START:END[:KIND], such as 1e-3:1e-5:exponential (the default kind),
+polynomial:POWER, cosine or step:STEPS.
 """
 
 # The keys of bnnverify.training.rules.RULES, which a test compares; importing it would import torch.
-RULES = ("ste", "ss-ema")
+RULES = ("ste", "bop", "bop2nd", "pbop", "ss-none", "ss-batch", "ss-ema", "ss-count", "ss-mem", "soft-bound")
+
+model_options = together(
+    click.option(
+        "--hidden",
+        metavar="LIST",
+        help="Hidden blocks: neurons such as 20,16; convolutions such as 16c5p2 (16 filters of 5x5, pooled 2x2; s: "
+        "stride, v: padding); or a preset: mlp-256-256, tfc, sfc, lfc, lenet. Default: 32.",
+    ),
+    click.option("--batch-norm/--no-batch-norm", default=None, help="Default: what suits the rule."),
+    click.option("--bias/--no-bias", default=None, help="Learn biases of hidden blocks without batch norm."),
+    click.option("--output-bias/--no-output-bias", default=None, help="Learn a bias of each class."),
+    click.option("--input", type=click.Choice(["binary", "pixels"]), help="What the first block reads."),
+    click.option("--x-shift", type=float, metavar="X", help="Shift hidden signs and their gradient windows."),
+    click.option("--y-shift", type=float, metavar="Y", help="Shift hidden signs within their windows."),
+)
+
+fault_options = together(
+    click.option("--ber", metavar="P", help="Train with bit errors: every cell reads wrong with this probability."),
+    click.option("--p01", metavar="P", help="As --ber, for a stored -1 that reads +1."),
+    click.option("--p10", metavar="P", help="As --ber, for a stored +1 that reads -1."),
+    click.option("--fault-draw", type=click.Choice(["chip", "step"]), help="Once for the run, or for every step."),
+)
+
+run_options = together(
+    click.option("--epochs", type=int, help="Default: what suits the rule."),
+    click.option("--batch-size", type=int, metavar="N", help="Images per step."),
+    click.option("--learning-rate", type=float, metavar="X", help="Of Adam, for the real-valued parameters."),
+    click.option("--loss", type=click.Choice(["cross-entropy", "squared-hinge", "margin-hinge"])),
+    click.option("--margin", type=float, metavar="B", help="Of margin-hinge, in units of the output sums."),
+    click.option("--noise", type=float, metavar="P", help="Flip each binary input with this probability."),
+    click.option(
+        "--select", type=click.Choice(["best", "final"]), help="Keep the epoch best on validation, or the last."
+    ),
+    click.option(
+        "--train-on-validation", is_flag=True, default=None, help="Train on these images too; --select final."
+    ),
+    click.option("--seed", type=int, help="Of all randomness. Default: 0."),
+)
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--data", default="digits", show_default=True, metavar="NAME", help="Data set: digits.")
-@click.option(
-    "--hidden", default="32", show_default=True, metavar="LIST", help="Neurons of each hidden block, such as 20,16."
-)
-@click.option(
-    "--rule",
-    type=click.Choice(RULES),
-    default="ste",
-    show_default=True,
-    help="Update rule: latent weights with a straight-through estimator, or stochastically switching cells.",
-)
-@click.option("--epochs", type=int, help="Default: what suits the rule.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all randomness.")
+@data_options
+@click.option("--rule", type=click.Choice(RULES), default="ste", show_default=True, help="Update rule.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Hyper-parameter of the rule; repeatable.")
+@model_options
+@run_options
+@fault_options
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="JSON config or card to start from.")
+@click.option("--show-config", is_flag=True, help="Print the whole config as JSON and stop.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where torch computes: cpu or cuda.")
-@click.option("--batch-norm/--no-batch-norm", default=None, help="Default: what suits the rule.")
-@click.option("--loss", type=click.Choice(["cross-entropy", "squared-hinge"]), help="Default: what suits the rule.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The network, .npz."
-)
+@click.option("--threads", type=int, metavar="N", help="Of torch; the result does not depend on it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The network, .npz.")
 @click.option("--metrics", type=click.Path(path_type=Path), metavar="FILE", help="One JSON line per epoch.")
+@click.option("--metrics-every", type=int, metavar="N", help="Also one line every N steps.")
+@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Also write TensorBoard events.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Keep the state of the run here.")
+@click.option("--resume", is_flag=True, help="Go on from --checkpoint if it exists: the same bits as without a break.")
 @output_options
 def command(
     data: str,
-    hidden: str,
+    data_dir: Path | None,
     rule: str,
+    settings: tuple[str, ...],
+    config: Path | None,
+    show_config: bool,
     device: str,
-    output: Path,
+    threads: int | None,
+    output: Path | None,
     metrics: Path | None,
+    metrics_every: int | None,
+    tensorboard: Path | None,
+    checkpoint: Path | None,
+    resume: bool,
     as_json: bool,
     quiet: bool,
-    **settings: Any,
+    **changes: Any,
 ) -> int:
     """Train a binarized network and save it.
 
     The best epoch is chosen on the validation images; the test images are used once, at the end. The saved network is
-    compared with the trained model on every image. Ctrl-C keeps the best so far (exit code 130).
+    compared with the trained model on every image. Ctrl-C keeps the best so far (exit code 130), and with --checkpoint
+    everything that is needed to go on.
     """
     from bnnverify import datasets
     from bnnverify.cli.lines import emit, envelope
-    from bnnverify.errors import QueryError
     from bnnverify.formats.native import save
 
-    require_writable(output, "--output")
-    if metrics is not None:
-        require_writable(metrics, "--metrics")
-        if metrics.resolve() == output.resolve():
-            raise QueryError(f"--metrics and --output are both {output}, expected two files.")
-    from bnnverify.training import TrainingConfig, export, train
+    if output is None and not show_config:
+        raise QueryError("there is no --output, expected the file to save the network to, such as -o network.npz.")
+    _require_files(output=output, metrics=metrics, checkpoint=checkpoint)
+    if resume and checkpoint is None:
+        raise QueryError("--resume is given without --checkpoint, expected the file to go on from.")
+    from bnnverify.training import export, train
     from bnnverify.training.export import accuracies
 
-    changes = {name: value for name, value in settings.items() if value is not None}
-    config = TrainingConfig.for_rule(rule, hidden=_widths(hidden), **changes)
-    dataset = datasets.load(data)
-    bar = not quiet and sys.stderr.isatty()
-    if metrics is None:
-        trained = train(config, dataset, device=device, progress=bar)
-    else:
-        with metrics.open("w", encoding="utf-8") as file:
-            trained = train(config, dataset, device=device, progress=bar, metrics=file)
+    given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT
+    asked = _config(config, rule if given or config is None else None, settings, changes)
+    if show_config or output is None:
+        click.echo(json.dumps(asked.as_json(), indent=2))
+        return 0
+    dataset = datasets.load(data, directory=data_dir)
+    with ExitStack() as stack:
+        sink = _sink(stack, metrics, tensorboard, append=resume)
+        trained = train(
+            asked,
+            dataset,
+            device=device,
+            threads=threads,
+            progress=not quiet and sys.stderr.isatty(),
+            metrics=sink,
+            metrics_every=metrics_every,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
     network = export(trained)
     save(network, output)
     found = accuracies(network, dataset)
     if as_json:
         answer = {
             "type": "training",
-            "rule": rule,
+            "rule": asked.rule.name,
             "best_epoch": trained.best_epoch,
             "accuracy": found,
             "seconds": round(trained.seconds, 3),
@@ -97,17 +159,96 @@ def command(
         emit({**envelope("train", output, network), "data": data_line, "answer": answer})
     else:
         click.echo(f"{output}  {network.architecture}  {network.n_cells:,} cells  sha256 {network.identity[:16]}")
-        click.echo(f"rule {rule}, best epoch {trained.best_epoch} of {len(trained.history)} by validation accuracy")
+        chosen = "best epoch" if asked.select == "best" else "last epoch"
+        how = " by validation accuracy" if asked.select == "best" else ""
+        click.echo(f"rule {asked.rule.name}, {chosen} {trained.best_epoch} of {len(trained.history)}{how}")
         click.echo("accuracy  " + "  ".join(f"{split} {value:.2%}" for split, value in found.items()))
     if trained.interrupted:
-        click.echo(f"bnnverify train: interrupted; the best network so far is in {output}.", err=True)
+        more = f" Go on with --checkpoint {checkpoint} --resume." if checkpoint else ""
+        click.echo(f"bnnverify train: interrupted; the best network so far is in {output}.{more}", err=True)
     return 130 if trained.interrupted else 0
 
 
-def _widths(text: str) -> tuple[int, ...]:
-    from bnnverify.errors import QueryError
+def _require_files(**files: Path | None) -> None:
+    """All files that are written can be, and are different ones."""
+    seen: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        require_writable(path, f"--{name}")
+        other = seen.setdefault(path.resolve(), name)
+        if other != name:
+            raise QueryError(f"--{name} and --{other} are both {path}, expected two files.")
 
-    words = [word for word in text.replace(",", " ").split() if word]
-    if not all(word.isdecimal() and 0 < int(word[:9]) <= 100_000 for word in words):
-        raise QueryError(f"--hidden is {text!r:.60}, expected numbers of neurons such as 32 or 20,16.")
-    return tuple(map(int, words))
+
+def _config(base: Path | None, rule: str | None, settings: tuple[str, ...], changes: dict[str, Any]) -> Any:
+    """The config of a file, or the rule's recipe, with what the command line changes."""
+    from bnnverify.training import TrainingConfig
+
+    values = {} if base is None else _read_config(base)
+    if rule is not None and values.get("rule") not in (None, rule):
+        values = {name: value for name, value in values.items() if name not in ("rule", "options")}
+    options = {**values.pop("options", {}), **dict(_setting(text) for text in settings)}
+    name = rule or values.pop("rule", "ste")
+    values.pop("rule", None)
+    faults = _faults(changes.pop("ber"), changes.pop("p01"), changes.pop("p10"))
+    values.update({key: value for key, value in changes.items() if value is not None})
+    if faults is not None:
+        values["faults"] = faults
+    return TrainingConfig.for_rule(name, options=options, **values)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}).") from None
+    except ValueError as error:
+        raise FormatError(f"{path}: not JSON ({error}). Make one with: bnnverify train --show-config") from None
+    if isinstance(values, dict) and isinstance(values.get("config"), dict):
+        values = values["config"]  # a card
+    if not isinstance(values, dict):
+        raise FormatError(f"{path}: holds a {type(values).__name__}, expected a config or a card as a JSON object.")
+    return values
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``name=value``; the value is JSON where it can be read so (numbers, true, null, objects), else text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise QueryError(f"--set is {text!r}, expected NAME=VALUE such as rate=1e-3.")
+    try:
+        return name.strip().replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.strip().replace("-", "_"), value.strip()
+
+
+def _faults(ber: str | None, p01: str | None, p10: str | None) -> Any:
+    from bnnverify.faults import AsymmetricFlip, BitFlip
+
+    if ber is not None and (p01 is not None or p10 is not None):
+        raise QueryError("--ber is given with --p01 or --p10, expected one or the other.")
+    if ber is not None:
+        return BitFlip(ber)  # type: ignore[arg-type]
+    if p01 is not None or p10 is not None:
+        return AsymmetricFlip(p01 or 0, p10 or 0)  # type: ignore[arg-type]
+    return None
+
+
+def _sink(stack: ExitStack, metrics: Path | None, tensorboard: Path | None, *, append: bool) -> Any:
+    """Where records go: the file, TensorBoard, both or nowhere."""
+    from bnnverify.training.metrics import tensorboard_sink
+
+    file = None if metrics is None else stack.enter_context(metrics.open("a" if append else "w", encoding="utf-8"))
+    events = None if tensorboard is None else stack.enter_context(tensorboard_sink(tensorboard))
+    if file is None and events is None:
+        return None
+
+    def write(record: dict[str, Any]) -> None:
+        if file is not None:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+        if events is not None:
+            events(record)
+
+    return write

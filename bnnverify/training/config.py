@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bnnverify.errors import QueryError
-from bnnverify.training.rules import RULES, SteSign, UpdateRule, rule_named
+from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, StuckAt
+from bnnverify.training.architecture import Conv, Layer, hidden_layers
+from bnnverify.training.faults import DRAWS, fault_model_from_json
+from bnnverify.training.losses import LOSSES
+from bnnverify.training.rules import RULES, SteSign, UpdateRule, rule_named, rule_options
 
-LOSSES = ("cross-entropy", "squared-hinge")
+INPUTS = ("binary", "pixels")
+SELECTIONS = ("best", "final")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainingConfig:
-    """How to train; the same config, data, machine and library versions give the same network.
+    """How to train; the same config, data and library versions give the same network, at any number of threads.
 
     The defaults are those for `SteSign` on the digits; `for_rule` gives those for another rule.
 
     Attributes:
-        hidden: Neurons of each hidden block; empty for a network of scores only.
+        hidden: Hidden blocks: neurons of a dense block, or `Conv`; empty for a network of scores only. Also text such
+            as ``16c5p2,128`` or the name of a preset.
         rule: Update rule of the binary weights.
         epochs: Passes over the training images.
         batch_size: Images per step; an incomplete last batch of an epoch is left out.
         learning_rate: Adam's step size for the real-valued parameters (batch norm, biases, output scale) at the
             start; it falls along half a cosine to a hundredth.
         batch_norm: Whether hidden blocks have batch norm. It is folded away at export.
-        bias: Whether hidden blocks without batch norm learn a bias; with batch norm there is none.
+        bias: Whether hidden blocks without batch norm learn a bias; with batch norm there is none. Without either,
+            all thresholds are zero (up to the shifts).
         output_bias: Whether the scores learn a bias per class.
-        loss: ``cross-entropy`` or ``squared-hinge``.
-        noise: Probability with which each pixel of a training image is flipped, every time it is shown.
+        output_scale: Whether the scores learn their common scale. It changes no class, only the loss. The loss
+            ``margin-hinge`` takes plain sums: there the scale is 1.
+        input: What the first block reads: ``binary`` images, or ``pixels``, integers of 0 to 255.
+        x_shift: Shift of every hidden sign and its gradient window, in units of what the sign is taken of.
+        y_shift: Shift of the threshold inside the window, within (-1, 1).
+        loss: ``cross-entropy``, ``squared-hinge`` or ``margin-hinge``.
+        margin: b of the loss ``margin-hinge``, in units of the output sums.
+        noise: Probability with which each binary input of a training image is flipped, every time it is shown.
+        faults: Fault model of the cells that training passes read, or None. Evaluations read the cells without
+            faults.
+        fault_draw: ``chip``: one draw of the faults for the whole run. ``step``: a new one for every pass.
+        select: ``best``: the epoch with the highest validation accuracy is kept. ``final``: the last.
+        train_on_validation: Whether the validation images are training images too; needs ``select="final"``.
         seed: Of the one generator of all randomness.
     """
 
-    hidden: tuple[int, ...] = (32,)
+    hidden: tuple[Layer, ...] = (32,)
     rule: UpdateRule = field(default_factory=SteSign)
     epochs: int = 200
     batch_size: int = 64
@@ -41,21 +60,45 @@ class TrainingConfig:
     batch_norm: bool = False
     bias: bool = True
     output_bias: bool = True
+    output_scale: bool = True
+    input: str = "binary"
+    x_shift: float = 0.0
+    y_shift: float = 0.0
     loss: str = "cross-entropy"
+    margin: float = 128.0
     noise: float = 0.02
+    faults: FaultModel | None = None
+    fault_draw: str = "step"
+    select: str = "best"
+    train_on_validation: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        for width in self.hidden:
-            _require(_is_int(width) and width >= 1, "hidden", list(self.hidden), "positive integers")
+        object.__setattr__(self, "hidden", hidden_layers(self.hidden))
         if isinstance(self.rule, str):
             raise QueryError(f"rule is the text {self.rule!r}, expected a rule. Use TrainingConfig.for_rule(name).")
         _require(_is_int(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a positive integer")
         _require(_is_int(self.batch_size) and self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
-        _require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0")
+        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
+        _require(self.input in INPUTS, "input", repr(self.input), f"one of: {', '.join(INPUTS)}")
+        _require(math.isfinite(self.x_shift), "x_shift", self.x_shift, "a finite number")
+        _require(-1 < self.y_shift < 1, "y_shift", self.y_shift, "above -1 and below 1")
         _require(self.loss in LOSSES, "loss", repr(self.loss), f"one of: {', '.join(LOSSES)}")
+        _require(0 < self.margin < math.inf, "margin", self.margin, "above 0")
         _require(0 <= self.noise < 0.5, "noise", self.noise, "a probability of at least 0 and below 1/2")
+        _require(self.noise == 0 or self.input == "binary", "noise", self.noise, "0 where the input is pixels")
+        kinds = (BitFlip, AsymmetricFlip, StuckAt, PerBlock)
+        known = self.faults is None or isinstance(self.faults, kinds)
+        _require(known, "faults", repr(self.faults), "a fault model such as BitFlip('0.01')")
+        blocks = len(self.hidden) + 1
+        fitting = not isinstance(self.faults, PerBlock) or len(self.faults.models) == blocks
+        _require(fitting, "faults", repr(self.faults), f"one model for each of the {blocks} blocks, output included")
+        _require(self.fault_draw in DRAWS, "fault_draw", repr(self.fault_draw), f"one of: {', '.join(DRAWS)}")
+        _require(self.select in SELECTIONS, "select", repr(self.select), f"one of: {', '.join(SELECTIONS)}")
+        fair = not self.train_on_validation or self.select == "final"
+        _require(fair, "select", repr(self.select), "'final' where the validation images are training images")
+        padded = self.input == "pixels" and self.hidden and isinstance(self.hidden[0], Conv) and self.hidden[0].padding
+        _require(not padded, "padding of the first block", self.hidden[:1], "0 where the input is pixels")
         _require(_is_int(self.seed) and 0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
 
     @classmethod
@@ -70,20 +113,24 @@ class TrainingConfig:
         Raises:
             QueryError: An unknown rule, option or attribute, or a value out of range.
 
-        >>> TrainingConfig.for_rule("ste", hidden=(20, 16), options={"decay": 0.1}, seed=3)
-        TrainingConfig(hidden=(20, 16), rule=SteSign(decay=0.1), seed=3)
+        >>> TrainingConfig.for_rule("ste", hidden=(20, 16), options={"init": 0.1}, seed=3)
+        TrainingConfig(hidden=(20, 16), rule=SteSign(init=0.1), seed=3)
         """
         rule = rule_named(name, **(options or {}))
         known = [f.name for f in fields(cls)]
         for change in changes:
             _require(change in known and change != "rule", "the config", f"asked for {change!r}", ", ".join(known))
+        if isinstance(changes.get("faults"), Mapping):
+            changes["faults"] = fault_model_from_json(changes["faults"])
         return cls(rule=rule, **{**RULES[name].recipe, **changes})
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the config back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        options: dict[str, Any] = asdict(self.rule)  # type: ignore[call-overload]
-        return {**values, "hidden": list(self.hidden), "rule": self.rule.name, "options": options}
+        hidden = [layer if isinstance(layer, int) else str(layer) for layer in self.hidden]
+        faults = None if self.faults is None else self.faults.to_json()
+        names = {"rule": self.rule.name, "options": rule_options(self.rule)}
+        return {**values, "hidden": hidden, "faults": faults, **names}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainingConfig:
@@ -96,19 +143,19 @@ class TrainingConfig:
         return cls.for_rule(rest.pop("rule", SteSign.name), options=rest.pop("options", None), **rest)
 
     def __repr__(self) -> str:
-        return _changes(self)
+        return changed(self)
 
 
-def _changes(value: Any) -> str:
+def changed(value: Any) -> str:
     """A dataclass with only what differs from its defaults, and always its rule."""
     default = type(value)()
     parts = []
     for f in fields(value):
         now = getattr(value, f.name)
         if f.name == "rule":
-            parts.append(f"rule={_changes(now)}")
+            parts.append(f"rule={changed(now)}")
         elif now != getattr(default, f.name):
-            parts.append(f"{f.name}={now!r}")
+            parts.append(f"{f.name}={str(now) if f.name == 'learning_rate' and not isinstance(now, float) else now!r}")
     return f"{type(value).__name__}({', '.join(parts)})"
 
 
@@ -116,6 +163,6 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _require(holds: bool, what: str, got: Any, expected: str) -> None:
+def _require(holds: Any, what: str, got: Any, expected: str) -> None:
     if not holds:
         raise QueryError(f"{what} is {got}, expected {expected}.")

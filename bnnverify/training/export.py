@@ -5,17 +5,24 @@ from __future__ import annotations
 import copy
 import math
 import platform
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
 
-from bnnverify.datasets import Dataset
+from bnnverify.convolution import ConvBlock
+from bnnverify.datasets import Dataset, inputs_for
 from bnnverify.errors import EngineError
-from bnnverify.folding import fold_block
+from bnnverify.folding import fold_block, fold_conv_block
+from bnnverify.kernels import PackedNetwork
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
-from bnnverify.training.loop import TrainedModel
-from bnnverify.training.model import BinaryMlp, HiddenBlock
+from bnnverify.training.architecture import Conv
+from bnnverify.training.config import TrainingConfig
+from bnnverify.training.loop import TrainedModel, brightest, inputs_of
+from bnnverify.training.model import BinaryModel, HiddenBlock
+
+_BATCH = 1000
 
 
 def export(trained: TrainedModel) -> BinaryNetwork:
@@ -33,88 +40,116 @@ def export(trained: TrainedModel) -> BinaryNetwork:
         ModelError: A parameter is not finite.
     """
     model, dataset = trained.model, trained.dataset
+    shape = dataset.shape
+    n = math.prod(shape)
+    top = brightest(dataset) if trained.config.input == "pixels" else 0
+    domain = InputDomain.integers([0] * n, [top] * n, shape) if top else InputDomain.binary(n, shape)
     network = BinaryNetwork(
-        InputDomain.binary(math.prod(dataset.shape), dataset.shape),
-        tuple(_dense_block(block, f"blocks[{i}]") for i, block in enumerate(model.hidden)),
-        _output_block(model),
+        domain,
+        tuple(_block(block, f"blocks[{i}]", top=top if i == 0 else 0) for i, block in enumerate(model.hidden)),
+        _output_block(model, top=0 if model.hidden else top),
         Provenance(_provenance(trained)),
     )
-    check_agreement(network, model, dataset)
+    check_agreement(network, model, dataset, trained.config)
     measured = {**network.provenance.data, "accuracy": accuracies(network, dataset)}
     return BinaryNetwork(network.domain, network.blocks, network.output, Provenance(measured))
 
 
-def check_agreement(network: BinaryNetwork, model: BinaryMlp, dataset: Dataset) -> None:
+def check_agreement(network: BinaryNetwork, model: BinaryModel, dataset: Dataset, config: TrainingConfig) -> None:
     """Checks that network and model, in float64 and evaluation mode, predict the same class for every image.
 
     Raises:
         EngineError: They differ; the message counts the images.
     """
+    top = brightest(dataset) if config.input == "pixels" else 0
     double = copy.deepcopy(model).double().eval()
-    images = np.concatenate([split.images for split in dataset.splits.values()])
-    with torch.no_grad():
-        expected = double(torch.from_numpy(images.astype(np.float64))).argmax(dim=1).numpy()
-    wrong = np.flatnonzero(network.evaluate_batch(images) != expected)
-    if wrong.size:
+    packed = PackedNetwork(network)
+    wrong, first, total = 0, None, 0
+    for split in dataset.splits.values():
+        inputs = inputs_of(config, split)
+        for start in range(0, len(inputs), _BATCH):
+            part = inputs[start : start + _BATCH]
+            x = torch.from_numpy(part.astype(np.float64))
+            with torch.no_grad():
+                scores = double(x if config.input == "binary" else 2 * x - top)
+            bad = np.flatnonzero(packed.classes(part) != scores.argmax(dim=1).numpy())
+            if bad.size and first is None:
+                first = total + start + int(bad[0])
+            wrong += bad.size
+        total += len(inputs)
+    if wrong:
         raise EngineError(
-            f"the exported network disagrees with the torch model on {wrong.size} of {len(images)} images, "
-            f"first on number {wrong[0]}, expected on none. This is a bug in the export; please report it."
+            f"the exported network disagrees with the torch model on {wrong} of {total} images, "
+            f"first on number {first}, expected on none. This is a bug in the export; please report it."
         )
 
 
 def accuracies(network: BinaryNetwork, dataset: Dataset) -> dict[str, float]:
     """Fraction of right predictions in each split: train, validation, test."""
+    packed = PackedNetwork(network)
     return {
-        name: int(np.count_nonzero(network.evaluate_batch(split.images) == split.labels)) / len(split)
+        name: int(np.count_nonzero(packed.classes(inputs_for(network, split)) == split.labels)) / len(split)
         for name, split in dataset.splits.items()
     }
 
 
-def _dense_block(block: HiddenBlock, name: str) -> DenseBlock:
+def _block(block: HiddenBlock, name: str, *, top: int) -> DenseBlock | ConvBlock:
+    """The exact block: a fixed scale is the batch norm with variance ``fan_in * reach^2``; shifts move beta."""
     weights = block.weight.detach().numpy().astype(np.int8)
-    m, n = weights.shape
+    channels = weights.shape[0]
+    shift = Fraction(block.x_shift - block.y_shift)
     if block.norm is None:
         assert block.bias is not None
-        # z = s / sqrt(n) + bias is the batch norm with variance n
-        return fold_block(
+        gamma: list[Any] = [1] * channels
+        beta, mean = [Fraction(b) - shift for b in block.bias.tolist()], [Fraction(0)] * channels
+        variance, epsilon = [Fraction(block.fan_in * block.reach**2)] * channels, Fraction(0)
+    else:
+        norm = block.norm
+        gamma, beta = norm.weight.tolist(), [Fraction(b) - shift for b in norm.bias.tolist()]
+        mean, variance = ([Fraction(v) for v in t.tolist()] for t in (norm.running_mean, norm.running_var))
+        epsilon = Fraction(norm.eps)
+    if top:  # the model saw 2x - top, so its sums are 2u - top * sum(w) with u = w . x
+        totals = weights.reshape(channels, -1).sum(axis=1, dtype=np.int64).tolist()
+        mean = [(mu + top * total) / 2 for mu, total in zip(mean, totals, strict=True)]
+        variance, epsilon = [v / 4 for v in variance], epsilon / 4
+    norms: dict[str, Any] = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance, "epsilon": epsilon}
+    if isinstance(block.layer, Conv):
+        channels_in, height, width = block.input_shape
+        return fold_conv_block(
             weights,
-            gamma=[1] * m,
-            beta=block.bias.tolist(),
-            mean=[0] * m,
-            variance=[n] * m,
-            epsilon=0,
-            input_reach=[1] * n,
+            **norms,
+            input_shape=(channels_in, height, width),
+            stride=block.layer.stride,
+            padding=block.layer.padding,
+            pool=block.layer.pool,
+            pool_before_norm=True,
+            input_reach=block.reach,
             name=name,
         )
-    norm = block.norm
-    assert norm.running_mean is not None and norm.running_var is not None
-    return fold_block(
-        weights,
-        gamma=norm.weight.tolist(),
-        beta=norm.bias.tolist(),
-        mean=norm.running_mean.tolist(),
-        variance=norm.running_var.tolist(),
-        epsilon=norm.eps,
-        input_reach=[1] * n,
-        name=name,
-    )
+    return fold_block(weights, **norms, input_reach=[block.reach] * weights.shape[1], name=name)
 
 
-def _output_block(model: BinaryMlp) -> OutputBlock:
+def _output_block(model: BinaryModel, *, top: int) -> OutputBlock:
+    """The scores; over pixels x the model's ``scale * w . (2x - top) + bias`` is written in terms of ``w . x``."""
     output = copy.deepcopy(model.output).double()
     weights = output.weight.detach().numpy().astype(np.int8)
-    return OutputBlock.create(weights, scale=output.scale.item(), bias=output.bias.tolist())
+    scale, bias = output.scale.item(), output.bias.tolist()
+    if not top:
+        return OutputBlock.create(weights, scale=scale, bias=bias)
+    totals = weights.sum(axis=1, dtype=np.int64).tolist()
+    moved = [Fraction(b) - top * Fraction(scale) * t for b, t in zip(bias, totals, strict=True)]
+    return OutputBlock.create(weights, scale=2 * Fraction(scale), bias=moved)
 
 
 def _provenance(trained: TrainedModel) -> dict[str, Any]:
-    scalars = ("loss", "train_accuracy", "validation_accuracy", "flip_ratio", "pulses", "switches")
+    scalars = ("loss", "train_accuracy", "validation_accuracy", "flip_ratio", "pulses", "switches", "undone")
     history = trained.history
     return {
         "made_by": "bnnverify.training",
         "config": trained.config.as_json(),
         "data": dict(trained.dataset.provenance),
         "best_epoch": trained.best_epoch,
-        "selected_by": "validation accuracy, then validation loss",
+        "selected_by": "validation accuracy, then validation loss" if trained.config.select == "best" else "last epoch",
         "interrupted": trained.interrupted,
         "history": {key: [_short(e[key]) for e in history] for key in scalars if key in history[0]},
         "versions": {

@@ -1,46 +1,61 @@
-"""The training loop: seeded, reproducible, and blind to the test images."""
+"""The training loop: seeded, reproducible, resumable, and blind to the test images."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
-from bnnverify.datasets import Dataset, Split
+from bnnverify.datasets import Dataset
 from bnnverify.errors import QueryError
+from bnnverify.training import checkpoint as checkpoints
 from bnnverify.training.config import TrainingConfig
-from bnnverify.training.model import BinaryMlp
-from bnnverify.training.rules import RuleState
+from bnnverify.training.faults import Injection
+from bnnverify.training.losses import loss_of
+from bnnverify.training.model import BinaryModel
+from bnnverify.training.randomness import Randomness, flip_signs
+from bnnverify.training.rules.base import Cells, RuleState
 
 Metrics = dict[str, Any]
+Sink = TextIO | Callable[[Metrics], None] | None
+
+_DEAD_STEPS = 100
+_EVALUATION_BATCH = 1000
+_MEASURED = 10_000  # training images whose accuracy is measured after an epoch
+_SAVE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModel:
-    """A model as it was after its best epoch.
+    """A model as it was after its best (or last) epoch.
 
     Attributes:
-        model: In evaluation mode.
+        model: In evaluation mode, its binary weights as deployed.
         config: How it was trained.
         dataset: On what.
-        best_epoch: The epoch, from 1, with the highest validation accuracy; among equals the one with the lowest
-            validation loss. The model is the one after this epoch.
+        best_epoch: The epoch, from 1, that the model is of: with ``select="best"`` the one with the highest
+            validation accuracy, among equals with the lowest validation loss; with ``select="final"`` the last whole
+            one.
         history: Metrics of every epoch, as `train` describes them.
-        interrupted: True if the training was stopped from the keyboard; the best so far was kept.
-        seconds: Wall-clock time of the training.
+        interrupted: True if the training was stopped from the keyboard; what there was is kept.
+        seconds: Wall-clock time of the training, that of earlier parts of a resumed run included.
     """
 
-    model: BinaryMlp
+    model: BinaryModel
     config: TrainingConfig
     dataset: Dataset
     best_epoch: int
@@ -55,7 +70,7 @@ class TrainedModel:
 
     def __repr__(self) -> str:
         return (
-            f"TrainedModel({self.config}, best epoch {self.best_epoch} of {len(self.history)}, "
+            f"TrainedModel({self.config}, {self.config.select} epoch {self.best_epoch} of {len(self.history)}, "
             f"validation accuracy {self.validation_accuracy:.1%}, {self.seconds:.1f} s)"
         )
 
@@ -65,165 +80,373 @@ def train(
     dataset: Dataset,
     *,
     device: str = "cpu",
+    threads: int | None = None,
     progress: bool = True,
-    metrics: TextIO | Callable[[Metrics], None] | None = None,
+    metrics: Sink = None,
+    metrics_every: int | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
 ) -> TrainedModel:
-    """A network trained on `dataset.train` and chosen among the epochs by `dataset.validation`.
+    """A network trained on `dataset.train` and judged by `dataset.validation`.
 
-    The test images are not looked at. Ctrl-C after the first epoch ends the training and keeps the best so far.
-    Runs on one thread: then sums have one order, and small matrices are fastest.
+    The test images are not looked at. The result does not depend on the number of threads: everything that is added
+    up is an integer or a fixed-point number, see `bnnverify.training.fixedpoint`.
+
+    Ctrl-C ends the training after the step at work; the model is then the best (or last) whole epoch's, and the
+    checkpoint holds everything to go on from that step with the same bits. A second Ctrl-C stops at once.
 
     Args:
         config: How to train.
-        dataset: Binary images.
-        device: Where torch computes: ``cpu``, or ``cuda`` for a GPU. Random numbers are drawn on the CPU, so the
-            device changes the result only through float rounding. The trained model is returned on the CPU.
+        dataset: Images.
+        device: Where torch computes the passes: ``cpu``, or ``cuda`` for a GPU. The updates of the binary weights are
+            computed on the host. The trained model is returned on the CPU.
+        threads: Threads of torch; default: as torch is set.
         progress: Show a progress bar on stderr.
         metrics: Where the metrics of each epoch go: a text file, which gets one JSON object per line, or a
-            function of one dict. The keys: `epoch` (from 1), `loss` (mean over the steps), `train_accuracy`,
-            `validation_accuracy`, `validation_loss`, `flip_ratio` (mean fraction of binary weights that a step
-            changes), and for each hidden block in a list `activation_balance` (mean output over validation images
-            and neurons, 0 is balanced) and `inside_window` (fraction of what the sign is taken of that lies in
-            [-1, 1], where gradients pass; 0 is a dead network); then the totals of the rule, such as `pulses`.
+            function of one dict. The keys: `epoch` (from 1), `loss` (mean over the steps), `train_accuracy` (of the
+            first 10,000 training images), `validation_accuracy`, `validation_loss`, `flip_ratio` (mean fraction of
+            binary weights that a step changes), and for each hidden block in a list `activation_balance` (mean output
+            over validation images and neurons, 0 is balanced), `inside_window` (fraction of what the sign is
+            taken of that lies where gradients pass; 0 is a dead network) and, with the output block,
+            `weight_balance` (mean weight); then the totals of the rule, such as `pulses`.
+        metrics_every: Also report every so many steps: `step` (from 1), `loss`, `flip_ratio` of that one step.
+        checkpoint: File that the state of the run is saved to, at least every 30 seconds at the end of an epoch, and
+            at the end.
+        resume: Go on from `checkpoint` if it exists. Config and data must be those of the checkpoint.
 
     Raises:
-        QueryError: The batch is larger than the training set, the loss became infinite or NaN, or torch
-            does not see the device.
+        QueryError: The batch is larger than the training set, the loss became infinite or NaN, the network died
+            (for 100 steps no gradient reached the first block), torch does not see the device, or the checkpoint is
+            of another run.
+        FormatError: The checkpoint is no checkpoint.
     """
-    n_train = len(dataset.train)
-    if config.batch_size > n_train:
-        raise QueryError(f"batch_size is {config.batch_size}, but there are {n_train} training images.")
-    started = time.perf_counter()
-    generator = torch.Generator().manual_seed(config.seed)
-    widths = (dataset.shape[0] * dataset.shape[1], *config.hidden, len(dataset.classes))
-    model = BinaryMlp(
-        widths,
-        batch_norm=config.batch_norm,
-        bias=config.bias,
-        output_bias=config.output_bias,
-        generator=generator,
-    )
-    run = _Run(config, dataset, model.to(_usable(device)), generator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    history: list[Metrics] = []
-    best: tuple[float, float] = (-1.0, 0.0)
-    best_epoch, best_state, interrupted = 0, {}, False
-    bar = tqdm(range(1, config.epochs + 1), desc="train", unit="epoch", disable=not progress)
-    try:
-        for epoch in bar:
-            record = run.epoch(epoch)
-            history.append(record)
-            rank = (record["validation_accuracy"], -record["validation_loss"])
-            if rank > best:
-                best, best_epoch, best_state = rank, epoch, copy.deepcopy(model.state_dict())
-            bar.set_postfix(loss=f"{record['loss']:.3f}", validation=f"{record['validation_accuracy']:.1%}")
-            _emit(record, metrics)
-    except KeyboardInterrupt:
-        if not best_epoch:
-            raise
-        interrupted = True
-    finally:
-        bar.close()
+    before_threads = torch.get_num_threads()
+    if threads is not None:
+        if threads < 1:
+            raise QueryError(f"threads is {threads}, expected at least 1.")
         torch.set_num_threads(threads)
-    model.load_state_dict(best_state)
-    model.to("cpu").eval()
-    seconds = time.perf_counter() - started
-    return TrainedModel(model, config, dataset, best_epoch, tuple(history), interrupted, seconds)
+    try:
+        run = _Run(config, dataset, _usable(device))
+        saver = None if checkpoint is None else checkpoints.Checkpoint(Path(checkpoint), run.identity())
+        if resume:
+            if saver is None:
+                raise QueryError("resume is asked for without a checkpoint, expected the file to go on from.")
+            saved = saver.load()
+            if saved is not None:
+                run.restore(saved)
+        return _follow(run, progress=progress, metrics=metrics, metrics_every=metrics_every, saver=saver)
+    finally:
+        torch.set_num_threads(before_threads)
+
+
+def _follow(
+    run: _Run, *, progress: bool, metrics: Sink, metrics_every: int | None, saver: checkpoints.Checkpoint | None
+) -> TrainedModel:
+    """Trains to the end or to the first Ctrl-C."""
+    started, saved_at = time.perf_counter() - run.seconds, time.perf_counter()
+    total = run.config.epochs * run.steps_per_epoch
+    bar = tqdm(total=total, initial=run.steps, desc="train", unit="step", disable=not progress, mininterval=0.5)
+    with _interruptible() as interrupted, bar:
+        while run.steps < total and not interrupted.is_set():
+            record = run.advance()
+            bar.update()
+            if metrics_every and run.steps % metrics_every == 0:
+                _emit(run.step_record, metrics)
+            if record is not None:
+                bar.set_postfix(loss=f"{record['loss']:.3f}", validation=f"{record['validation_accuracy']:.1%}")
+                _emit(record, metrics)
+                if saver is not None and time.perf_counter() - saved_at > _SAVE_SECONDS:
+                    run.seconds = time.perf_counter() - started
+                    saver.save(run.state())
+                    saved_at = time.perf_counter()
+    run.seconds = time.perf_counter() - started
+    if saver is not None:
+        saver.save(run.state())
+    if not run.history:
+        raise KeyboardInterrupt
+    return run.result(interrupted=run.steps < total)
 
 
 class _Run:
-    """One training run in progress."""
+    """One training run in progress, between two steps."""
 
-    def __init__(self, config: TrainingConfig, dataset: Dataset, model: BinaryMlp, generator: torch.Generator) -> None:
-        self.config, self.model, self.generator = config, model, generator
-        device = model.output.weight.device
-        self.train, self.validation = _tensors(dataset.train, device), _tensors(dataset.validation, device)
-        self.rule: RuleState = config.rule.start(model.binary_weights(), generator=generator)
-        real = model.real_parameters()
-        self.adam = torch.optim.Adam(real, lr=config.learning_rate) if real else None
-        self.steps_per_epoch = len(dataset.train) // config.batch_size
+    def __init__(self, config: TrainingConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.dataset, self.device = config, dataset, device
+        self.random = Randomness(config.seed)
+        self.reach = 1 if config.input == "binary" else brightest(dataset)
+        self.model = BinaryModel(
+            config.hidden,
+            dataset.shape,
+            len(dataset.classes),
+            reach=self.reach,
+            batch_norm=config.batch_norm,
+            bias=config.bias,
+            output_bias=config.output_bias,
+            output_scale=None if config.loss == "margin-hinge" else config.output_scale,
+            x_shift=config.x_shift,
+            y_shift=config.y_shift,
+            random=self.random,
+        ).to(device)
+        self.weights = self.model.binary_weights()
+        cells = [w.detach().cpu().numpy().astype(np.int8) for w in self.weights]
+        self.rule: RuleState = config.rule.start(cells, random=self.random)
+        self.faults = None
+        if config.faults is not None:
+            self.faults = Injection(config.faults, config.fault_draw, self.random)
+        real = self.model.real_parameters()
+        self.adam = torch.optim.Adam(real, lr=config.learning_rate, fused=True) if real else None
+        parts = [dataset.train, dataset.validation] if config.train_on_validation else [dataset.train]
+        inputs = [inputs_of(config, part) for part in parts]
+        self.images = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
+        self.labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
+        if config.batch_size > len(self.labels):
+            raise QueryError(f"batch_size is {config.batch_size}, but there are {len(self.labels)} training images.")
+        self.steps_per_epoch = len(self.labels) // config.batch_size
+        self.steps = 0
+        self.seconds = 0.0
+        self.history: list[Metrics] = []
+        self.step_record: Metrics = {}
+        self.best: tuple[float, float] = (-1.0, 0.0)
+        self.best_epoch = 0
+        self.best_state: dict[str, Tensor] = {}
+        self._order = torch.zeros(0, dtype=torch.int64)
+        self._loss_total, self._flips, self._silent = 0.0, 0, 0
 
-    def epoch(self, epoch: int) -> Metrics:
-        """Trains for one epoch and measures."""
-        images, labels = self.train
-        order = torch.randperm(len(labels), generator=self.generator).to(labels.device)
-        weights = self.model.binary_weights()
-        losses, flips = [], 0
-        for i in range(self.steps_per_epoch):
-            batch = order[i * self.config.batch_size : (i + 1) * self.config.batch_size]
-            progress = (epoch - 1 + i / self.steps_per_epoch) / self.config.epochs
-            self.rule.prepare(training=True)
-            before = [w.detach().clone() for w in weights]
-            losses.append(self._step(self._noisy(images[batch]), labels[batch], progress))
-            flips += sum(int(torch.count_nonzero(a != b)) for a, b in zip(before, weights, strict=True))
-        if not all(math.isfinite(loss) for loss in losses):
-            raise QueryError(f"the loss became infinite or NaN in epoch {epoch}. Lower the learning rates.")
-        n_weights = sum(w.numel() for w in weights)
-        return {
-            "epoch": epoch,
-            "loss": sum(losses) / len(losses),
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on."""
+        return {"config": self.config.as_json(), "data": dict(self.dataset.provenance)}
+
+    def advance(self) -> Metrics | None:
+        """One step; the metrics of the epoch if it was its last."""
+        config = self.config
+        i = self.steps % self.steps_per_epoch
+        if i == 0:
+            self._order = torch.randperm(len(self.labels), generator=self.random.generator)
+            self._loss_total, self._flips = 0.0, 0
+        batch = self._order[i * config.batch_size : (i + 1) * config.batch_size]
+        images, labels = self._batch(batch, noisy=True)
+        before = [c.copy() for c in self.rule.cells]
+        loss = self._step(images, labels)
+        self.steps += 1
+        if not math.isfinite(loss):
+            raise QueryError(
+                f"the loss became {loss} in step {self.steps}, expected a finite number. Lower the learning rates."
+            )
+        flips = sum(int(np.count_nonzero(a != b)) for a, b in zip(before, self.rule.cells, strict=True))
+        self._loss_total, self._flips = self._loss_total + loss, self._flips + flips
+        n_weights = sum(c.size for c in before)
+        self.step_record = {"step": self.steps, "loss": loss, "flip_ratio": flips / n_weights}
+        if i + 1 < self.steps_per_epoch:
+            return None
+        record = {
+            "epoch": self.steps // self.steps_per_epoch,
+            "loss": self._loss_total / self.steps_per_epoch,
             **self._measure(),
-            "flip_ratio": flips / (n_weights * len(losses)),
+            "flip_ratio": self._flips / (n_weights * self.steps_per_epoch),
             **self.rule.statistics(),
         }
+        self._keep(record)
+        return record
 
-    def _step(self, images: Tensor, labels: Tensor, progress: float) -> float:
+    def _step(self, images: Tensor, labels: Tensor) -> float:
+        progress = self.steps / (self.config.epochs * self.steps_per_epoch)
         self.model.train()
-        self.model.zero_grad()
-        loss = loss_of(self.model(images), labels, self.config.loss)
+        self._publish(self.rule.cells if self.faults is None else self.faults.read(self.rule.cells))
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        loss = self._loss(self.model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [_host(w.grad) for w in self.weights]
+        self._watch(gradients, float(loss.detach()))
         if self.adam is not None:
             cosine = 0.5 * (1 + math.cos(math.pi * progress))
             self.adam.param_groups[0]["lr"] = self.config.learning_rate * (0.01 + 0.99 * cosine)
             self.adam.step()
-        self.rule.step(progress, lambda: self._again(images, labels))
+        self.rule.step(gradients, progress, _Probe(self, images, labels))
         return float(loss.detach())
 
+    def _watch(self, gradients: list[NDArray[np.float32]], loss: float) -> None:
+        """Stops a network that cannot learn any more."""
+        self._silent = 0 if bool(gradients[0].any()) else self._silent + 1
+        if self._silent >= _DEAD_STEPS:
+            raise QueryError(
+                f"the network is dead: for {_DEAD_STEPS} steps no gradient reached its first block, and the loss is "
+                f"{loss:.4g} (guessing gives {math.log(len(self.dataset.classes)):.4g}), expected gradients. Too many "
+                "weights switched at once: lower the rate of the rule, or train with batch norm."
+            )
+
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return loss_of(scores, labels, self.config.loss, margin=self.config.margin)
+
+    def _batch(self, chosen: Tensor, *, noisy: bool = False) -> tuple[Tensor, Tensor]:
+        images = self.images[chosen.numpy()]
+        if noisy and self.config.noise:
+            flip_signs(images.reshape(-1), self.config.noise, self.random.key())
+        return self.on_device(images), self.labels[chosen].to(self.device)
+
+    def on_device(self, images: NDArray[Any]) -> Tensor:
+        """Inputs of the model from images as stored."""
+        floats = torch.from_numpy(images).to(self.device).float()
+        return floats if self.config.input == "binary" else floats * 2 - self.reach
+
     @torch.no_grad()
-    def _again(self, images: Tensor, labels: Tensor) -> float:
+    def _publish(self, cells: list[Cells]) -> None:
+        for weight, cell in zip(self.weights, cells, strict=True):
+            weight.copy_(torch.from_numpy(cell))
+
+    @torch.no_grad()
+    def probe(self, images: Tensor, labels: Tensor) -> float:
+        """Loss of the cells as they are, in evaluation mode."""
+        self._publish(self.rule.cells)
         self.model.eval()
-        return float(loss_of(self.model(images), labels, self.config.loss))
+        return float(self._loss(self.model(images), labels))
+
+    def holdout(self, size: int) -> tuple[Tensor, Tensor]:
+        """`size` training images drawn afresh."""
+        chosen = torch.randint(0, len(self.labels), (size,), generator=self.random.generator)
+        return self._batch(chosen)
 
     @torch.no_grad()
     def _measure(self) -> Metrics:
+        """Metrics of the deployed weights."""
+        self._publish(self.rule.deployed())
         self.model.eval()
-        self.rule.prepare(training=False)
-        scores, normalized = self.model.trace(self.validation[0])
+        right = sum(
+            int(torch.count_nonzero(self.model(x).argmax(dim=1) == y))
+            for x, y in self._chunks(self.images[:_MEASURED], self.labels[:_MEASURED])
+        )
+        split = self.dataset.validation
+        n = len(split)
+        correct, loss = 0, 0.0
+        balance, inside = np.zeros(len(self.model.hidden)), np.zeros(len(self.model.hidden))
+        for x, y in self._chunks(inputs_of(self.config, split), torch.from_numpy(split.labels.copy())):
+            scores, normalized = self.model.trace(x)
+            correct += int(torch.count_nonzero(scores.argmax(dim=1) == y))
+            loss += float(self._loss(scores, y)) * len(y)
+            for i, (block, z) in enumerate(zip(self.model.hidden, normalized, strict=True)):
+                fired = int(torch.count_nonzero(z >= block.x_shift - block.y_shift))
+                balance[i] += (2 * fired / z.numel() - 1) * len(y)
+                inside[i] += int(torch.count_nonzero(block.inside(z))) / z.numel() * len(y)
         return {
-            "train_accuracy": _accuracy(self.model(self.train[0]), self.train[1]),
-            "validation_accuracy": _accuracy(scores, self.validation[1]),
-            "validation_loss": float(loss_of(scores, self.validation[1], self.config.loss)),
-            "activation_balance": [float((z >= 0).float().mean() * 2 - 1) for z in normalized],
-            "inside_window": [float((z.abs() <= 1).float().mean()) for z in normalized],
+            "train_accuracy": right / min(len(self.labels), _MEASURED),
+            "validation_accuracy": correct / n,
+            "validation_loss": loss / n,
+            "activation_balance": [float(b) / n for b in balance],
+            "inside_window": [float(b) / n for b in inside],
+            "weight_balance": [float(c.mean(dtype=np.float64)) for c in self.rule.deployed()],
         }
 
-    def _noisy(self, images: Tensor) -> Tensor:
-        if self.config.noise == 0:
-            return images
-        flipped = torch.rand(images.shape, generator=self.generator).to(images.device) < self.config.noise
-        return torch.where(flipped, -images, images)
+    def _chunks(self, images: NDArray[Any], labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(labels), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            yield self.on_device(images[part].copy()), labels[part].to(self.device)
+
+    def _keep(self, record: Metrics) -> None:
+        self.history.append(record)
+        rank = (record["validation_accuracy"], -record["validation_loss"])
+        if self.config.select == "final" or rank > self.best:
+            self.best, self.best_epoch = rank, record["epoch"]
+            self.best_state = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def result(self, *, interrupted: bool) -> TrainedModel:
+        """The model of the best epoch."""
+        model = copy.deepcopy(self.model).cpu()
+        model.load_state_dict(self.best_state)
+        model.eval()
+        history = tuple(self.history)
+        return TrainedModel(model, self.config, self.dataset, self.best_epoch, history, interrupted, self.seconds)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes."""
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "order": self._order,
+            "loss_total": self._loss_total,
+            "flips": self._flips,
+            "silent": self._silent,
+            "history": json.dumps(self.history),
+            "best": list(self.best),
+            "best_epoch": self.best_epoch,
+            "best_state": self.best_state,
+            "model": {name: value.cpu() for name, value in self.model.state_dict().items()},
+            "adam": None if self.adam is None else self.adam.state_dict(),
+            "rule": self.rule.state(),
+            "faults": None if self.faults is None else self.faults.state(),
+            "generator": self.random.generator.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+        self._order = state["order"]
+        self._loss_total, self._flips = float(state["loss_total"]), int(state["flips"])
+        self._silent = int(state["silent"])
+        self.history = json.loads(state["history"])
+        self.best, self.best_epoch = (state["best"][0], state["best"][1]), int(state["best_epoch"])
+        self.best_state = state["best_state"]
+        self.model.load_state_dict(state["model"])
+        if self.adam is not None:
+            self.adam.load_state_dict(state["adam"])
+        self.rule.restore(checkpoints.thawed(state["rule"]))
+        if self.faults is not None:
+            self.faults.restore(state["faults"])
+        self.random.generator.set_state(state["generator"])
 
 
-def loss_of(scores: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Mean loss of scores `(N, classes)` against labels `(N,)`.
+class _Probe:
+    """The loss of the cells as they are; see `bnnverify.training.rules.base.Probe`."""
 
-    ``cross-entropy`` is that of the softmax. ``squared-hinge`` is the mean over images and classes of
-    ``max(0, 1 - t * score)^2`` with t = +1 for the true class and -1 for the others.
-    """
-    if loss == "cross-entropy":
-        return functional.cross_entropy(scores, labels)
-    target = 2.0 * functional.one_hot(labels, scores.shape[1]) - 1.0
-    return (1 - target * scores).clamp(min=0).square().mean()
+    def __init__(self, run: _Run, images: Tensor, labels: Tensor) -> None:
+        self._run, self._images, self._labels = run, images, labels
 
+    def on_batch(self) -> Callable[[], float]:
+        return lambda: self._run.probe(self._images, self._labels)
 
-def _accuracy(scores: Tensor, labels: Tensor) -> float:
-    return int(torch.count_nonzero(scores.argmax(dim=1) == labels)) / len(labels)
+    def on_holdout(self, size: int) -> Callable[[], float]:
+        images, labels = self._run.holdout(size)
+        return lambda: self._run.probe(images, labels)
 
 
-def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    images = torch.from_numpy(split.images.astype(np.float32))
-    return images.to(device), torch.from_numpy(split.labels.copy()).to(device)
+def inputs_of(config: TrainingConfig, split: Any) -> NDArray[Any]:
+    """What the first block reads of a split: signs, int8, or pixels, uint8; shape `(N, n)`."""
+    images: NDArray[Any] = split.images if config.input == "binary" else split.pixels
+    return images
+
+
+def brightest(dataset: Dataset) -> int:
+    """The greatest pixel value of all images: 16 for the digits, 255 for MNIST."""
+    return max(int(split.pixels.max()) for split in dataset.splits.values())
+
+
+def _host(gradient: Tensor | None) -> NDArray[np.float32]:
+    assert gradient is not None
+    return gradient.contiguous().cpu().numpy()
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one raises. Outside the main thread: never set."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    except KeyboardInterrupt:
+        if event.is_set():
+            raise
+        event.set()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _usable(name: str) -> torch.device:
@@ -238,7 +461,7 @@ def _usable(name: str) -> torch.device:
     return device
 
 
-def _emit(record: Metrics, metrics: TextIO | Callable[[Metrics], None] | None) -> None:
+def _emit(record: Metrics, metrics: Sink) -> None:
     if metrics is None:
         return
     if callable(metrics):

@@ -3,7 +3,9 @@ import json
 import pytest
 
 from bnnverify.errors import QueryError
+from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
 from bnnverify.training import TrainingConfig
+from bnnverify.training.architecture import Conv
 from bnnverify.training.rules import StochasticSwitching
 
 
@@ -31,12 +33,25 @@ def test_a_config_survives_json(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden": (3, 0)}, r"hidden is \[3, 0\], expected positive integers"),
-        ({"hidden": (2.5,)}, r"hidden is \[2.5\], expected positive integers"),
+        ({"hidden": (3, 0)}, r"a hidden block is 0, expected a number of neurons such as 32, or a convolution"),
+        ({"hidden": (2.5,)}, r"a hidden block is 2.5, expected a number of neurons"),
+        ({"hidden": "8c3x"}, r"a hidden block is '8c3x', expected .* Presets: mlp-256-256, tfc"),
+        ({"hidden": "20,8c3"}, r"the convolution 8c3 follows a dense block, expected convolutions first"),
+        ({"hidden": "8c3", "faults": PerBlock((BitFlip("0.1"),))}, "one model for each of the 2 blocks"),
+        ({"faults": "0.1"}, r"faults is '0.1', expected a fault model such as BitFlip"),
+        ({"fault_draw": "image"}, "fault_draw is 'image', expected one of: chip, step"),
+        ({"input": "pixels"}, "noise is 0.02, expected 0 where the input is pixels"),
+        ({"input": "pixels", "noise": 0, "hidden": "8c3v1"}, "padding of the first block is .* expected 0 where"),
+        ({"input": "grey"}, "input is 'grey', expected one of: binary, pixels"),
+        ({"x_shift": float("inf")}, "x_shift is inf, expected a finite number"),
+        ({"y_shift": 1.0}, "y_shift is 1.0, expected above -1 and below 1"),
+        ({"margin": 0}, "margin is 0, expected above 0"),
+        ({"select": "first"}, "select is 'first', expected one of: best, final"),
+        ({"train_on_validation": True}, "select is 'best', expected 'final' where the validation images"),
         ({"epochs": 0}, "epochs is 0, expected a positive integer"),
         ({"batch_size": 1}, "batch_size is 1, expected at least 2"),
         ({"learning_rate": float("nan")}, "learning_rate is nan, expected above 0"),
-        ({"loss": "mse"}, "loss is 'mse', expected one of: cross-entropy, squared-hinge"),
+        ({"loss": "mse"}, "loss is 'mse', expected one of: cross-entropy, squared-hinge, margin-hinge"),
         ({"noise": 0.5}, "noise is 0.5, expected a probability of at least 0 and below 1/2"),
         ({"seed": -1}, "seed is -1, expected an integer from 0"),
         ({"epoch": 3}, "asked for 'epoch', expected hidden, rule, epochs"),
@@ -45,6 +60,22 @@ def test_a_config_survives_json(name):
 def test_a_bad_config_gives_one_clear_sentence(changes, message):
     with pytest.raises(QueryError, match=message):
         TrainingConfig.for_rule("ste", **changes)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [BitFlip("1/7"), AsymmetricFlip("0.1", "0"), StuckAt("0.1", "0.2"), PerBlock((BitFlip(0), StuckAt(0, "0.1")))],
+)
+def test_a_config_with_faults_and_convolutions_survives_json(faults):
+    config = TrainingConfig.for_rule("ste", hidden="4c3v1p2", faults=faults, fault_draw="chip", y_shift=0.25)
+    again = TrainingConfig.from_json(json.loads(json.dumps(config.as_json())))
+    assert again == config
+    assert again.hidden == (Conv(4, 3, padding=1, pool=2),)
+
+
+def test_a_fault_model_of_another_kind_is_refused():
+    with pytest.raises(QueryError, match=r"the fault model is \{'kind': 'x'\}, expected what to_json"):
+        TrainingConfig.for_rule("ste", faults={"kind": "x"})
 
 
 def test_a_rule_given_by_name_is_pointed_to_for_rule():

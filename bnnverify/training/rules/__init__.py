@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from bnnverify.errors import QueryError
-from bnnverify.training.rules.base import RuleState, UpdateRule
+from bnnverify.training.rules.base import Probe, RuleState, UpdateRule
+from bnnverify.training.rules.bop import Bop
+from bnnverify.training.rules.bop2nd import Bop2ndOrder
 from bnnverify.training.rules.latent import SteSign
-from bnnverify.training.rules.stochastic_switching import StochasticSwitching
+from bnnverify.training.rules.pbop import PBop
+from bnnverify.training.rules.schedules import Schedule
 
-__all__ = ["RULES", "RuleState", "SteSign", "StochasticSwitching", "UpdateRule", "rule_named"]
+__all__ = [
+    "RULES",
+    "Bop",
+    "Bop2ndOrder",
+    "PBop",
+    "Probe",
+    "RuleState",
+    "Schedule",
+    "SteSign",
+    "UpdateRule",
+    "rule_named",
+    "rule_options",
+]
 
-RULES: dict[str, type[SteSign] | type[StochasticSwitching]] = {
-    rule.name: rule for rule in (SteSign, StochasticSwitching)
-}
+RULES: dict[str, Any] = {rule.name: rule for rule in (SteSign, Bop, Bop2ndOrder, PBop)}
 
 
 def rule_named(name: str, **options: Any) -> UpdateRule:
@@ -22,13 +36,25 @@ def rule_named(name: str, **options: Any) -> UpdateRule:
     Raises:
         QueryError: No rule has this name, or the rule has no such option.
 
-    >>> rule_named("ste", learning_rate=0.02)
-    SteSign(learning_rate=0.02, decay=0.01, init=1.0, average=0.99)
+    >>> rule_named("ste", learning_rate=0.02).learning_rate
+    Schedule(start=0.02, end=0.02, kind='constant', power=1.0, steps=2)
     """
     if name not in RULES:
         raise QueryError(f"there is no update rule {name!r}, expected one of: {', '.join(RULES)}.")
-    known = RULES[name].__dataclass_fields__
+    known = [f.name for f in fields(RULES[name])]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise QueryError(f"the rule {name} has no option {unknown[0]!r}, expected one of: {', '.join(known)}.")
-    return RULES[name](**options)
+    rule: UpdateRule = RULES[name](**options)
+    return rule
+
+
+def rule_options(rule: UpdateRule) -> dict[str, Any]:
+    """The hyper-parameters of a rule as plain JSON values; `rule_named` gives the rule back."""
+    return {f.name: _plain(getattr(rule, f.name)) for f in fields(rule)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return str(value)
+    return value.to_json() if hasattr(value, "to_json") else value

@@ -1,8 +1,9 @@
 """The Protocol of update rules: who turns gradients into changed binary weights, and by what state.
 
 A rule is a frozen dataclass of hyper-parameters; `start` gives its state for one training run. The state owns the
-binary weights: it alone writes them. Real-valued parameters (batch norm, biases, the output scale) are no concern
-of a rule; the loop gives them to Adam.
+binary weights: it alone writes them. They are int8 arrays on the host; the loop copies them to the model before each
+pass and brings the gradients back. Real-valued parameters (batch norm, biases, the output scale) are no concern of a
+rule; the loop gives them to Adam.
 """
 
 from __future__ import annotations
@@ -10,31 +11,66 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.errors import QueryError
+
+Cells = NDArray[np.int8]
+Gradient = NDArray[np.float32]
+
+
+class Randomness(Protocol):
+    """Where a rule takes its keys from; see `bnnverify.training.randomness.Randomness`."""
+
+    def key(self) -> np.uint64:
+        """A fresh key for counter-based random numbers."""
+
+
+class Probe(Protocol):
+    """Looks at the loss with the cells as they are, for rules that look before they keep a move.
+
+    Evaluations are made in evaluation mode and touch neither gradients nor running statistics.
+    """
+
+    def on_batch(self) -> Callable[[], float]:
+        """Measures the loss of the mini-batch of this step."""
+
+    def on_holdout(self, size: int) -> Callable[[], float]:
+        """Measures the loss of `size` training images drawn afresh; every call of the result uses the same ones."""
 
 
 class RuleState(Protocol):
-    """A rule at work on one network."""
+    """A rule at work on one network.
 
-    def prepare(self, *, training: bool) -> None:
-        """Write the weights that the next pass reads.
+    Attributes:
+        cells: What the next training pass reads: one array of -1/+1 per weight array, first block first. The rule
+            writes them in place.
+    """
 
-        The loop calls it before every training pass and before every evaluation. Rules whose weights are the same
-        in both do nothing; a rule that samples weights in training writes the deployed ones for an evaluation.
-        """
+    cells: list[Cells]
 
-    def step(self, progress: float, loss: Callable[[], float]) -> None:
-        """Update the weights from their gradients, which the backward pass has left in ``.grad``.
+    def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
+        """Update the weights.
 
         Args:
+            gradients: Gradient of the loss with respect to the binary weights that the last pass read; arrays of
+                the shapes of `cells`, not to be kept or written.
             progress: Fraction of the training that is over, from 0 to below 1, for schedules.
-            loss: Evaluates the mini-batch again with the weights as they are when it is called, in evaluation mode
-                and without touching gradients or running statistics. For rules that look before they keep a move.
+            probe: The loss, on demand.
         """
 
-    def statistics(self) -> dict[str, int]:
+    def deployed(self) -> list[Cells]:
+        """What an evaluation and the export read; `cells` themselves for most rules."""
+
+    def statistics(self) -> dict[str, Any]:
         """Running totals that only the rule knows, such as pulses and switches; empty if there are none."""
+
+    def state(self) -> dict[str, Any]:
+        """All that changes during training: arrays, numbers, and lists or dicts of them. `cells` are part of it."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
 
 
 class UpdateRule(Protocol):
@@ -48,5 +84,15 @@ class UpdateRule(Protocol):
     name: ClassVar[str]
     recipe: ClassVar[Mapping[str, Any]]
 
-    def start(self, weights: Sequence[Tensor], *, generator: torch.Generator) -> RuleState:
-        """A state that owns `weights`, matrices of -1/+1, and draws all its randomness from `generator`."""
+    def start(self, cells: Sequence[Cells], *, random: Randomness) -> RuleState:
+        """A state that begins with these cells, arrays of -1/+1 that it may keep, and draws its keys from `random`."""
+
+
+def require(rule: str, name: str, value: Any, holds: bool, expected: str) -> None:
+    """QueryError unless the hyper-parameter has a sensible value.
+
+    Raises:
+        QueryError: ``name of the rule RULE is VALUE, expected EXPECTED.``
+    """
+    if not holds:
+        raise QueryError(f"{name} of the rule {rule} is {value}, expected {expected}.")

@@ -1,24 +1,28 @@
-"""SteSign: real latent weights behind the sign, trained by Adam and clipped to [-1, +1]."""
+"""SteSign: real latent weights behind the sign, trained by Adam or SGD and clipped to [-1, +1]."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numba
+import numpy as np
+from numpy.typing import NDArray
 
-from bnnverify.errors import QueryError
-from bnnverify.training.sign import sgn
+from bnnverify.training.randomness import uniform
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
+from bnnverify.training.rules.schedules import Schedule
+
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True, slots=True)
 class SteSign:
     r"""Latent weights with the straight-through estimator.
 
-    :math:`w = \mathrm{sgn}(v)`, :math:`v \leftarrow \mathrm{clip}(v - \eta\,\mathrm{Adam}(\partial L/\partial w),
+    :math:`w = \mathrm{sgn}(v)`, :math:`v \leftarrow \mathrm{clip}(v - \eta\,\mathrm{opt}(\partial L/\partial w),
     -1, 1)`: the gradient is taken at the binary weights and applied to the latent ones.
 
     Latent weights that are drawn to zero change sign for ever, a few in every step, so the weights of any one moment
@@ -26,20 +30,29 @@ class SteSign:
     average of w.
 
     Attributes:
-        learning_rate: Step size eta at the start, in units of the latent weights.
-        decay: The step size falls along half a cosine to `decay` times its start.
+        learning_rate: Step size eta, a schedule, in units of the latent weights.
+        optimizer: ``adam`` (betas 0.9 and 0.999, epsilon 1e-8) or ``sgd``.
+        momentum: Of SGD, at least 0 and below 1.
+        glorot: Whether the step of each weight array is multiplied by ``sqrt((n_in + n_out) / 1.5)``, with n_in the
+            inputs of a neuron and n_out the neurons (filters) of the block. The released code of the reference does.
+        binarization: ``deterministic``: sgn(v). ``stochastic``: +1 with probability (v + 1)/2, drawn afresh for
+            every training pass; an evaluation and the export read the deterministic signs.
         init: Latent weights start uniform in (0, `init`) times the weight's sign, at most 1.
-        average: Weight of the past in the moving average of w, per step; 0 deploys the weights as they are.
+        average: Weight of the past in the moving average of w, per step; 0 deploys the signs as they are.
 
     References:
-        Hubara et al., "Binarized neural networks", NeurIPS 2016, Sec. 1 and Algorithm 1.
+        Hubara et al., "Binarized neural networks", NeurIPS 2016, Sec. 1 and Algorithm 1; its released code for the
+        scaled updates and the stochastic weights.
         Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015.
         The oscillation: Nagel et al., "Overcoming oscillations in quantization-aware training", ICML 2022. The
         majority against it: ours.
     """
 
-    learning_rate: float = 0.01
-    decay: float = 0.01
+    learning_rate: Schedule = Schedule(0.01, 0.0001, "cosine")
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    glorot: bool = False
+    binarization: str = "deterministic"
     init: float = 1.0
     average: float = 0.99
 
@@ -47,49 +60,150 @@ class SteSign:
     recipe: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise QueryError(f"learning_rate of the rule ste is {self.learning_rate}, expected above 0.")
-        if not 0 < self.decay <= 1:
-            raise QueryError(f"decay of the rule ste is {self.decay}, expected above 0 and at most 1.")
-        if not 0 < self.init <= 1:
-            raise QueryError(f"init of the rule ste is {self.init}, expected above 0 and at most 1.")
-        if not 0 <= self.average < 1:
-            raise QueryError(f"average of the rule ste is {self.average}, expected at least 0 and below 1.")
+        object.__setattr__(self, "learning_rate", Schedule.of(self.learning_rate, "learning_rate of the rule ste"))
+        rate = self.learning_rate
+        require("ste", "learning_rate", rate, rate.start > 0, "above 0 at the start")
+        require("ste", "optimizer", repr(self.optimizer), self.optimizer in ("adam", "sgd"), "adam or sgd")
+        require("ste", "momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
+        kinds = ("deterministic", "stochastic")
+        require("ste", "binarization", repr(self.binarization), self.binarization in kinds, " or ".join(kinds))
+        require("ste", "init", self.init, 0 < self.init <= 1, "above 0 and at most 1")
+        require("ste", "average", self.average, 0 <= self.average < 1, "at least 0 and below 1")
 
-    def start(self, weights: Sequence[Tensor], *, generator: torch.Generator) -> _LatentState:
+    def start(self, cells: Sequence[Cells], *, random: Randomness) -> _LatentState:
         """Latent weights of random size behind the given signs."""
-        return _LatentState(self, weights, generator)
+        return _LatentState(self, cells, random)
 
 
 class _LatentState:
-    def __init__(self, rule: SteSign, weights: Sequence[Tensor], generator: torch.Generator) -> None:
-        self._rule = rule
-        self._weights = weights
-        self._latent = [
-            w.detach() * rule.init * torch.rand(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-            for w in weights
-        ]
-        self._average = [w.detach().clone() for w in weights]
-        self._adam = torch.optim.Adam(self._latent, lr=rule.learning_rate)
+    def __init__(self, rule: SteSign, cells: Sequence[Cells], random: Randomness) -> None:
+        self._rule, self._random = rule, random
+        self.cells = [np.ascontiguousarray(c) for c in cells]
+        self._latent = [_magnitudes(c, rule.init, random.key()) for c in self.cells]
+        self._first = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
+        second = rule.optimizer == "adam"
+        self._second = [np.zeros(c.shape if second else 0, dtype=np.float32) for c in self.cells]
+        self._average = [c.astype(np.float32) for c in self.cells]
+        self._steps = 0
+        if rule.binarization == "stochastic":
+            self._resample()
 
-    def prepare(self, *, training: bool) -> None:
-        """Training reads the signs of the latent weights, an evaluation the majority."""
-        with torch.no_grad():
-            for source, weight in zip(self._latent if training else self._average, self._weights, strict=True):
-                weight.copy_(sgn(source))
-
-    @torch.no_grad()
-    def step(self, progress: float, loss: Callable[[], float]) -> None:
+    def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
         rule = self._rule
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        self._adam.param_groups[0]["lr"] = rule.learning_rate * (rule.decay + (1 - rule.decay) * cosine)
-        for latent, weight in zip(self._latent, self._weights, strict=True):
-            latent.grad = weight.grad
-        self._adam.step()
-        for latent, weight, average in zip(self._latent, self._weights, self._average, strict=True):
-            latent.clamp_(-1, 1)
-            weight.copy_(sgn(latent))
-            average.lerp_(weight, 1 - rule.average)
+        self._steps += 1
+        rate = rule.learning_rate.at(progress)
+        for i, cells in enumerate(self.cells):
+            scale = rate * (math.sqrt((cells[0].size + cells.shape[0]) / 1.5) if rule.glorot else 1.0)
+            arrays = (gradients[i].ravel(), self._latent[i].ravel(), self._first[i].ravel())
+            rest = (self._average[i].ravel(), cells.ravel(), np.float32(1 - rule.average))
+            if rule.optimizer == "adam":
+                bias_1, bias_2 = 1 - _BETA_1**self._steps, 1 - _BETA_2**self._steps
+                _adam(
+                    *arrays,
+                    self._second[i].ravel(),
+                    *rest,
+                    np.float32(scale / bias_1),
+                    np.float32(1 / bias_2),
+                )
+            else:
+                _sgd(*arrays, *rest, np.float32(scale), np.float32(rule.momentum))
+        if rule.binarization == "stochastic":
+            self._resample()
 
-    def statistics(self) -> dict[str, int]:
+    def _resample(self) -> None:
+        for latent, cells in zip(self._latent, self.cells, strict=True):
+            _bernoulli(latent.ravel(), cells.ravel(), self._random.key())
+
+    def deployed(self) -> list[Cells]:
+        """The majority, or the signs of the latent weights."""
+        behind = self._average if self._rule.average else self._latent
+        return [np.where(v >= 0, 1, -1).astype(np.int8) for v in behind]
+
+    def statistics(self) -> dict[str, Any]:
         return {}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "cells": self.cells,
+            "latent": self._latent,
+            "first": self._first,
+            "second": self._second,
+            "average": self._average,
+            "steps": self._steps,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.cells, self._latent = list(state["cells"]), list(state["latent"])
+        self._first, self._second = list(state["first"]), list(state["second"])
+        self._average, self._steps = list(state["average"]), int(state["steps"])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _adam(
+    gradient: NDArray[np.float32],
+    latent: NDArray[np.float32],
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    average: NDArray[np.float32],
+    cells: NDArray[np.int8],
+    news: np.float32,
+    rate: np.float32,
+    inverse_bias: np.float32,
+) -> None:
+    """One step of Adam on the latent weights, clipped; signs and their average. `rate` has the first bias in it."""
+    b1, b2, eps = np.float32(_BETA_1), np.float32(_BETA_2), np.float32(_EPSILON)
+    one = np.float32(1)
+    for i in range(gradient.size):
+        g = gradient[i]
+        m = b1 * first[i] + (one - b1) * g
+        u = b2 * second[i] + (one - b2) * g * g
+        first[i], second[i] = m, u
+        v = min(max(latent[i] - rate * m / (np.sqrt(u * inverse_bias) + eps), -one), one)
+        latent[i] = v
+        w = one if v >= 0 else -one
+        cells[i] = np.int8(w)
+        average[i] += news * (w - average[i])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _sgd(
+    gradient: NDArray[np.float32],
+    latent: NDArray[np.float32],
+    first: NDArray[np.float32],
+    average: NDArray[np.float32],
+    cells: NDArray[np.int8],
+    news: np.float32,
+    rate: np.float32,
+    momentum: np.float32,
+) -> None:
+    """One step of gradient descent with momentum on the latent weights, clipped; signs and their average."""
+    one = np.float32(1)
+    for i in range(gradient.size):
+        m = momentum * first[i] + gradient[i]
+        first[i] = m
+        v = min(max(latent[i] - rate * m, -one), one)
+        latent[i] = v
+        w = one if v >= 0 else -one
+        cells[i] = np.int8(w)
+        average[i] += news * (w - average[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def _bernoulli(latent: NDArray[np.float32], cells: NDArray[np.int8], key: np.uint64) -> None:
+    """+1 with probability (v + 1)/2, else -1."""
+    for i in range(latent.size):
+        cells[i] = np.int8(1) if 2.0 * uniform(key, i) - 1.0 < latent[i] else np.int8(-1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _magnitudes_flat(cells: NDArray[np.int8], init: float, key: np.uint64) -> NDArray[np.float32]:
+    out = np.empty(cells.size, dtype=np.float32)
+    for i in range(cells.size):
+        out[i] = cells[i] * init * (1.0 - uniform(key, i))
+    return out
+
+
+def _magnitudes(cells: Cells, init: float, key: np.uint64) -> NDArray[np.float32]:
+    """Latent weights of these signs, their sizes uniform in (0, init]."""
+    flat: NDArray[np.float32] = _magnitudes_flat(cells.ravel(), init, key)
+    return flat.reshape(cells.shape)

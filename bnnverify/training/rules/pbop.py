@@ -22,9 +22,9 @@ class PBop:
     r"""Probabilistic binary optimizer: a Bernoulli variable per weight.
 
     w = +1 with probability theta, drawn afresh for every training pass;
-    :math:`\theta \leftarrow \mathrm{clip}(\theta - s\,\hat m/(\sqrt{\hat u} + 10^{-8}), 0, 1)` with Adam's bias-corrected
-    moments of :math:`\partial L/\partial w` (betas 0.9 and 0.999). An evaluation and the export read the likelier
-    sign, sgn(theta - 1/2).
+    :math:`\theta \leftarrow \mathrm{clip}(\theta - s\,\hat m/(\sqrt{\hat u} + 10^{-8}), 0, 1)` with Adam's
+    bias-corrected moments of :math:`\partial L/\partial w` (betas 0.9 and 0.999). An evaluation and the export read
+    the likelier sign, sgn(theta - 1/2).
 
     Attributes:
         scaler: Step size s, a schedule, in units of probability.

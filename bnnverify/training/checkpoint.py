@@ -1,0 +1,91 @@
+"""Checkpoints: the whole state of a training run in one file, to go on from with the same bits."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bnnverify.errors import FormatError, QueryError
+from bnnverify.formats.files import write_whole
+
+_FORMAT = "bnnverify training checkpoint 1"
+
+
+class Checkpoint:
+    """A file with the state of one run.
+
+    Args:
+        path: The file; it is replaced whole, never left half written.
+        identity: What determines the run: plain JSON values, compared when loading.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self._identity = json.dumps(identity, sort_keys=True)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Writes the state: numbers, text, arrays, tensors, lists and dicts of them."""
+        buffer = io.BytesIO()
+        torch.save({"format": _FORMAT, "identity": self._identity, "state": frozen(state)}, buffer)
+        write_whole(self.path, buffer.getvalue())
+
+    def load(self) -> dict[str, Any] | None:
+        """The state, arrays of it as tensors; None if there is no file.
+
+        Raises:
+            FormatError: The file is no checkpoint.
+            QueryError: The checkpoint is of a run with another config or other data.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            right = saved["format"] == _FORMAT
+        except Exception as error:
+            raise FormatError(
+                f"{self.path}: no training checkpoint of this version ({type(error).__name__})."
+            ) from None
+        if not right:
+            raise FormatError(f"{self.path}: the format is {saved['format']!r}, expected {_FORMAT!r}.")
+        if saved["identity"] != self._identity:
+            raise QueryError(
+                f"{self.path} is the checkpoint of another run: {_difference(saved['identity'], self._identity)}. "
+                "Give the settings it was made with, or another file."
+            )
+        state: dict[str, Any] = saved["state"]
+        return state
+
+
+def frozen(value: Any) -> Any:
+    """Arrays as tensors, so that a file can be read without running code."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Mapping):
+        return {key: frozen(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [frozen(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def thawed(value: Any) -> Any:
+    """Tensors as arrays of their own."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy().copy()
+    if isinstance(value, Mapping):
+        return {key: thawed(v) for key, v in value.items()}
+    return [thawed(v) for v in value] if isinstance(value, list) else value
+
+
+def _difference(there: str, here: str) -> str:
+    a, b = json.loads(there), json.loads(here)
+    for part in ("config", "data"):
+        for key in sorted({*a.get(part, {}), *b.get(part, {})}):
+            if a.get(part, {}).get(key) != b.get(part, {}).get(key):
+                return f"its {key} is {a.get(part, {}).get(key)}, expected {b.get(part, {}).get(key)}"
+    return "its settings differ"
