@@ -86,7 +86,7 @@ class _BopState:
         self.cells, self._average = list(state["cells"]), list(state["average"])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _bop(
     gradient: NDArray[np.float32],
     average: NDArray[np.float32],

@@ -120,7 +120,7 @@ class _Bop2ndState:
         self._unseen = [float(x) for x in state["unseen"]]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _bop2nd(
     gradient: NDArray[np.float32],
     first: NDArray[np.float32],

@@ -94,7 +94,7 @@ class _PBopState:
         self._steps = int(state["steps"])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _load(
     gradient: NDArray[np.float32],
     theta: NDArray[np.float32],
@@ -114,7 +114,7 @@ def _load(
         theta[i] = min(max(theta[i] - rate * m / (np.sqrt(u * inverse_bias) + eps), zero), one)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _throw(theta: NDArray[np.float32], cells: NDArray[np.int8], key: np.uint64) -> None:
     """+1 with probability theta, else -1."""
     for i in range(theta.size):
