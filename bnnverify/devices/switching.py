@@ -527,8 +527,12 @@ def cell_from_json(values: Mapping[str, Any]) -> SwitchingCell:
     0.03
     """
     kind = values.get("kind") if isinstance(values, Mapping) else None
+    if kind == "interpolated":
+        from bnnverify.devices.interpolated import InterpolatedSwitching
+
+        return InterpolatedSwitching.from_json(values)
     if kind not in _KINDS:
-        raise QueryError(f"a cell has kind {kind!r}, expected one of: {', '.join(_KINDS)}.")
+        raise QueryError(f"a cell has kind {kind!r}, expected one of: {', '.join([*_KINDS, 'interpolated'])}.")
     return _KINDS[kind](values)
 
 
