@@ -135,8 +135,8 @@ def regions(draw, n):
 
 
 @st.composite
-def queries(draw, **features):
-    network = draw(networks(**features))
+def queries(draw, kind=networks, **features):
+    network = draw(kind(**features))
     region = draw(regions(network.n_inputs))
     klass = draw(st.integers(0, network.n_classes - 1))
     prop = draw(st.sampled_from([Untargeted(klass), Targeted(klass)]))

@@ -9,9 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify import convolution
+from bnnverify.cardinality import compile_cells
 from bnnverify.convolution import ConvBlock
 from bnnverify.errors import ModelError, ResourceLimitError, UnsupportedError
+from bnnverify.faults import BitFlip
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.reliability import (
+    error_probability,
+    exact_error_probability,
+    expected_accuracy,
+    fault_enumerator,
+    tolerance_bracket,
+)
 from tests import oracle, strategies
 
 
@@ -19,7 +28,7 @@ def ones(*shape):
     return np.ones(shape, dtype=int)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(strategies.conv_networks(), st.data())
 def test_a_network_with_convolutions_gives_the_classes_and_signs_of_the_oracle(network, data):
     batch = data.draw(st.lists(strategies.inputs(network.n_inputs), min_size=1, max_size=4))
@@ -203,3 +212,23 @@ def test_the_architecture_names_kernels_strides_padding_and_pooling():
     network = BinaryNetwork(InputDomain.binary(784), (first, second, dense), OutputBlock.create(ones(10, 64)))
     assert network.architecture == "1x28x28-16c5p2-mp2-8c3x1s2p1x0-mp1x2-64-10"
     assert repr(network).startswith(f"BinaryNetwork({network.architecture}, binary inputs, ")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda net, x: error_probability(net, x, 0, BitFlip("0.1")),
+        lambda net, x: exact_error_probability(net, x, 0, BitFlip("0.1")),
+        lambda net, x: fault_enumerator(net, x, 0),
+        lambda net, x: expected_accuracy(net, [x], [0], BitFlip("0.1")),
+        lambda net, x: tolerance_bracket(net, [x], [0], "0.9"),
+        lambda net, x: compile_cells(net, x, 0),
+    ],
+)
+def test_questions_about_cells_that_positions_share_are_refused(ask):
+    block = ConvBlock.create(ones(2, 1, 2, 2), [0, 0], input_shape=(1, 3, 3))
+    network = BinaryNetwork(InputDomain.binary(9), (block,), OutputBlock.create(ones(2, 8)))
+    with pytest.raises(
+        UnsupportedError, match=r"blocks\[0\] is a convolution, expected dense blocks only: .*Sample chips"
+    ):
+        ask(network, [1] * 9)

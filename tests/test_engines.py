@@ -18,7 +18,7 @@ from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
 from bnnverify.results import Kind, Verdict
 from tests import oracle
-from tests.strategies import queries
+from tests.strategies import conv_networks, queries
 
 ENGINES = [BddEngine(), SatEngine(), EnumerationEngine()]
 VARIANTS = [
@@ -67,6 +67,16 @@ def test_an_engine_gives_the_oracles_answer(engine):
 def test_an_engine_gives_the_oracles_answer_on_up_to_10_inputs(engine):
     @settings(max_examples=40)
     @given(queries(min_inputs=8, max_inputs=10, max_width=6))
+    def check(query):
+        agrees_with_the_oracle(engine, query)
+
+    check()
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_an_engine_gives_the_oracles_answer_on_convolutions(engine):
+    @settings(max_examples=50)
+    @given(queries(conv_networks, max_inputs=8, max_outputs=24))
     def check(query):
         agrees_with_the_oracle(engine, query)
 

@@ -5,14 +5,17 @@ from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.montecarlo import sample_errors
 from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import exact_error_probability
 from bnnverify.results import Kind
+from tests import oracle, strategies
 
 
 def network(negated=False, seed=0):
@@ -137,3 +140,81 @@ def test_clopper_pearson_refuses_impossible_numbers():
         clopper_pearson(5, 4)
     with pytest.raises(QueryError, match="confidence is 1, expected a level within"):
         clopper_pearson(1, 4, confidence=1)
+
+
+@settings(max_examples=200)
+@given(strategies.conv_networks(), st.data())
+def test_certain_flips_of_shared_cells_are_wrong_at_every_position(network, data):
+    sure = st.sampled_from([0, 1])
+    faults = PerBlock(tuple(AsymmetricFlip(data.draw(sure), data.draw(sure)) for _ in network.all_blocks))
+    x = data.draw(strategies.inputs(network.n_inputs))
+    flips = [c for c in oracle.cells(network) if (faults.rates(c[0]).plus if c[3] == 1 else faults.rates(c[0]).minus)]
+    predicted = oracle.predicted(network, x, oracle.flipped_weights(network, flips))
+    for label in range(network.n_classes):
+        assert sample_errors(network, [x], [label], faults, samples=3).hits == ((label != predicted) * 3,)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_certain_flips_in_a_first_block_on_integers_are_wrong_at_every_position(data):
+    shape = data.draw(strategies.image_shapes(8))
+    n = int(np.prod(shape))
+    dense = data.draw(st.booleans())
+    first = data.draw(strategies.dense_blocks(n, n, masked=True) if dense else strategies.conv_blocks(shape))
+    second = data.draw(strategies.conv_blocks(shape if dense else first.output_shape))
+    output = data.draw(strategies.output_blocks(second.n_outputs, 3))
+    network = BinaryNetwork(InputDomain.integers([-3] * n, [5] * n), (first, second), output)
+    sure = st.sampled_from([0, 1])
+    faults = PerBlock(tuple(AsymmetricFlip(data.draw(sure), data.draw(sure)) for _ in range(3)))
+    x = data.draw(st.lists(st.integers(-3, 5), min_size=n, max_size=n))
+    flips = [c for c in oracle.cells(network) if (faults.rates(c[0]).plus if c[3] == 1 else faults.rates(c[0]).minus)]
+    predicted = oracle.predicted(network, x, oracle.flipped_weights(network, flips))
+    assert sample_errors(network, [x], [predicted], faults, samples=3).hits == (0,)
+
+
+@pytest.mark.parametrize("pad_value", [-1, 0, 1])
+def test_sampled_intervals_of_a_convolution_cover_the_exact_probability(pad_value):
+    first = ConvBlock.create(
+        [[[[1, -1]], [[-1, 1]]], [[[1, 1]], [[-1, -1]]]],
+        [1, -1],
+        input_shape=(2, 1, 3),
+        padding=(0, 1),
+        pad_value=pad_value,
+        pool=(1, 2),
+        negated=np.array([False, True]),
+        conjunction=np.array([True, False]),
+    )
+    net = BinaryNetwork(InputDomain.binary(6), (first,), OutputBlock.create([[1, 1, -1, 1], [-1, 1, 1, -1]]))
+    faults, x = AsymmetricFlip("0.1", "0.3"), [1, -1, -1, 1, 1, -1]
+    assert len(oracle.cells(net)) == 16 == net.n_cells
+    answer = sample_errors(net, [x], [0], faults, samples=40_000, seed=2, confidence=0.9999).image(0)
+    assert answer.lower <= exact_by_patterns(net, x, 0, faults) <= answer.upper
+    assert 0.05 < float(answer.lower) < 0.95
+
+
+def exact_by_patterns(net, x, label, faults):
+    """P(error) over the patterns of the first block's cells, times those of the scores given its signs."""
+    found = Fraction(0)
+    hidden = [c for c in oracle.cells(net) if c[0] == 0]
+    by_signs = {}
+    for pattern in range(2 ** len(hidden)):
+        weight, flips = Fraction(1), []
+        for i, cell in enumerate(hidden):
+            p = faults.rates(0).plus if cell[3] == 1 else faults.rates(0).minus
+            weight *= p if pattern >> i & 1 else 1 - p
+            flips += [cell] if pattern >> i & 1 else []
+        signs = tuple(oracle.hidden_layers(net, x, oracle.flipped_weights(net, flips))[-1])
+        by_signs[signs] = by_signs.get(signs, 0) + weight
+    tail = BinaryNetwork(InputDomain.binary(net.output.n_inputs), (), net.output)
+    for signs, weight in by_signs.items():
+        found += weight * exact_error_probability(tail, signs, label, faults)
+    return found
+
+
+def test_equal_seeds_give_equal_samples_of_a_convolution():
+    rng = np.random.default_rng(0)
+    block = ConvBlock.create(rng.choice([-1, 1], (3, 1, 3, 3)), [0, 1, -1], input_shape=(1, 4, 4), padding=1, pool=2)
+    net = BinaryNetwork(InputDomain.binary(16), (block,), OutputBlock.create(rng.choice([-1, 1], (3, 12))))
+    x = rng.choice([-1, 1], (20, 16))
+    first, again, other = (sample_errors(net, x, [0] * 20, BitFlip("0.2"), samples=100, seed=s) for s in (1, 1, 2))
+    assert first.hits == again.hits != other.hits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.cardinality.constraints import (
@@ -85,7 +86,7 @@ def compile_network(network: BinaryNetwork, region: Region) -> Instance:
     """All blocks over a region without a property (the formula is true): its models are the region's inputs.
 
     Args:
-        network: A network with binary inputs.
+        network: A network with binary inputs. Convolutions are unrolled; variables name the unrolled blocks.
         region: Where the inputs lie.
 
     Returns:
@@ -98,11 +99,13 @@ def compile_network(network: BinaryNetwork, region: Region) -> Instance:
     center = tuple(region.center[i] == 1 for i in free)
     bounded = isinstance(region, HammingBall) and 0 < region.radius < region.n
     radius = region.radius if isinstance(region, HammingBall) and bounded else None
-    for b, block in enumerate(network.blocks):
-        rows = zip(block.weights.tolist(), block.thresholds.tolist(), strict=True)
+    for b, block in enumerate(network.unrolled().dense_blocks("the unrolled network has others.")):
         outputs: list[Signal] = []
-        for j, (row, threshold) in enumerate(rows):
-            constraint = sign_constraint(zip(row, signals, strict=True), threshold)
+        for j, (row, threshold) in enumerate(zip(block.weights, block.thresholds.tolist(), strict=True)):
+            present = np.flatnonzero(row)  # few, where a convolution was unrolled
+            constraint = sign_constraint(
+                zip(row[present].tolist(), (signals[i] for i in present), strict=True), threshold
+            )
             if b == 0:
                 constraint = within_ball(constraint, center, radius)
             outputs.append(builder.reify(constraint, Variable("neuron", b, j)))
@@ -199,7 +202,7 @@ def compile_cells(
     A first-block cell multiplies a known input; a deeper one an uncertain neuron, hence the XNOR gates.
 
     Args:
-        network: Any network, integer inputs included.
+        network: Any network of dense blocks, integer inputs included.
         x: The input, shape `(n,)`.
         label: Class that is right.
         ties: What equal scores mean.
@@ -207,18 +210,20 @@ def compile_cells(
 
     Raises:
         QueryError: The label does not exist, or `max_flips` is negative.
+        UnsupportedError: A block is a convolution.
     """
     if not 0 <= label < network.n_classes:
         raise QueryError(f"class {label} does not exist, expected 0 to {network.n_classes - 1}.")
     if max_flips is not None and max_flips < 0:
         raise QueryError(f"max_flips is {max_flips}, expected 0 or more.")
+    blocks = network.dense_blocks("its positions share cells, which cells as variables do not express. Sample chips.")
     builder = _Builder()
     cells = _declare_cells(network, builder)
     center = (False,) * len(cells)
     radius = max_flips if max_flips is not None and max_flips < len(cells) else None
     magnitudes = [abs(v) for v in network.domain.require(x).tolist()]
     signals: list[Signal] = [Truth.TRUE if v >= 0 else Truth.FALSE for v in network.domain.require(x).tolist()]
-    for b, block in enumerate(network.blocks):
+    for b, block in enumerate(blocks):
         outputs: list[Signal] = []
         for j, (row, threshold) in enumerate(zip(block.weights.tolist(), block.thresholds.tolist(), strict=True)):
             products = _products(builder, cells, (b, j), row, signals)

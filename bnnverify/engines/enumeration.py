@@ -166,14 +166,16 @@ class _Walk:
 
 def _front(network: BinaryNetwork, center: NDArray[np.int64]) -> tuple[Any, ...]:
     """Disagreements of the first block at the centre, their change per flipped input, and the packed rest."""
-    block = network.blocks[0] if network.blocks else network.output
+    network = network.unrolled()
+    blocks = network.dense_blocks("the unrolled network has others.")
+    block = blocks[0] if blocks else network.output
     products = block.weights.astype(np.int32) * center.astype(np.int32)
     counts = np.count_nonzero(products < 0, axis=1).astype(np.int32)
     deltas = np.ascontiguousarray(products.T)  # agreeing (+1): the flip adds a disagreement
-    packed = pack_layers(network.blocks[1:], network.output)
+    packed = pack_layers(blocks[1:], network.output)
     layers = (packed.shape, packed.weights, packed.mask, packed.limits, packed.ranks, packed.is_masked)
-    limits = disagreement_limits(network.blocks[0]) if network.blocks else np.zeros(0, dtype=np.int32)
-    ranks = np.zeros((0, 1), dtype=np.int32) if network.blocks else score_ranks(network.output)
+    limits = disagreement_limits(blocks[0]) if blocks else np.zeros(0, dtype=np.int32)
+    ranks = np.zeros((0, 1), dtype=np.int32) if blocks else score_ranks(network.output)
     width = max(network.widths)
     bits = np.zeros((width + 63) // 64 + 1, dtype=np.uint64)
     scratch = np.zeros(width, dtype=np.int64)
@@ -232,7 +234,10 @@ def _walk_free(walk: _Walk, region: FixedIndexRegion) -> None:
 
 @dataclass(frozen=True, slots=True)
 class EnumerationEngine:
-    """Visits every input of the region; exact for any network, practical up to some 10^9 inputs."""
+    """Visits every input of the region; exact for any network, practical up to some 10^9 inputs.
+
+    Convolutions are unrolled to dense blocks; `ResourceLimitError` if these would be too large.
+    """
 
     @property
     def name(self) -> str:

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.base import Clock
+from bnnverify.engines.chips import SharedCells
+from bnnverify.engines.flips import cells_by_sign, gap
 from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
@@ -24,7 +26,6 @@ from bnnverify.packing import argmax_first, pack_signs, popcount, score_ranks
 from bnnverify.results import Probability, Run
 
 _ROUND = 250  # chips for each image between two looks at the clock; part of how seeds map to chips
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +62,6 @@ class SampledErrors:
             "hits": list(self.hits),
             "run": self.run.to_json(),
         }
-
-
-@njit(cache=True)
-def _next(state):  # type: ignore[no-untyped-def]
-    """SplitMix64: the next 64 random bits; `state` is an array of one word."""
-    state[0] += _GOLDEN
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@njit(cache=True)
-def _gap(state, log_keep):  # type: ignore[no-untyped-def]
-    """Cells skipped before the next flip: geometric. `log_keep` = log(1 - rate), 1 for rate 0 (never)."""
-    if log_keep == 1.0:
-        return np.int64(2**62)
-    if log_keep == -np.inf:
-        return np.int64(0)
-    uniform = (np.float64(_next(state) >> np.uint64(11)) + 0.5) * 2.0**-53
-    skipped = np.log(uniform) / log_keep
-    return np.int64(min(skipped, 2.0**61))
 
 
 @njit(cache=True, nogil=True)
@@ -134,11 +113,11 @@ def _sample(  # type: ignore[no-untyped-def]
                 offset += count * words[b]
             for group in range(2):  # cells stored +1, then cells stored -1
                 start, end = cell_start[b, group], cell_start[b, group + 1]
-                cell = start + _gap(state, log_keeps[b, group])
+                cell = start + gap(state, log_keeps[b, group])
                 while cell < end:
                     j, i = cells[cell, 0], cells[cell, 1]
                     sums[j] -= 2 * signs_of[cell] * h[i]
-                    cell += 1 + _gap(state, log_keeps[b, group])
+                    cell += 1 + gap(state, log_keeps[b, group])
             if b + 1 < blocks:
                 for w in range((count + 63) // 64):
                     bits[w] = np.uint64(0)
@@ -168,28 +147,26 @@ def _sum_ranks(network: BinaryNetwork) -> NDArray[np.int32]:
     return table
 
 
-def _cells(network: BinaryNetwork, faults: FaultModel) -> tuple[NDArray[Any], ...]:
-    """All cells, grouped by block and stored sign: (row, column), signs, group starts, and log(1 - rate)."""
-    places, signs, starts, logs = [], [], [], []
-    total = 0
-    for b, block in enumerate(network.all_blocks):
-        rates = faults.rates(b)
-        row_starts = [total]
-        for sign in (1, -1):
-            found = np.argwhere(block.stored == sign)
-            places.append(found)
-            signs.append(block.weights[found[:, 0], found[:, 1]].astype(np.int64))
-            total += len(found)
-            row_starts.append(total)
-        starts.append(row_starts)
-        with np.errstate(divide="ignore"):
-            logs.append([1.0 if float(r) == 0 else float(np.log1p(-float(r))) for r in (rates.plus, rates.minus)])
-    return (
-        np.ascontiguousarray(np.concatenate(places), dtype=np.int64),
-        np.concatenate(signs),
-        np.array(starts, dtype=np.int64),
-        np.array(logs),
-    )
+class _OwnCells:
+    """Chips of a network of dense blocks, where every neuron has cells of its own."""
+
+    def __init__(self, network: BinaryNetwork, points: NDArray[np.int64], faults: FaultModel) -> None:
+        blocks = network.all_blocks
+        first, later = blocks[0], blocks[1:]
+        neurons = np.array([b.weights.shape[0] for b in blocks], dtype=np.int64)
+        words = np.array([-(-b.n_inputs // 64) for b in blocks], dtype=np.int64)
+        empty = [np.zeros(0, dtype=np.uint64)]
+        weights = np.concatenate([pack_signs(b.weights).ravel() for b in later] or empty)
+        mask = np.concatenate([pack_signs(np.abs(b.weights)).ravel() for b in later] or empty)
+        places, signs, starts, logs = cells_by_sign(network, faults)
+        thresholds = np.concatenate([b.thresholds for b in network.blocks] or [np.zeros(0, dtype=np.int64)])
+        self._loops = (neurons, words, weights, mask, places, starts, signs, logs, thresholds, _sum_ranks(network))
+        self._points = points
+        self._bases = points @ first.weights.T.astype(np.int64)
+
+    def errors(self, index: int, label: int, seed: np.uint64, chips: int) -> int:
+        """Chips that do not give image `index` the class `label`."""
+        return int(_sample(self._points[index], self._bases[index], *self._loops, seed, chips, label))
 
 
 def sample_errors(
@@ -238,17 +215,8 @@ def sample_errors(
     if not network.blocks and not network.domain.is_binary:
         raise UnsupportedError("the network has integer inputs and no hidden block; expected at least one.")
     clock = Clock(seconds)
-    blocks = network.all_blocks
-    first, later = blocks[0], blocks[1:]
-    neurons = np.array([b.weights.shape[0] for b in blocks], dtype=np.int64)
-    words = np.array([-(-b.n_inputs // 64) for b in blocks], dtype=np.int64)
-    empty = [np.zeros(0, dtype=np.uint64)]
-    weights = np.concatenate([pack_signs(b.weights).ravel() for b in later] or empty)
-    mask = np.concatenate([pack_signs(np.abs(b.weights)).ravel() for b in later] or empty)
-    places, signs, starts, logs = _cells(network, faults)
-    thresholds = np.concatenate([b.thresholds for b in network.blocks] or [np.zeros(0, dtype=np.int64)])
-    ranks = _sum_ranks(network)
-    bases = points @ first.weights.T.astype(np.int64)
+    chips_of: _OwnCells | SharedCells
+    chips_of = SharedCells(network, points, faults) if network.has_convolutions else _OwnCells(network, points, faults)
     hits, drawn = np.zeros(len(points), dtype=np.int64), 0
     while drawn < samples:
         chips = min(_ROUND, samples - drawn)
@@ -257,23 +225,7 @@ def sample_errors(
         for i, label in enumerate(labels):
             if clock.is_over:
                 break
-            found[i] = _sample(
-                points[i],
-                bases[i],
-                neurons,
-                words,
-                weights,
-                mask,
-                places,
-                starts,
-                signs,
-                logs,
-                thresholds,
-                ranks,
-                streams[i],
-                chips,
-                int(label),
-            )
+            found[i] = chips_of.errors(i, int(label), streams[i], chips)
         else:  # a round that the clock cut off does not count
             hits += found
             drawn += chips

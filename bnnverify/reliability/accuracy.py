@@ -86,6 +86,7 @@ def expected_accuracy(
 
     Raises:
         QueryError: No images, different numbers of images and labels, or a bad argument.
+        UnsupportedError: A block is a convolution; `engines.montecarlo.sample_errors` samples chips.
     """
     points = network.domain.require_batch(images)
     if len(points) != len(labels) or not len(points):

@@ -27,6 +27,10 @@ from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork, DenseBlock
 
 MAX_HIDDEN_WIDTH = 16  # 65,536 sign vectors of a block
+SAMPLE_INSTEAD = (
+    "the positions of a convolution share cells, so its neurons are not independent. "
+    "Sample chips with sample_errors (--samples N --only-samples)."
+)
 
 CellWeights = Callable[[int, int], tuple[Any, Any]]  # (block, stored sign) -> (flip, keep)
 
@@ -72,7 +76,7 @@ def fault_enumerator(network: BinaryNetwork, x: ArrayLike, label: int) -> FaultE
         Exact integers for all k from 0 to the number of cells.
 
     Raises:
-        UnsupportedError: A hidden block is too wide.
+        UnsupportedError: A hidden block is too wide, or a convolution.
         QueryError: The label does not exist.
     """
     from flint import fmpz_poly
@@ -93,7 +97,7 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
         faults: Rates of the cells.
 
     Raises:
-        UnsupportedError: A hidden block is too wide.
+        UnsupportedError: A hidden block is too wide, or a convolution.
         QueryError: The label does not exist.
     """
     from flint import fmpq
@@ -111,14 +115,15 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
 def _error_weight(network: BinaryNetwork, x: ArrayLike, label: int, weights: CellWeights, zero: Any, one: Any) -> Any:
     """Total weight of the flip patterns after which the class is not `label`."""
     network.require_class(label)
-    for i, block in enumerate(network.blocks):
+    blocks = network.dense_blocks(SAMPLE_INSTEAD)
+    for i, block in enumerate(blocks):
         if block.n_outputs > MAX_HIDDEN_WIDTH:
             raise UnsupportedError(
                 f"block {i} has {block.n_outputs} neurons; exact Fractions go up to {MAX_HIDDEN_WIDTH}. "
                 "Use error_probability, which gives a certified interval."
             )
     law: dict[tuple[int, ...], Any] = {tuple(int(v) for v in network.domain.require(x)): one}
-    for b, block in enumerate(network.blocks):
+    for b, block in enumerate(blocks):
         following: dict[tuple[int, ...], Any] = {}
         for signs, weight in law.items():
             for outputs, share in _block_law(block, np.array(signs), b, weights, zero, one).items():

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from bnnverify.engines.base import Clock
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import FaultModel
-from bnnverify.network import BinaryNetwork
+from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.reliability.deep import likely_patterns
+from bnnverify.reliability.exact import SAMPLE_INSTEAD
 from bnnverify.reliability.laws import FloatArray, RowLaws, firing, firing_on_integers
 from bnnverify.reliability.onehidden import Bounds, error_bounds
 from bnnverify.reliability.rounding import outward
@@ -29,12 +30,13 @@ class FaultyNetwork:
     """A network under one fault model, with the tables that all its images share.
 
     Attributes:
-        network: Any network.
+        network: Any network of dense blocks; `UnsupportedError` if one is a convolution.
         faults: The fault model.
     """
 
     network: BinaryNetwork
     faults: FaultModel
+    _blocks: tuple[DenseBlock, ...] = field(init=False)
     _laws: tuple[RowLaws, ...] = field(init=False)
     _tables: dict[int, OutputTables] = field(init=False, default_factory=dict)
 
@@ -43,7 +45,8 @@ class FaultyNetwork:
             raise QueryError(f"faults is {self.faults!r}, expected a fault model such as BitFlip('1e-3').")
         if not self.network.blocks and not self.network.domain.is_binary:
             raise UnsupportedError("the network has integer inputs and no hidden block; expected at least one.")
-        self._laws = tuple(RowLaws(self.faults.rates(b)) for b in range(len(self.network.blocks) + 1))
+        self._blocks = self.network.dense_blocks(SAMPLE_INSTEAD)
+        self._laws = tuple(RowLaws(self.faults.rates(b)) for b in range(len(self._blocks) + 1))
 
     @property
     def _is_fault_free(self) -> bool:
@@ -73,7 +76,7 @@ class FaultyNetwork:
 
     def _firing(self, index: int, x: NDArray[np.int64]) -> tuple[FloatArray, FloatArray, int]:
         """P(fires), P(does not), and their roundings, of a block whose input is fixed."""
-        block = self.network.blocks[index]
+        block = self._blocks[index]
         if index > 0 or self.network.domain.is_binary:
             return *firing(block, x, self._laws[index]), 4 * x.size
         fires, silent = firing_on_integers(block, x, self._laws[index].rates)
@@ -164,7 +167,7 @@ def error_probability(
 
     Raises:
         QueryError: The label does not exist or tolerance or max_states is not positive.
-        UnsupportedError: Integer inputs without a hidden block, or rates below 2^-900.
+        UnsupportedError: A convolution, integer inputs without a hidden block, or rates below 2^-900.
 
     >>> import numpy as np
     >>> from bnnverify.faults import BitFlip
