@@ -1,6 +1,6 @@
 """Physics of binary memory cells: from pulses, V and t, to the fault models of the reliability analysis.
 
-- `switching`, `interpolated`: P(V, t) of a cell and its inverses, by law or by table; `pulses`: what a generator offers;
+- `switching`, `interpolated`: P(V, t) of a cell and its inverses, by law or by table; `pulses`: menus of pulses;
 - `programming`, `variation`: write errors, write-verify, retention and energy, as fault models;
 - `measured`, `endurance`, `maps`, `tables`: what was measured, from CSV;
 - `pairs`: one weight in two cells; `synapse`: an analog cell as the latent of a binary weight.
