@@ -18,8 +18,8 @@ from bnnverify.errors import BnnVerifyError, FormatError, ModelError
 from bnnverify.formats import load_network
 from bnnverify.formats.files import write_whole
 from bnnverify.formats.native import load, save, to_bytes
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
-from tests.strategies import networks
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
+from tests.strategies import conv_networks, networks
 
 
 def small_network(provenance=None):
@@ -61,7 +61,7 @@ def path(tmp_path):
     return tmp_path / "net.npz"
 
 
-@given(networks(max_classes=5))
+@given(st.one_of(networks(max_classes=5), conv_networks()))
 @settings(max_examples=150, deadline=None)
 def test_what_was_saved_is_loaded(tmp_path_factory, network):
     path = tmp_path_factory.mktemp("native") / "net.npz"
@@ -196,7 +196,7 @@ def test_an_object_array_is_not_unpickled(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h.update(version=2), "has format version 2, expected 1. Read it with the bnnverify release"),
+        (lambda h: h.update(version=3), "has format version 3, expected at most 2. Read it with the bnnverify release"),
         (lambda h: h.update(format="other"), "names the format 'other', expected 'bnnverify network'"),
         (lambda h: h.pop("output"), "the header has no entry 'output'"),
         (lambda h: h.update(domain=[]), "the header does not describe a network"),
@@ -205,7 +205,8 @@ def test_an_object_array_is_not_unpickled(path):
         (lambda h: h["domain"].update(shape=[2, 2]), r"image shape is \[2, 2\], expected 3 entries"),
         (lambda h: h["domain"].update(inputs=-1), "a size is -1, expected 1 to"),
         (lambda h: h["domain"].update(inputs=10**40), "a size is 1000000000.*, expected 1 to"),
-        (lambda h: h["blocks"][0].update(kind="conv"), "block 0 is of kind 'conv', expected 'dense'"),
+        (lambda h: h["blocks"][0].update(kind="pool"), "block 0 is of kind 'pool', expected 'dense' or 'conv'"),
+        (lambda h: h["blocks"][0].update(kind="conv"), "the header has no entry 'input'"),
         (
             lambda h: h["blocks"][0].update(outputs=2**28, inputs=2**28),
             "calls for .* bytes of arrays, expected at most",
@@ -227,6 +228,66 @@ def test_a_header_that_does_not_fit_is_refused(path, change, message):
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def conv_network():
+    block = ConvBlock.create(
+        [[[[1, -1], [0, 1]]], [[[1, 1], [-1, 1]]]],
+        [1, 0],
+        input_shape=(1, 3, 4),
+        stride=(1, 2),
+        padding=(0, 1),
+        pad_value=-1,
+        pool=(2, 1),
+        mask=np.array([[[[1, 1], [0, 1]]], [[[1, 1], [1, 1]]]]) == 1,
+        negated=np.array([True, False]),
+        conjunction=np.array([False, True]),
+    )
+    return BinaryNetwork(InputDomain.binary(12), (block,), OutputBlock.create([[1] * 6, [-1] * 6]))
+
+
+def test_every_field_of_a_convolution_survives(path):
+    save(conv_network(), path)
+    before, after = conv_network().blocks[0], load(path).blocks[0]
+    for name in ConvBlock.__dataclass_fields__:
+        assert np.array_equal(getattr(before, name), getattr(after, name)), name
+        assert type(getattr(before, name)) is type(getattr(after, name)), name
+
+
+def test_a_network_without_convolutions_is_still_written_as_version_1(path):
+    for network, version in ((small_network(), 1), (conv_network(), 2)):
+        save(network, path)
+        with np.load(path, allow_pickle=False) as arrays:
+            assert json.loads(arrays["header"].tobytes())["version"] == version
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.update(stride=[1]), r"stride of block 0 is \[1\], expected 2 numbers"),
+        (lambda b: b.update(padding=[0, -1]), "a size is -1, expected 0 to"),
+        (lambda b: b.update(kernel=[2, 2.0]), "a size is 2.0, expected 1 to"),
+        (lambda b: b.update(pad_value="0"), "pad_value of block 0 is '0', expected -1, 0 or 1"),
+        (lambda b: b.update(pad_value=7), "blocks.0.pad_value is 7, expected 0"),
+        (lambda b: b.update(input=[1, 2**20, 2**20]), "blocks.0.* takes 1099511627776 inputs, but the input gives 12"),
+        (lambda b: b.update(pool=[9, 1]), "blocks.0 has pooling windows of 9x1 over 2x3 positions"),
+        (lambda b: b.update(pool=[1, 2]), "takes 6 inputs, but .* gives 4|identity of the arrays"),
+        (lambda b: b.update(pad_value=1), "identity of the arrays is sha256"),
+    ],
+)
+def test_a_convolution_that_does_not_fit_is_refused(path, change, message):
+    parts = with_header(members(to_bytes(conv_network())), lambda h: change(h["blocks"][0]))
+    write_members(path, parts)
+    with pytest.raises(FormatError, match=message):
+        load(path)
+
+
+def test_tampered_conjunctions_are_refused(path):
+    parts = members(to_bytes(conv_network()))
+    for values, message in (([0, 0], "identity of the arrays"), ([0, 3], "conjunction holds other values")):
+        write_members(path, parts | {"blocks.0.conjunction.npy": npy(np.array(values, np.int8))})
+        with pytest.raises(FormatError, match=message):
+            load(path)
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff\xfe", b"[1]", b"1" * 5000, b"[" * 100_000])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bnnverify.blocks import as_fraction
 from bnnverify.errors import ModelError
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
 from tests import oracle
 from tests.strategies import inputs, networks
 
@@ -236,6 +236,43 @@ def test_the_identity_is_the_sha256_of_the_bytes_that_the_docs_describe():
     integers = BinaryNetwork(InputDomain.integers([0, -1], [255, 7]), (hidden,), output)
     bounds = b"domain integers 2\n" + struct.pack("<4q", 0, -1, 255, 7)
     assert integers.identity == hashlib.sha256(text.replace(b"domain binary 2\n", bounds)).hexdigest()
+
+
+def convolution(**changes):
+    fields = {"thresholds": [-3, 2], "input_shape": (1, 3, 4), "stride": (1, 2), "padding": (0, 1), "pad_value": -1}
+    fields |= {"pool": (2, 1), "conjunction": np.array([True, False]), **changes}
+    mask = np.array([[[[True, False]]], [[[True, True]]]])
+    block = ConvBlock.create([[[[-1, 0]]], [[[1, 1]]]], fields.pop("thresholds"), mask=mask, **fields)
+    output = OutputBlock.create([[1] * block.n_outputs, [-1] * block.n_outputs])
+    return BinaryNetwork(InputDomain.binary(12), (block,), output)
+
+
+def test_the_identity_of_a_convolution_is_the_sha256_of_the_bytes_that_the_docs_describe():
+    text = b"bnnverify network 1\ndomain binary 12\n"
+    text += b"conv 2 1 1 2\ninput 1 3 4 stride 1 2 padding 0 1 value -1 pool 2 1\n"
+    text += b"\xff\x00\x01\x01" + struct.pack("<2q", -3, 2) + b"\x01\x00"
+    text += b"output 2 6\n" + b"\x01" * 6 + b"\xff" * 6 + b"1/1\n" * 2 + b"0/1\n" * 2
+    network = convolution()
+    assert network.identity == hashlib.sha256(text).hexdigest()
+    cells = hashlib.sha256(bytes.fromhex(network.identity) + b"\x40").hexdigest()
+    assert convolution(negated=np.array([False, True])).cells_identity == cells
+
+
+def test_the_identity_of_a_convolution_depends_on_every_part_of_its_function():
+    variants = [
+        convolution(),
+        convolution(thresholds=[-3, 1]),
+        convolution(pad_value=0),
+        convolution(pad_value=1),
+        convolution(conjunction=np.array([True, True])),
+        convolution(pool=(1, 1)),
+        convolution(stride=(1, 1)),
+        convolution(padding=(1, 1)),
+        convolution(input_shape=(1, 4, 3)),
+        convolution(input_shape=(1, 2, 6)),
+    ]
+    assert len({network.identity for network in variants}) == len(variants)
+    assert convolution() == convolution(negated=np.array([True, False]))
 
 
 def test_the_example_of_the_docs_holds():

@@ -6,8 +6,10 @@ Members, in this order, each uncompressed and with a fixed time stamp, so that e
   and biases as exact ``numerator/denominator`` text, the provenance, and the two identities;
 - ``domain.lower``, ``domain.upper``: int64, only for integer inputs;
 - ``blocks.I.weights`` (int8, 0 where masked), ``blocks.I.thresholds`` (int64), ``blocks.I.negated`` (int8, 0 or 1)
-  of every hidden block I from 0;
+  of every hidden block I from 0; ``blocks.I.conjunction`` (int8, 0 or 1) too of a convolution;
 - ``output.weights``: int8, 0 where masked.
+
+Version 2 brought convolutions. A network without one is still written as version 1, the same bytes as ever.
 
 `load` believes nothing: every size is checked before memory is taken, every type and shape against the header,
 and at last the function against the sha256 that the header states.
@@ -32,10 +34,10 @@ from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError
 from bnnverify.formats.files import write_whole
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, HiddenBlock, InputDomain, OutputBlock, Provenance
 
 FORMAT = "bnnverify network"
-VERSION = 1
+VERSION = 2
 
 _HEADER_LIMIT = 2**24  # bytes of JSON
 _SIZE_LIMIT = 2**30  # bytes of all arrays together
@@ -67,6 +69,8 @@ def to_bytes(network: BinaryNetwork) -> bytes:
         arrays[f"blocks.{i}.weights"] = block.weights
         arrays[f"blocks.{i}.thresholds"] = block.thresholds
         arrays[f"blocks.{i}.negated"] = block.negated.astype(np.int8)
+        if isinstance(block, ConvBlock):
+            arrays[f"blocks.{i}.conjunction"] = block.conjunction.astype(np.int8)
     arrays["output.weights"] = network.output.weights
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -85,13 +89,13 @@ def _header_text(network: BinaryNetwork) -> bytes:
     output = network.output
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if network.has_convolutions else 1,
         "domain": {
             "kind": "binary" if network.domain.is_binary else "integers",
             "inputs": network.n_inputs,
             "shape": list(network.domain.shape),
         },
-        "blocks": [{"kind": "dense", "outputs": b.n_outputs, "inputs": b.n_inputs} for b in network.blocks],
+        "blocks": [_block_header(block) for block in network.blocks],
         "output": {
             "classes": output.n_classes,
             "inputs": output.n_inputs,
@@ -109,6 +113,21 @@ def _header_text(network: BinaryNetwork) -> bytes:
     if len(text) > _HEADER_LIMIT:
         raise ModelError(f"the provenance makes a header of {len(text)} bytes, expected at most {_HEADER_LIMIT}.")
     return text
+
+
+def _block_header(block: HiddenBlock) -> dict[str, Any]:
+    if isinstance(block, DenseBlock):
+        return {"kind": "dense", "outputs": block.n_outputs, "inputs": block.n_inputs}
+    return {
+        "kind": "conv",
+        "filters": block.n_filters,
+        "kernel": list(block.kernel),
+        "input": list(block.input_shape),
+        "stride": list(block.stride),
+        "padding": list(block.padding),
+        "pad_value": block.pad_value,
+        "pool": list(block.pool),
+    }
 
 
 def _rational_text(value: Fraction) -> str:
@@ -172,9 +191,9 @@ def _read_header(archive: zipfile.ZipFile, where: str) -> Mapping[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise FormatError(f"{where}: the header names the format {found!r:.60}, expected {FORMAT!r}. {_REMEDY}")
-    if header.get("version") != VERSION:
+    if header.get("version") not in range(1, VERSION + 1):
         raise FormatError(
-            f"{where}: has format version {header.get('version')!r:.60}, expected {VERSION}. "
+            f"{where}: has format version {header.get('version')!r:.60}, expected at most {VERSION}. "
             "Read it with the bnnverify release that wrote it, or update bnnverify."
         )
     return header
@@ -212,12 +231,12 @@ def _expected_arrays(header: Mapping[str, Any], where: str) -> dict[str, tuple[n
         if domain["kind"] == "integers":
             expected |= {"domain.lower": (int64, (n,)), "domain.upper": (int64, (n,))}
         for i, block in enumerate(header["blocks"]):
-            if block["kind"] != "dense":
-                raise ValueError(f"block {i} is of kind {block['kind']!r:.60}, expected 'dense'")
-            rows, columns = _size(block["outputs"]), _size(block["inputs"])
-            expected[f"blocks.{i}.weights"] = (int8, (rows, columns))
-            expected[f"blocks.{i}.thresholds"] = (int64, (rows,))
-            expected[f"blocks.{i}.negated"] = (int8, (rows,))
+            shape = _weights_shape(block, i)
+            expected[f"blocks.{i}.weights"] = (int8, shape)
+            expected[f"blocks.{i}.thresholds"] = (int64, shape[:1])
+            expected[f"blocks.{i}.negated"] = (int8, shape[:1])
+            if block["kind"] == "conv":
+                expected[f"blocks.{i}.conjunction"] = (int8, shape[:1])
         expected["output.weights"] = (int8, (_size(output["classes"]), _size(output["inputs"])))
         for number in (*output["scale"], *output["bias"]):
             _rational(number)
@@ -230,9 +249,25 @@ def _expected_arrays(header: Mapping[str, Any], where: str) -> dict[str, tuple[n
     return expected
 
 
-def _size(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _SIZE_LIMIT:
-        raise ValueError(f"a size is {value!r:.60}, expected 1 to {_SIZE_LIMIT}")
+def _weights_shape(block: Mapping[str, Any], index: int) -> tuple[int, ...]:
+    """Shape of the weights of a hidden block; ValueError if its header does not make sense."""
+    if block["kind"] == "dense":
+        return _size(block["outputs"]), _size(block["inputs"])
+    if block["kind"] != "conv":
+        raise ValueError(f"block {index} is of kind {block['kind']!r:.60}, expected 'dense' or 'conv'")
+    for name, length, least in (("input", 3, 1), ("kernel", 2, 1), ("stride", 2, 1), ("padding", 2, 0), ("pool", 2, 1)):
+        if not isinstance(block[name], list) or len(block[name]) != length:
+            raise ValueError(f"{name} of block {index} is {block[name]!r:.60}, expected {length} numbers")
+        for value in block[name]:
+            _size(value, least)
+    if type(block["pad_value"]) is not int:
+        raise ValueError(f"pad_value of block {index} is {block['pad_value']!r:.60}, expected -1, 0 or 1")
+    return _size(block["filters"]), block["input"][0], *block["kernel"]
+
+
+def _size(value: Any, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _SIZE_LIMIT:
+        raise ValueError(f"a size is {value!r:.60}, expected {least} to {_SIZE_LIMIT}")
     return value
 
 
@@ -283,24 +318,38 @@ def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Bin
         domain = InputDomain.binary(header["domain"]["inputs"], shape)
     else:
         domain = InputDomain.integers(arrays["domain.lower"], arrays["domain.upper"], shape)
-    blocks = []
-    for i in range(len(header["blocks"])):
-        weights, negated = arrays[f"blocks.{i}.weights"], arrays[f"blocks.{i}.negated"]
-        if ((negated != 0) & (negated != 1)).any():
-            raise ModelError(f"blocks.{i}.negated holds other values than 0 and 1.")
-        blocks.append(
-            DenseBlock.create(
-                weights,
-                arrays[f"blocks.{i}.thresholds"],
-                mask=weights != 0,
-                negated=negated.astype(bool),
-                name=f"blocks.{i}",
-            )
-        )
+    blocks = tuple(_build_block(block, arrays, f"blocks.{i}") for i, block in enumerate(header["blocks"]))
     output = OutputBlock.create(
         arrays["output.weights"],
         scale=[_rational(q) for q in header["output"]["scale"]],
         bias=[_rational(q) for q in header["output"]["bias"]],
         mask=arrays["output.weights"] != 0,
     )
-    return BinaryNetwork(domain, tuple(blocks), output, Provenance(header["provenance"]))
+    return BinaryNetwork(domain, blocks, output, Provenance(header["provenance"]))
+
+
+def _build_block(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str) -> HiddenBlock:
+    weights, thresholds = arrays[f"{name}.weights"], arrays[f"{name}.thresholds"]
+    mask, negated = weights != 0, _flags(arrays, f"{name}.negated")
+    if header["kind"] == "dense":
+        return DenseBlock.create(weights, thresholds, mask=mask, negated=negated, name=name)
+    return ConvBlock.create(
+        weights,
+        thresholds,
+        input_shape=header["input"],
+        stride=header["stride"],
+        padding=header["padding"],
+        pad_value=header["pad_value"],
+        pool=header["pool"],
+        mask=mask,
+        negated=negated,
+        conjunction=_flags(arrays, f"{name}.conjunction"),
+        name=name,
+    )
+
+
+def _flags(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.bool_]:
+    values = arrays[name]
+    if ((values != 0) & (values != 1)).any():
+        raise ModelError(f"{name} holds other values than 0 and 1.")
+    return values.astype(bool)
