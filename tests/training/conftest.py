@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bnnverify.datasets import Dataset, Split  # noqa: E402
+from bnnverify.datasets import Dataset, Split, load  # noqa: E402
 
 torch.set_num_threads(1)  # nothing here is worth a second thread
 
@@ -21,3 +21,9 @@ def toy():
     """Three classes that four of nine pixels determine; trains in a fraction of a second."""
     splits = [make_split(n, 9, seed) for n, seed in ((120, 0), (60, 1), (60, 2))]
     return Dataset("toy", (3, 3), ("a", "b", "c"), *splits, {"dataset": "toy"})
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The built-in digits."""
+    return load("digits")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import BnnVerifyWarning
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
 from bnnverify.training.rules.bop import require_weight
 from bnnverify.training.rules.schedules import Schedule
 
@@ -30,7 +30,7 @@ class Bop2ndOrder:
 
     Of gradients that are noise, the ratio :math:`m/\sqrt{u}` is about :math:`\gamma/\sqrt{\sigma}` at first and
     :math:`\sqrt{\gamma/2}` in the long run. So tau should be at least four times the larger of the two, which the
-    defaults obey. With a tau below :math:`\gamma/\sqrt{\sigma}` the first step flips every weight with w g > 0: half of
+    defaults obey. With a tau that is not above the former, the first step flips every weight with w g > 0: half of
     the network, which one without batch norm does not survive. `start` warns of it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Bop2ndOrder:
         gamma: Weight of a new gradient in m, a schedule. Published: 1e-7, and 1e-4 to 1e-6 for ImageNet.
         sigma: Weight of a new squared gradient in u, a schedule. Published: 1e-3, and 1e-3 to 1e-5 for ImageNet.
         unbiased: Whether the ratio is that of the bias-corrected moments, each divided by the total weight that
-            gradients have in it so far. The first ratio is then 1, so tau should start there and fall.
+            gradients have in it so far. The first ratio is then 1, so tau should start above it and fall.
 
     References:
         Suarez-Ramirez et al., "A Bop and beyond: a second order optimizer for binarized neural networks", CVPR
@@ -52,13 +52,14 @@ class Bop2ndOrder:
     unbiased: bool = False
 
     name: ClassVar[str] = "bop2nd"
-    recipe: ClassVar[Mapping[str, Any]] = {}
+    recipe: ClassVar[Mapping[str, Any]] = {"epochs": 300}
 
     def __post_init__(self) -> None:
         for option in ("tau", "gamma", "sigma"):
             object.__setattr__(self, option, Schedule.of(getattr(self, option), f"{option} of the rule bop2nd"))
         require_weight("bop2nd", "gamma", self.gamma)
         require_weight("bop2nd", "sigma", self.sigma)
+        require("bop2nd", "unbiased", repr(self.unbiased), isinstance(self.unbiased, bool), "True or False")
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _Bop2ndState:
         """Moments of zero; a BnnVerifyWarning if the first step will flip half of the network."""
@@ -71,18 +72,18 @@ class Bop2ndOrder:
         """What is wrong with tau in the first step, or nothing."""
         tau, gamma, sigma = self.tau.at(0), self.gamma.at(0), self.sigma.at(0)
         ratio = gamma / math.sqrt(sigma)
-        if self.unbiased and tau < 1:
+        if self.unbiased and tau <= 1:
             return (
-                f"tau of the rule bop2nd is {tau:g} at the start, below 1: the unbiased moments of the first step are "
-                "g and g^2, their ratio g/|g| is 1, and every weight with w*g > 0 flips, half of the network. Let tau "
-                f"fall from 1 or more, such as tau=1:{max(4 * math.sqrt(gamma / 2), 1e-3):.2g}."
+                f"tau of the rule bop2nd is {tau:g} at the start, not above 1: the unbiased moments of the first step "
+                "are g and g^2, their ratio g/|g| is 1, and every weight with w*g > 0 flips, half of the network. Let "
+                f"tau fall from above 1, such as tau=2:{4 * math.sqrt(gamma / 2):.2g}."
             )
-        if not self.unbiased and ratio > tau:
+        if not self.unbiased and tau <= ratio:
             enough = 4 * max(math.sqrt(gamma / 2), ratio)
             return (
-                f"tau of the rule bop2nd is {tau:g} at the start, below gamma/sqrt(sigma) = {ratio:.3g}: in the first "
-                "step m/sqrt(u) is gamma*g/sqrt(sigma*g^2), so every weight with w*g > 0 flips, half of the network. "
-                f"Use a tau of at least 4*max(sqrt(gamma/2), gamma/sqrt(sigma)) = {enough:.2g}."
+                f"tau of the rule bop2nd is {tau:g} at the start, not above gamma/sqrt(sigma) = {ratio:.3g}: in the "
+                "first step m/sqrt(u) is gamma*g/sqrt(sigma*g^2), so every weight with w*g > 0 flips, half of the "
+                f"network. Use a tau of at least 4*max(sqrt(gamma/2), gamma/sqrt(sigma)) = {enough:.2g}."
             )
         return ""
 

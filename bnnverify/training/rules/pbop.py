@@ -28,7 +28,8 @@ class PBop:
 
     Attributes:
         scaler: Step size s, a schedule, in units of probability.
-        init: Distance of theta from 1/2 at the start, towards the weight's initial sign; above 0, at most 1/2.
+        init: Distance of theta from 1/2 at the start, towards the weight's initial sign; above 0, at most 1/2, where
+            every coin starts certain. Nearly fair coins trained worse on the digits.
 
     References:
         The idea: Suarez-Ramirez, master's thesis on binary optimizers, 2020, which treats weights as loaded coins and
@@ -36,11 +37,11 @@ class PBop:
         binarization with the latent weight 2 theta - 1: Courbariaux et al., "BinaryConnect", NeurIPS 2015, Sec. 2.3.
     """
 
-    scaler: Schedule = Schedule(0.01, 0.0001, "cosine")
-    init: float = 0.05
+    scaler: Schedule = Schedule(0.01, 0.01)
+    init: float = 0.5
 
     name: ClassVar[str] = "pbop"
-    recipe: ClassVar[Mapping[str, Any]] = {}
+    recipe: ClassVar[Mapping[str, Any]] = {"epochs": 300}
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scaler", Schedule.of(self.scaler, "scaler of the rule pbop"))
@@ -105,11 +106,12 @@ def _load(
 ) -> None:
     """One step of Adam on the probabilities, clipped. `rate` has the first bias in it."""
     b1, b2, eps = np.float32(_BETA_1), np.float32(_BETA_2), np.float32(_EPSILON)
+    c1, c2 = np.float32(1 - _BETA_1), np.float32(1 - _BETA_2)  # rounded once, so that the biases are as corrected
     zero, one = np.float32(0), np.float32(1)
     for i in range(gradient.size):
         g = gradient[i]
-        m = b1 * first[i] + (one - b1) * g
-        u = b2 * second[i] + (one - b2) * g * g
+        m = b1 * first[i] + c1 * g
+        u = b2 * second[i] + c2 * g * g
         first[i], second[i] = m, u
         theta[i] = min(max(theta[i] - rate * m / (np.sqrt(u * inverse_bias) + eps), zero), one)
 

@@ -90,13 +90,15 @@ class Schedule:
         if self.kind == "constant":
             return self.start
         if self.kind == "exponential":
-            return _plain(self.start * (self.end / self.start) ** q)
+            return _plain(self.start ** (1 - q) * self.end**q)
         if self.kind == "polynomial":
-            return self.end + (self.start - self.end) * float((1 - q) ** self.power)
+            rest = float((1 - q) ** self.power)
+            return self.start * rest + self.end * (1 - rest)
         if self.kind == "cosine":
-            return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * q))
-        stretch = min(int(q * self.steps), self.steps - 1)
-        return _plain(self.start * (self.end / self.start) ** (stretch / (self.steps - 1)))
+            rest = 0.5 * (1 + math.cos(math.pi * q))
+            return self.start * rest + self.end * (1 - rest)
+        done = min(int(q * self.steps), self.steps - 1) / (self.steps - 1)
+        return _plain(self.start ** (1 - done) * self.end**done)
 
     @property
     def largest(self) -> float:
