@@ -72,7 +72,7 @@ def test_the_laws_are_those_of_the_definition(cell, voltage, width, direction):
 @given(cells, numbers(1e-9, 0.999), volts, directions)
 def test_the_width_for_a_probability_gives_it_back(cell, p, voltage, direction):
     width = cell.width_for(p, voltage, direction=direction)
-    assert cell.probability(voltage, width, direction=direction) == pytest.approx(p, rel=1e-9)
+    assert cell.probability(voltage, width, direction=direction) == pytest.approx(p, rel=1e-9, abs=0)
 
 
 @given(cells, volts, seconds, directions)
@@ -80,7 +80,7 @@ def test_the_voltage_for_a_probability_gives_it_back(cell, voltage, width, direc
     p = float(cell.probability(voltage, width, direction=direction))
     if 1e-12 < p < 1 - 1e-6:
         back = cell.voltage_for(p, width, direction=direction)
-        assert cell.probability(back, width, direction=direction) == pytest.approx(p, rel=1e-7)
+        assert cell.probability(back, width, direction=direction) == pytest.approx(p, rel=1e-7, abs=0)
         assert back == pytest.approx(voltage, rel=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_probability_rises_with_voltage_and_width(cell, voltages, widths, direct
 def test_a_reset_takes_its_factor_longer(cell, voltage, width):
     one = cell.hazard(voltage, width * cell.reset_factor, direction=RESET)
     assert one == pytest.approx(float(cell.hazard(voltage, width)), rel=1e-9, abs=1e-300)
-    assert cell.tau(voltage, direction=RESET) == pytest.approx(cell.reset_factor * cell.tau(voltage), rel=1e-9)
+    assert cell.tau(voltage, direction=RESET) == pytest.approx(cell.reset_factor * cell.tau(voltage), rel=1e-9, abs=0)
 
 
 @given(cells)
@@ -110,7 +110,7 @@ def test_cells_survive_json(cell):
 def test_small_probabilities_keep_their_digits():
     cell = ThermallyActivated(tau0=1e-9, delta=60.0, critical_voltage=0.5)
     hazard = Fraction(1e-9) / Fraction(float(cell.tau(0.0)))
-    assert cell.probability(0.0, 1e-9) == pytest.approx(float(hazard), rel=1e-12)
+    assert cell.probability(0.0, 1e-9) == pytest.approx(float(hazard), rel=1e-9, abs=0)
     assert 0 < cell.probability(0.0, 1e-9) < 1e-25
 
 
@@ -131,10 +131,10 @@ def test_the_two_exponential_laws_are_one_family():
 
 def test_energy_is_that_of_a_resistor():
     cell = FieldAccelerated(tau0=1.0, voltage_scale=0.1, resistance=5e3)
-    assert cell.energy(2.0, 1e-8) == pytest.approx(2.0**2 * 1e-8 / 5e3)
+    assert cell.energy(2.0, 1e-8) == pytest.approx(2.0**2 * 1e-8 / 5e3, rel=1e-12, abs=0)
     assert cell.energy(2.0, 1e-8, direction=RESET) == cell.energy(2.0, 1e-8)
     other = FieldAccelerated(tau0=1.0, voltage_scale=0.1, resistance=5e3, reset_resistance=1e4)
-    assert other.energy([1.0, 2.0], 1e-8, direction=RESET) == pytest.approx([1e-12, 4e-12])
+    assert other.energy([1.0, 2.0], 1e-8, direction=RESET) == pytest.approx([1e-12, 4e-12], rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize("name", PRESETS)
