@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from bnnverify.results import Count, Decision, Distance, Kind, Probability, Verdict
     from bnnverify.robustness import decide, minimum_adversarial_distance
+    from bnnverify.summary import summarize
 
 # Public name -> the module it lives in, and its name there if that is another one.
 _PUBLIC = {
@@ -76,6 +77,7 @@ _PUBLIC = {
     "minimum_adversarial_distance": "robustness",
     "sample_errors": "engines.montecarlo",
     "save": "formats.native",
+    "summarize": "summary",
     "tolerance_bracket": "reliability",
     "whole_cube": "regions",
 }
@@ -119,6 +121,7 @@ __all__ = [
     "minimum_adversarial_distance",
     "sample_errors",
     "save",
+    "summarize",
     "tolerance_bracket",
     "whole_cube",
 ]
