@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from bnnverify.errors import QueryError
@@ -12,7 +12,7 @@ from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, Stuc
 from bnnverify.training.architecture import Conv, Layer, hidden_layers
 from bnnverify.training.faults import DRAWS, fault_model_from_json
 from bnnverify.training.losses import LOSSES
-from bnnverify.training.rules import RULES, SteSign, UpdateRule, rule_named, rule_options
+from bnnverify.training.rules import RULES, Schedule, SteSign, UpdateRule, rule_named, rule_options
 
 INPUTS = ("binary", "pixels")
 SELECTIONS = ("best", "final")
@@ -147,16 +147,21 @@ class TrainingConfig:
 
 
 def changed(value: Any) -> str:
-    """A dataclass with only what differs from its defaults, and always its rule."""
-    default = type(value)()
+    """A dataclass with only what differs from its defaults, its parts likewise, and always its rule."""
     parts = []
     for f in fields(value):
         now = getattr(value, f.name)
-        if f.name == "rule":
-            parts.append(f"rule={changed(now)}")
-        elif now != getattr(default, f.name):
-            parts.append(f"{f.name}={str(now) if f.name == 'learning_rate' and not isinstance(now, float) else now!r}")
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if f.name == "rule" or now != default:
+            parts.append(f"{f.name}={_shown(now)}")
     return f"{type(value).__name__}({', '.join(parts)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Schedule):
+        return str(value)
+    ours = is_dataclass(value) and type(value).__module__.startswith("bnnverify.training.rules")
+    return changed(value) if ours else repr(value)
 
 
 def _is_int(value: Any) -> bool:

@@ -479,6 +479,16 @@ def _against(value: Any, cell: Any) -> Any:
     return max(np.float64(value) * np.float64(cell), 0.0)
 
 
+@numba.njit(inline="always")
+def _with_room(out: Any, used: Any) -> Any:
+    """The list, twice as long if it has no room for a chunk."""
+    if used + _CHUNK <= out.size:
+        return out
+    grown = np.empty(2 * out.size + _CHUNK, dtype=np.int32)
+    grown[:used] = out[:used]
+    return grown
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _switched(values: Flat, cells: Signs, scale: float, power: float, law: int, key: np.uint64) -> tuple[int, Indices]:
     """Pulses and switching cells. A first look at a chunk (vectorized) tells whether any cell might switch there."""
@@ -504,10 +514,7 @@ def _switched(values: Flat, cells: Signs, scale: float, power: float, law: int, 
                 maybe += uniform(key, i) < scale * x**power
         pulses += eligible
         if maybe:
-            if count + _CHUNK > out.size:
-                grown = np.empty(2 * out.size + _CHUNK, dtype=np.int32)
-                grown[:count] = out[:count]
-                out = grown
+            out = _with_room(out, count)
             for i in range(start, end):
                 x = _against(values[i], cells[i])
                 if x > 0.0 and uniform(key, i) < probability_of(law, scale * _raised(x, power)):
@@ -547,37 +554,33 @@ def _chosen(indices: Indices, probability: float, key: np.uint64) -> Indices:
 def _count(
     gradient: Flat, cells: Signs, counts: NDArray[np.int8], limit: int, scale: float, law: int, key: np.uint64
 ) -> Indices:
-    """Counts, and gives the cells whose counter is saturated against them."""
-    top = np.int8(limit)
-    out = np.empty(64, dtype=np.int32)
+    """Counts, and gives the cells whose counter is saturated against them. In short integers, which vectorize best."""
+    top, bottom = np.int16(limit), np.int16(-limit)
+    counted = np.empty(_CHUNK, dtype=np.int8)
+    out = np.empty(_CHUNK, dtype=np.int32)
     found = 0
     for start in range(0, gradient.size, _CHUNK):
-        end = min(start + _CHUNK, gradient.size)
-        saturated = 0
+        g = gradient[start : start + _CHUNK]
+        c = counts[start : start + _CHUNK]
+        w = cells[start : start + _CHUNK]
         if law < 2:
-            for i in range(start, end):
-                g = gradient[i]
-                counted = uniform(key, i) < scale * abs(np.float64(g))
-                c = counts[i] + counted * (np.int8(g > 0) - np.int8(g < 0))
-                c = min(max(c, -limit), limit)
-                counts[i] = c
-                saturated += c * cells[i] == limit
+            for j in range(g.size):
+                counted[j] = uniform(key, start + j) < scale * abs(np.float64(g[j]))
         else:
-            for i in range(start, end):
-                g = gradient[i]
-                counted = uniform(key, i) < probability_of(law, scale * abs(np.float64(g)))
-                c = counts[i] + counted * (np.int8(g > 0) - np.int8(g < 0))
-                c = min(max(c, -limit), limit)
-                counts[i] = c
-                saturated += c * cells[i] == limit
+            for j in range(g.size):
+                counted[j] = uniform(key, start + j) < probability_of(law, scale * abs(np.float64(g[j])))
+        saturated = np.uint8(0)
+        for j in range(g.size):
+            sign = np.int8(np.int8(g[j] > 0) - np.int8(g[j] < 0))
+            moved = np.int16(np.int16(c[j]) + np.int16(sign * counted[j]))
+            moved = top if moved > top else (bottom if moved < bottom else moved)
+            c[j] = moved
+            saturated |= np.uint8(np.int16(moved * w[j]) == top)
         if saturated:
-            if found + _CHUNK > out.size:
-                grown = np.empty(2 * out.size + _CHUNK, dtype=np.int32)
-                grown[:found] = out[:found]
-                out = grown
-            for i in range(start, end):
-                if counts[i] * cells[i] == top:
-                    out[found] = i
+            out = _with_room(out, found)
+            for j in range(g.size):
+                if c[j] * w[j] == top:
+                    out[found] = start + j
                     found += 1
     return out[:found].copy()
 
@@ -611,29 +614,40 @@ def _switch_devices(
     whose devices switches, as nearly all, costs one number.
     """
     pulses = switches = found = 0
-    out = np.empty(64, dtype=np.int32)
-    for i in range(gradient.size):
-        g = gradient[i]
-        b = bits[i]
-        ones = _ones(b)
-        opposed = ones if g > 0 else devices - ones
-        x = scale * abs(np.float64(g))
-        if x > 0.0:
-            pulses += opposed
-            u = uniform(key, i)
-            if u < opposed * x:
-                switched = _device_switches(b, g > 0, opposed, probability_of(law, x), u, devices, further, i)
-                b ^= switched
-                bits[i] = b
-                switches += _ones(switched)
-                ones = _ones(b)
-        if (devices - 2 * ones) * cells[i] >= threshold:
-            if found == out.size:
-                grown = np.empty(2 * out.size, dtype=np.int32)
-                grown[:found] = out
-                out = grown
-            out[found] = i
-            found += 1
+    all_devices, limit = np.int32(devices), np.int32(threshold)
+    opposed = np.empty(_CHUNK, dtype=np.int32)
+    flags = np.empty(_CHUNK, dtype=np.uint8)
+    out = np.empty(_CHUNK, dtype=np.int32)
+    for start in range(0, gradient.size, _CHUNK):
+        g = gradient[start : start + _CHUNK]
+        b = bits[start : start + _CHUNK]
+        w = cells[start : start + _CHUNK]
+        total, some = np.int32(0), np.uint8(0)
+        for j in range(g.size):
+            ones = np.int32(_ones(b[j]))
+            against = ones if g[j] > 0 else (np.int32(all_devices - ones) if g[j] < 0 else np.int32(0))
+            opposed[j] = against
+            total += against
+            flags[j] = np.uint8(np.int32(all_devices - 2 * ones) * np.int32(w[j]) >= limit)
+        pulses += int(total)
+        for j in range(g.size):
+            x = scale * abs(np.float64(g[j]))
+            flags[j] |= np.uint8(uniform(key, start + j) < opposed[j] * x)
+            some |= flags[j]
+        if not some:
+            continue
+        out = _with_room(out, found)
+        for j in range(g.size):
+            if not flags[j]:
+                continue
+            x, u, i = scale * abs(np.float64(g[j])), uniform(key, start + j), start + j
+            if u < opposed[j] * x:
+                changed = _device_switches(b[j], g[j] > 0, opposed[j], probability_of(law, x), u, devices, further, i)
+                b[j] ^= changed
+                switches += _ones(changed)
+            if (devices - 2 * _ones(b[j])) * w[j] >= threshold:
+                out[found] = i
+                found += 1
     return pulses, switches, out[:found].copy()
 
 

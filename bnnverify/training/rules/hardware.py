@@ -30,8 +30,8 @@ class Hardware:
 
     Attributes:
         cell: Law of the cells; brings the two spreads and the energies. Also the name of a preset.
-        menu: Pulses; default: 16 from 10^-4 to 0.5, see `PulseMenu.for_cell`. Also the options of `for_cell`, or the
-            object with voltages and widths.
+        menu: Pulses; None for those of `PulseMenu.for_cell`, 16 from 10^-4 to 0.5. Also the options of `for_cell`, or
+            the object with voltages and widths.
         rounding: ``down``: the strongest pulse with at most the probability asked for; below the weakest pulse that
             one, if at least half of its probability is asked for, else none. ``random``: one of the two neighbours
             (no pulse is a neighbour of the weakest), by a digital random number such that the mean is what is asked
@@ -43,12 +43,12 @@ class Hardware:
         stuck_cells: Measured ones: triples (block from 0, flat index of the cell, -1 or +1); they outrank the drawn
             ones.
 
-    >>> Hardware("mtj", {"levels": 4, "lowest": 1e-3}).nominal()[0].round(4).tolist()
+    >>> Hardware.of({"cell": "mtj", "menu": {"levels": 4, "lowest": 1e-3}}).nominal()[0].round(4).tolist()
     [0.001, 0.0079, 0.063, 0.5]
     """
 
     cell: SwitchingCell = field(default_factory=lambda: PRESETS["ftj"])
-    menu: PulseMenu = None  # type: ignore[assignment]
+    menu: PulseMenu | None = None
     rounding: str = "down"
     knows_asymmetry: bool = True
     independent_directions: bool = False
@@ -74,7 +74,7 @@ class Hardware:
         require(where, "stuck_cells", self.stuck_cells, fits, "triples (block, index of the cell, -1 or +1)")
         object.__setattr__(self, "stuck_cells", stuck)
         for direction in (SET, RESET):
-            p = self.menu.probabilities(self.cell, direction=direction)
+            p = self.pulses.probabilities(self.cell, direction=direction)
             if not (p > 0).any():
                 raise QueryError(f"no pulse of the menu switches the cell in direction {direction:+d}, expected one.")
 
@@ -99,16 +99,22 @@ class Hardware:
             return cls(**value)
         raise QueryError(f"hardware is {value!r:.80}, expected its options as an object, or: {', '.join(PRESETS)}.")
 
+    @property
+    def pulses(self) -> PulseMenu:
+        """The menu."""
+        return PulseMenu.for_cell(self.cell) if self.menu is None else self.menu
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that `of` reads back."""
         rest = {f.name: getattr(self, f.name) for f in fields(self)}
         stuck = [list(triple) for triple in self.stuck_cells]
-        return {**rest, "cell": self.cell.to_json(), "menu": self.menu.to_json(), "stuck_cells": stuck}
+        menu = None if self.menu is None else self.menu.to_json()
+        return {**rest, "cell": self.cell.to_json(), "menu": menu, "stuck_cells": stuck}
 
     def nominal(self) -> NDArray[np.float64]:
         """Probabilities that the controller goes by, of SET and RESET; shape `(2, pulses)`."""
-        up = self.menu.probabilities(self.cell, direction=SET)
-        down = self.menu.probabilities(self.cell, direction=RESET) if self.knows_asymmetry else up
+        up = self.pulses.probabilities(self.cell, direction=SET)
+        down = self.pulses.probabilities(self.cell, direction=RESET) if self.knows_asymmetry else up
         return np.stack([up, down])
 
 
@@ -120,11 +126,9 @@ def _cell(value: Any) -> SwitchingCell:
     return cell_from_json(value) if isinstance(value, Mapping) else value
 
 
-def _menu(value: Any, cell: SwitchingCell) -> PulseMenu:
-    if isinstance(value, PulseMenu):
+def _menu(value: Any, cell: SwitchingCell) -> PulseMenu | None:
+    if value is None or isinstance(value, PulseMenu):
         return value
-    if value is None:
-        return PulseMenu.for_cell(cell)
     if isinstance(value, Mapping):
         if "voltages" in value or "widths" in value:
             return PulseMenu.from_json(value)
@@ -185,7 +189,7 @@ class HardwareCells(IdealCells):
 
     def __init__(self, cells: Signs, hardware: Hardware, block: int, random: Randomness) -> None:
         super().__init__(cells)
-        cell, menu, n = hardware.cell, hardware.menu, cells.size
+        cell, menu, n = hardware.cell, hardware.pulses, cells.size
         self.level_pulses = np.zeros((2, len(menu)), dtype=np.int64)
         self.level_switches = np.zeros((2, len(menu)), dtype=np.int64)
         self._hazards = np.stack([menu.hazards(cell, direction=d) for d in (SET, RESET)])
