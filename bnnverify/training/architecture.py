@@ -10,7 +10,8 @@ from typing import Any
 
 from bnnverify.errors import QueryError
 
-_CONV = re.compile(r"(\d{1,5})c(\d{1,3})(?:s(\d{1,3}))?(?:v(\d{1,3}))?(?:p(\d{1,3}))?")
+_CONV = re.compile(r"(\d{1,5})c(\d{1,3})((?:[svp]\d{1,3}){0,3})")
+_LETTERS = {"s": "stride", "v": "padding", "p": "pool"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ def _layer(item: Any) -> Layer:
             return int(item)
         match = _CONV.fullmatch(item.strip().lower())
         if match:
-            given = dict(zip(("filters", "kernel", "stride", "padding", "pool"), match.groups(), strict=True))
-            return Conv(**{name: int(text) for name, text in given.items() if text is not None})
+            more = {_LETTERS[letter]: int(number) for letter, number in re.findall(r"([svp])(\d+)", match[3])}
+            return Conv(int(match[1]), int(match[2]), **more)
     raise QueryError(
         f"a hidden block is {item!r:.60}, expected a number of neurons such as 32, or a convolution such as 16c5p2 "
         f"(16 filters of 5x5, pooled 2x2). Presets: {', '.join(PRESETS)}."

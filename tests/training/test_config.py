@@ -6,25 +6,25 @@ from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
 from bnnverify.training import TrainingConfig
 from bnnverify.training.architecture import Conv
-from bnnverify.training.rules import StochasticSwitching
+from bnnverify.training.rules import RULES, SteSign
 
 
 def test_a_config_prints_only_what_differs_from_the_default():
     assert repr(TrainingConfig()) == "TrainingConfig(rule=SteSign())"
-    config = TrainingConfig(hidden=(20, 16), rule=StochasticSwitching(gamma=0.5), epochs=3)
-    assert repr(config) == "TrainingConfig(hidden=(20, 16), rule=StochasticSwitching(gamma=0.5), epochs=3)"
+    config = TrainingConfig(hidden=(20, 16), rule=SteSign(init=0.5), epochs=3)
+    assert repr(config) == "TrainingConfig(hidden=(20, 16), rule=SteSign(init=0.5), epochs=3)"
 
 
 def test_a_rule_brings_its_recipe_and_the_caller_overrides_it():
     assert TrainingConfig.for_rule("ste") == TrainingConfig()
     assert TrainingConfig.for_rule("ss-ema").batch_norm
     config = TrainingConfig.for_rule("ss-ema", options={"rate": 0.5}, batch_norm=False, hidden=[7])
-    assert config.rule == StochasticSwitching(rate=0.5)
+    assert config.rule.accumulator.rate.start == 0.5
     assert not config.batch_norm
     assert config.hidden == (7,)
 
 
-@pytest.mark.parametrize("name", ["ste", "ss-ema"])
+@pytest.mark.parametrize("name", RULES)
 def test_a_config_survives_json(name):
     config = TrainingConfig.for_rule(name, hidden=(5, 4), seed=9, learning_rate=0.1)
     assert TrainingConfig.from_json(json.loads(json.dumps(config.as_json()))) == config

@@ -57,8 +57,8 @@ def test_the_export_equals_the_model_on_all_inputs(toy, config):
 
 
 def test_training_learns_something(toy):
-    for name in ("ste", "ss-ema"):
-        config = TrainingConfig.for_rule(name, hidden=(16,), epochs=100, batch_size=20, noise=0)
+    for name, options in (("ste", {}), ("ss-ema", {"rate": "0.03:0.001"})):
+        config = TrainingConfig.for_rule(name, options=options, hidden=(16,), epochs=100, batch_size=20, noise=0)
         accuracy = export(train(config, toy, progress=False)).provenance.data["accuracy"]
         assert accuracy["train"] >= 0.75, name
         assert accuracy["test"] >= 0.65, name  # the most frequent class makes up less than half
@@ -257,7 +257,7 @@ def test_a_network_that_differs_from_the_model_is_refused_with_the_number_of_ima
     wrong = int((network.evaluate_batch(images) != 2).sum())
     assert wrong > 0
     with pytest.raises(EngineError, match=f"disagrees with the torch model on {wrong} of 240 images"):
-        check_agreement(network, other, toy)
+        check_agreement(network, other, toy, TrainingConfig())
 
 
 def test_the_provenance_is_json_and_tells_how_the_network_was_made(toy):
@@ -266,7 +266,8 @@ def test_the_provenance_is_json_and_tells_how_the_network_was_made(toy):
     assert TrainingConfig.from_json(data["config"]) == VARIANTS["ss-ema"]
     assert data["data"] == {"dataset": "toy"}
     assert data["accuracy"] == accuracies(network, toy)
-    assert [len(column) for column in data["history"].values()] == [4] * 6
+    assert all(len(column) == 4 for column in data["history"].values())
+    assert {"loss", "validation_accuracy", "pulses"} <= set(data["history"])
     assert set(data["versions"]) == {"python", "torch", "numpy"}
     assert network.domain.shape == (3, 3)
 
@@ -312,3 +313,103 @@ def test_a_device_that_torch_does_not_see_is_refused(toy, name):
 def test_a_gpu_trains_a_network_that_exports(toy):
     trained = train(TrainingConfig(hidden=(4,), epochs=3, batch_size=8), toy, device="cuda", progress=False)
     assert export(trained).widths[1] == 4
+
+
+def test_a_dead_network_stops_with_a_sentence(toy):
+    """All sums far outside the window of the sign: no gradient passes."""
+    config = TrainingConfig(hidden=(8,), epochs=100, batch_size=20, x_shift=50.0, noise=0)
+    with pytest.raises(QueryError, match=r"the network is dead: for 100 steps no gradient .*guessing gives 1\.099"):
+        train(config, toy, progress=False)
+
+
+def test_pixels_are_the_input_of_the_first_block_exactly(toy):
+    grey = np.random.RandomState(3)
+
+    def grey_split(split):
+        pixels = grey.randint(0, 17, size=split.images.shape).astype(np.uint8)
+        pixels[:, :4] = np.where(split.images[:, :4] > 0, 16, 0)
+        return Split(split.images, pixels, split.labels, split.indices)
+
+    data = replace(toy, **{name: grey_split(split) for name, split in toy.splits.items()})
+    for config in (
+        TrainingConfig(hidden=(8,), epochs=30, batch_size=20, input="pixels", noise=0),
+        TrainingConfig(hidden=(8,), epochs=10, batch_size=20, input="pixels", noise=0, batch_norm=True),
+        TrainingConfig(hidden="3c2,6", epochs=10, batch_size=20, input="pixels", noise=0, batch_norm=True, x_shift=0.2),
+        TrainingConfig(hidden=(), epochs=10, batch_size=20, input="pixels", noise=0),
+    ):
+        trained = train(config, data, progress=False)
+        network = export(trained)  # compares all images
+        assert not network.domain.is_binary
+        assert network.domain.upper.max() == 16
+        some = grey.randint(0, 17, size=(500, 9))
+        with torch.no_grad():
+            expected = trained.model.double()(torch.from_numpy(2.0 * some - 16)).argmax(dim=1)
+        assert (network.evaluate_batch(some) == expected.numpy()).all()
+        assert network.provenance.data["accuracy"]["train"] > 0.4
+
+
+@pytest.mark.parametrize("hidden", ["4c2", "4c2v1,5", "3c3v2s2,6", "4c2p2,3c1", "5c2v1p2"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_convolutions_are_exported_exactly(toy, hidden, batch_norm):
+    config = TrainingConfig(hidden=hidden, epochs=3, batch_size=20, batch_norm=batch_norm, y_shift=0.3)
+    trained = train(config, toy, progress=False)
+    if batch_norm:  # every sign of the scale
+        with torch.no_grad():
+            for block in trained.model.hidden:
+                scale = torch.linspace(-1, 1, len(block.norm.weight))
+                block.norm.weight.copy_(scale * (scale.abs() > 0.4))
+    network = export(trained)
+    cube = np.array(np.meshgrid(*[[-1, 1]] * 9)).reshape(9, -1).T
+    with torch.no_grad():
+        expected = trained.model.double()(torch.from_numpy(cube.astype(np.float64))).argmax(dim=1)
+    assert (network.evaluate_batch(cube) == expected.numpy()).all()
+
+
+def test_shifts_of_the_sign_move_the_thresholds(toy):
+    for shifts, threshold in (({"x_shift": 1.0}, 3), ({"y_shift": 0.5}, -1), ({"x_shift": 0.5, "y_shift": 0.5}, 0)):
+        model = model_of((9, 2, 3), bias=False, **shifts)  # z = s / 3
+        assert export(trained_with(model, toy)).blocks[0].thresholds.tolist() == [threshold, threshold]
+
+
+def test_a_shift_unbalances_the_outputs_and_the_metrics_say_so(toy):
+    balance = {}
+    for shift in (-0.5, 0.0, 0.5):
+        config = TrainingConfig(hidden=(16,), epochs=2, batch_size=20, x_shift=shift, bias=False)
+        balance[shift] = train(config, toy, progress=False).history[-1]["activation_balance"][0]
+    assert balance[-0.5] > balance[0.0] > balance[0.5]
+
+
+def test_the_margin_hinge_is_its_definition_on_plain_sums(toy):
+    scores, labels = torch.tensor([[20.0, -3.0], [4.0, 5.0]]), torch.tensor([0, 0])
+    expected = (max(0, 8 - 20) + max(0, 8 - 3) + max(0, 8 - 4) + max(0, 8 + 5)) / 4 / 8
+    assert float(loss_of(scores, labels, "margin-hinge", margin=8)) == pytest.approx(expected)
+    trained = train(replace(VARIANTS["ste"], loss="margin-hinge", margin=4.0), toy, progress=False)
+    assert trained.model.output.scale.item() == 1.0
+
+
+def test_the_last_epoch_can_be_kept_and_the_validation_images_used(toy):
+    config = replace(VARIANTS["ste"], select="final")
+    assert train(config, toy, progress=False).best_epoch == 4
+    more = train(replace(config, train_on_validation=True), toy, progress=False)
+    assert more.history[0]["loss"] != train(config, toy, progress=False).history[0]["loss"]
+    assert export(more).provenance.data["selected_by"] == "last epoch"
+    swapped = replace(toy, validation=Split(-toy.validation.images, *_rest(toy.validation)))
+    assert train(replace(config, train_on_validation=True), swapped, progress=False).history != more.history
+
+
+def _rest(split):
+    return split.pixels, split.labels, split.indices
+
+
+def test_steps_are_reported_when_asked_for(toy):
+    records = []
+    train(VARIANTS["ste"], toy, progress=False, metrics=records.append, metrics_every=4)
+    steps = [r["step"] for r in records if "step" in r]
+    assert steps == [4, 8, 12, 16, 20, 24]
+    assert all(set(r) == {"step", "loss", "flip_ratio"} for r in records if "step" in r)
+    assert sum("epoch" in r for r in records) == 4
+
+
+def test_the_output_scale_can_stay_as_it_is(toy):
+    trained = train(replace(VARIANTS["ste"], output_scale=False), toy, progress=False)
+    assert trained.model.output.scale.item() == pytest.approx(1 / math.sqrt(8))
