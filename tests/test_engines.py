@@ -7,13 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bnnverify.engines.base import Limits
+from bnnverify.engines import enumeration
+from bnnverify.engines.base import Clock, Limits
 from bnnverify.engines.bdd import BddEngine
 from bnnverify.engines.enumeration import EnumerationEngine
 from bnnverify.engines.sat import SatEngine
 from bnnverify.errors import QueryError
-from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
 from bnnverify.results import Kind, Verdict
@@ -81,6 +83,28 @@ def test_an_engine_gives_the_oracles_answer_on_convolutions(engine):
         agrees_with_the_oracle(engine, query)
 
     check()
+
+
+def test_enumeration_in_small_pieces_gives_the_oracles_answer(monkeypatch):
+    monkeypatch.setattr(enumeration, "_CHUNK", 3)  # each piece goes on where the last one stopped
+
+    @settings(max_examples=60)
+    @given(st.one_of(queries(max_inputs=5), queries(conv_networks, max_inputs=5, max_outputs=12)))
+    def check(query):
+        agrees_with_the_oracle(EnumerationEngine(), query)
+
+    check()
+
+
+def test_enumeration_looks_at_the_clock_more_often_where_inputs_cost_more():
+    def walk(network):
+        return enumeration._Walk(ball_query(network, 0, 2), Clock(None), None, False)
+
+    filters = ConvBlock.create(np.ones((64, 3, 5, 5)), [0] * 64, input_shape=(3, 32, 32), padding=2)
+    output = OutputBlock.create(np.ones((2, filters.n_outputs)))
+    large = BinaryNetwork(InputDomain.binary(filters.n_inputs), (filters,), output)
+    assert walk(random_network(0, 8, 4, 3)).steps() == 2**20
+    assert walk(large).steps() == 2**31 // (64 * 75 * 1024 + 2 * 65_536)
 
 
 @pytest.mark.parametrize("engine", VARIANTS, ids=repr)

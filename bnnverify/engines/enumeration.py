@@ -2,14 +2,14 @@
 
 The number of disagreeing inputs of each neuron of the first block is kept up to date: a flip adds +1 or -1 to
 each. Balls are walked shell by shell (nearest first) in lexicographic order of the flipped indices, so that the
-innermost step is one vector addition; fixed-index regions in Gray-code order. The walk can stop after any
-input, and says exactly how far it came.
+innermost step is one vector addition; fixed-index regions in Gray-code order. A network with convolutions is
+evaluated anew for every input, packed (`stages.py`). The walk can stop after any input, and says exactly how far it
+came.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
 from bnnverify.kernels import disagreement_limits, forward_ranks, pack_layers
-from bnnverify.network import BinaryNetwork
 from bnnverify.packing import argmax_first, pack_fired, score_ranks
 from bnnverify.query import Query, Targeted, Ties
 from bnnverify.regions import FixedIndexRegion, HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
+from bnnverify.stages import forward_stages, pack_stages
+from bnnverify.summary import summarize
 
-_CHUNK = 1 << 20  # inputs between two looks at the clock: well under a second
+_CHUNK = 1 << 20  # most inputs between two looks at the clock
+_CHUNK_OPERATIONS = 1 << 31  # about as many products of signs: well under a second
 
 _TIES = {Ties.LOWEST_INDEX: 0, Ties.COUNTEREXAMPLE: 1, Ties.ROBUST: 2}
 
@@ -127,6 +129,77 @@ def _walk_gray(counts, deltas, signs, start, total, steps, stop, question, front
     return visited, adversarial, False
 
 
+@njit(cache=True, inline="always")
+def _toggle(bits, place):  # type: ignore[no-untyped-def]
+    bits[place >> 6] ^= np.uint64(1) << np.uint64(place & 63)
+
+
+@njit(cache=True)
+def _walk_shell_stages(bits, places, flips, steps, stop, question, loops, scratch, per_class):  # type: ignore[no-untyped-def]
+    """`_walk_shell` by evaluating each input: `bits` are those of the centre, input i is at ``places[i]``."""
+    klass, targeted, ties = question
+    table, weights, mask, limits, conjunction, ranks = loops
+    work, counts, out = scratch
+    d, n = flips.shape[0], places.shape[0]
+    for i in range(d):
+        _toggle(bits, places[flips[i]])
+    visited, adversarial, exhausted, found = 0, 0, False, False
+    while visited < steps and not exhausted:
+        forward_stages(bits, 0, table, weights, mask, limits, conjunction, ranks, work, counts, out)
+        best = argmax_first(out)
+        per_class[best] += 1
+        visited += 1
+        if _adversarial(out, klass, targeted, ties, best):
+            adversarial += 1
+            if stop:
+                found = True
+                break
+        level = d - 1
+        while level >= 0 and flips[level] == n - d + level:
+            level -= 1
+        exhausted = level < 0
+        if not exhausted:
+            for i in range(level, d):
+                _toggle(bits, places[flips[i]])
+            flips[level] += 1
+            for i in range(level + 1, d):
+                flips[i] = flips[i - 1] + 1
+            for i in range(level, d):
+                _toggle(bits, places[flips[i]])
+    for i in range(d):
+        _toggle(bits, places[flips[i]])  # back to the centre
+    return visited, adversarial, exhausted, found
+
+
+@njit(cache=True)
+def _walk_gray_stages(bits, places, signs, start, total, steps, stop, question, loops, scratch, per_class):  # type: ignore[no-untyped-def]
+    """`_walk_gray` by evaluating each input; `bits` and `signs` follow, free input i is at ``places[i]``."""
+    klass, targeted, ties = question
+    table, weights, mask, limits, conjunction, ranks = loops
+    work, counts, out = scratch
+    visited, adversarial = 0, 0
+    index = start
+    while visited < steps:
+        forward_stages(bits, 0, table, weights, mask, limits, conjunction, ranks, work, counts, out)
+        best = argmax_first(out)
+        per_class[best] += 1
+        visited += 1
+        if _adversarial(out, klass, targeted, ties, best):
+            adversarial += 1
+            if stop:
+                return visited, adversarial, True
+        index += 1
+        if index >= total:
+            break
+        bit, rest = 0, index
+        while rest & 1 == 0:
+            rest >>= 1
+            bit += 1
+        _toggle(bits, places[bit])
+        signs[bit] = -signs[bit]
+    return visited, adversarial, False
+
+
 @dataclass(slots=True)
 class _Walk:
     """State of one enumeration: what was seen so far."""
@@ -141,9 +214,11 @@ class _Walk:
     witness: tuple[int, ...] | None = None
     reason: str = ""
     per_class: NDArray[np.int64] = field(init=False)
+    chunk: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.per_class = np.zeros(self.query.network.n_classes, dtype=np.int64)
+        self.chunk = min(max(_CHUNK_OPERATIONS // max(summarize(self.query.network).macs, 1), 1), _CHUNK)
 
     def steps(self) -> int:
         """Inputs that may be visited before the next look at the limits; 0 when one is reached."""
@@ -153,7 +228,7 @@ class _Walk:
         if self.node_limit is not None and self.visited >= self.node_limit:
             self.reason = f"limit of {self.node_limit} inputs reached"
             return 0
-        return _CHUNK if self.node_limit is None else min(_CHUNK, self.node_limit - self.visited)
+        return self.chunk if self.node_limit is None else min(self.chunk, self.node_limit - self.visited)
 
     def record(self, visited: int, adversarial: int) -> None:
         self.visited += visited
@@ -164,35 +239,79 @@ class _Walk:
         return bool(self.reason) or self.witness is not None
 
 
-def _front(network: BinaryNetwork, center: NDArray[np.int64]) -> tuple[Any, ...]:
-    """Disagreements of the first block at the centre, their change per flipped input, and the packed rest."""
-    network = network.unrolled()
-    blocks = network.dense_blocks("the unrolled network has others.")
-    block = blocks[0] if blocks else network.output
-    products = block.weights.astype(np.int32) * center.astype(np.int32)
-    counts = np.count_nonzero(products < 0, axis=1).astype(np.int32)
-    deltas = np.ascontiguousarray(products.T)  # agreeing (+1): the flip adds a disagreement
-    packed = pack_layers(blocks[1:], network.output)
-    layers = (packed.shape, packed.weights, packed.mask, packed.limits, packed.ranks, packed.is_masked)
-    limits = disagreement_limits(blocks[0]) if blocks else np.zeros(0, dtype=np.int32)
-    ranks = np.zeros((0, 1), dtype=np.int32) if blocks else score_ranks(network.output)
-    width = max(network.widths)
-    bits = np.zeros((width + 63) // 64 + 1, dtype=np.uint64)
-    scratch = np.zeros(width, dtype=np.int64)
-    out = np.zeros(network.n_classes, dtype=np.int32)
-    return counts, deltas, (limits, ranks, *layers, bits, scratch, out)
-
-
 def _question(query: Query) -> tuple[int, bool, int]:
     if isinstance(query.property, Targeted):
         return query.property.target, True, _TIES[query.ties]
     return query.property.label, False, _TIES[query.ties]
 
 
+class _Flips:
+    """A network of dense blocks at a centre: disagreements of the first block, and their change per flipped input."""
+
+    def __init__(self, walk: _Walk, center: NDArray[np.int64]) -> None:
+        network = walk.query.network
+        blocks = network.dense_blocks("convolutions are evaluated anew for every input.")
+        block = blocks[0] if blocks else network.output
+        products = block.weights.astype(np.int32) * center.astype(np.int32)
+        self._counts = np.count_nonzero(products < 0, axis=1).astype(np.int32)
+        self._deltas = np.ascontiguousarray(products.T)  # agreeing (+1): the flip adds a disagreement
+        packed = pack_layers(blocks[1:], network.output)
+        layers = (packed.shape, packed.weights, packed.mask, packed.limits, packed.ranks, packed.is_masked)
+        limits = disagreement_limits(blocks[0]) if blocks else np.zeros(0, dtype=np.int32)
+        ranks = np.zeros((0, 1), dtype=np.int32) if blocks else score_ranks(network.output)
+        width = max(network.widths)
+        bits = np.zeros((width + 63) // 64 + 1, dtype=np.uint64)
+        scratch = np.zeros(width, dtype=np.int64)
+        out = np.zeros(network.n_classes, dtype=np.int32)
+        front = (limits, ranks, *layers, bits, scratch, out)
+        self._rest = (walk.stop_at_first, _question(walk.query), front, walk.per_class)
+
+    def shell(self, flips: NDArray[np.int64], steps: int) -> tuple[int, int, bool, bool]:
+        """Some inputs of a shell: see `_walk_shell`."""
+        result: tuple[int, int, bool, bool] = _walk_shell(self._counts, self._deltas, flips, steps, *self._rest)
+        return result
+
+    def gray(
+        self, free: NDArray[np.int64], signs: NDArray[np.int32], start: int, total: int, steps: int
+    ) -> tuple[int, int, bool]:
+        """Some settings of the free inputs: see `_walk_gray`."""
+        deltas = np.ascontiguousarray(self._deltas[free])
+        result: tuple[int, int, bool] = _walk_gray(self._counts, deltas, signs, start, total, steps, *self._rest)
+        return result
+
+
+class _Evaluations:
+    """A network with convolutions at a centre, as packed stages."""
+
+    def __init__(self, walk: _Walk, center: NDArray[np.int64]) -> None:
+        network = walk.query.network
+        stages = pack_stages(network.blocks, network.output)
+        self._bits = stages.packed(center[None])[0]
+        self._places = np.arange(center.size) if stages.order is None else np.argsort(stages.order)
+        rest = (stages.loops, stages.workspace(), walk.per_class)
+        self._rest = (walk.stop_at_first, _question(walk.query), *rest)
+
+    def shell(self, flips: NDArray[np.int64], steps: int) -> tuple[int, int, bool, bool]:
+        """Some inputs of a shell: see `_walk_shell`."""
+        result: tuple[int, int, bool, bool] = _walk_shell_stages(self._bits, self._places, flips, steps, *self._rest)
+        return result
+
+    def gray(
+        self, free: NDArray[np.int64], signs: NDArray[np.int32], start: int, total: int, steps: int
+    ) -> tuple[int, int, bool]:
+        """Some settings of the free inputs: see `_walk_gray`."""
+        places = self._places[free]
+        result: tuple[int, int, bool] = _walk_gray_stages(self._bits, places, signs, start, total, steps, *self._rest)
+        return result
+
+
+def _at(walk: _Walk, center: NDArray[np.int64]) -> _Flips | _Evaluations:
+    return _Evaluations(walk, center) if walk.query.network.has_convolutions else _Flips(walk, center)
+
+
 def _walk_ball(walk: _Walk, region: HammingBall) -> None:
     center = np.array(region.center, dtype=np.int64)
-    counts, deltas, front = _front(walk.query.network, center)
-    question = _question(walk.query)
+    network = _at(walk, center)
     for radius in range(region.radius + 1):
         walk.per_radius.append(0)
         flips = np.arange(radius, dtype=np.int64)
@@ -200,9 +319,7 @@ def _walk_ball(walk: _Walk, region: HammingBall) -> None:
         while not exhausted:
             if (steps := walk.steps()) == 0:
                 return
-            visited, adversarial, exhausted, found = _walk_shell(
-                counts, deltas, flips, steps, walk.stop_at_first, question, front, walk.per_class
-            )
+            visited, adversarial, exhausted, found = network.shell(flips, steps)
             walk.record(visited, adversarial)
             walk.per_radius[radius] += adversarial
             if found:
@@ -213,18 +330,15 @@ def _walk_ball(walk: _Walk, region: HammingBall) -> None:
 
 def _walk_free(walk: _Walk, region: FixedIndexRegion) -> None:
     center = np.array(region.center, dtype=np.int64)
-    counts, deltas, front = _front(walk.query.network, center)
+    network = _at(walk, center)
     free = np.array(region.free, dtype=np.int64)
-    own_deltas = np.ascontiguousarray(deltas[free])
     signs = np.ones(free.size, dtype=np.int32)
-    question, total = _question(walk.query), region.size()
+    total = region.size()
     while walk.visited < total:
         if (steps := walk.steps()) == 0:
             return
         end = min(total, 2**63 - 1)  # no walk gets that far
-        visited, adversarial, found = _walk_gray(
-            counts, own_deltas, signs, walk.visited, end, steps, walk.stop_at_first, question, front, walk.per_class
-        )
+        visited, adversarial, found = network.gray(free, signs, walk.visited, end, steps)
         walk.record(visited, adversarial)
         if found:
             center[free] *= signs
@@ -236,7 +350,7 @@ def _walk_free(walk: _Walk, region: FixedIndexRegion) -> None:
 class EnumerationEngine:
     """Visits every input of the region; exact for any network, practical up to some 10^9 inputs.
 
-    Convolutions are unrolled to dense blocks; `ResourceLimitError` if these would be too large.
+    With convolutions every input is evaluated anew: about as fast as packed inference, 10^6 inputs take a minute or so.
     """
 
     @property
