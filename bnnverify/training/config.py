@@ -44,6 +44,8 @@ class TrainingConfig:
         loss: ``cross-entropy``, ``squared-hinge`` or ``margin-hinge``.
         margin: b of the loss ``margin-hinge``, in units of the output sums.
         noise: Probability with which each binary input of a training image is flipped, every time it is shown.
+        move: Training images are moved by up to so many pixels in each direction, at random every time they are shown;
+            background (-1, or pixel 0) moves in.
         faults: Fault model of the cells that training passes read, or None. Evaluations read the cells without
             faults.
         fault_draw: ``chip``: one draw of the faults for the whole run. ``step``: a new one for every pass.
@@ -67,6 +69,7 @@ class TrainingConfig:
     loss: str = "cross-entropy"
     margin: float = 128.0
     noise: float = 0.02
+    move: int = 0
     faults: FaultModel | None = None
     fault_draw: str = "step"
     select: str = "best"
@@ -87,6 +90,7 @@ class TrainingConfig:
         _require(0 < self.margin < math.inf, "margin", self.margin, "above 0")
         _require(0 <= self.noise < 0.5, "noise", self.noise, "a probability of at least 0 and below 1/2")
         _require(self.noise == 0 or self.input == "binary", "noise", self.noise, "0 where the input is pixels")
+        _require(_is_int(self.move) and 0 <= self.move <= 100, "move", self.move, "a number of pixels of 0 to 100")
         kinds = (BitFlip, AsymmetricFlip, StuckAt, PerBlock)
         known = self.faults is None or isinstance(self.faults, kinds)
         _require(known, "faults", repr(self.faults), "a fault model such as BitFlip('0.01')")

@@ -27,7 +27,7 @@ from bnnverify.training.config import TrainingConfig
 from bnnverify.training.faults import Injection
 from bnnverify.training.losses import loss_of
 from bnnverify.training.model import BinaryModel
-from bnnverify.training.randomness import Randomness, flip_signs
+from bnnverify.training.randomness import Randomness, flip_signs, moved
 from bnnverify.training.rules.base import Cells, RuleState
 
 Metrics = dict[str, Any]
@@ -280,6 +280,9 @@ class _Run:
 
     def _batch(self, chosen: Tensor, *, noisy: bool = False) -> tuple[Tensor, Tensor]:
         images = self.images[chosen.numpy()]
+        if noisy and self.config.move:
+            background = -1 if self.config.input == "binary" else 0
+            images = moved(images, *self.dataset.shape, self.config.move, background, self.random.key())
         if noisy and self.config.noise:
             flip_signs(images.reshape(-1), self.config.noise, self.random.key())
         return self.on_device(images), self.labels[chosen].to(self.device)

@@ -54,6 +54,28 @@ def flip_signs(signs: NDArray[np.int8], probability: float, key: Any) -> None:
         signs[i] = -signs[i] if uniform(key, i) < probability else signs[i]
 
 
+@numba.njit(cache=True, nogil=True)
+def moved(images: NDArray[Any], height: int, width: int, most: int, fill: int, key: Any) -> NDArray[Any]:
+    """Images, each moved by a random number of pixels from -most to most in either direction, `fill` moving in.
+
+    Args:
+        images: Shape `(N, height * width)`.
+        height: Rows.
+        width: Columns.
+        most: Largest move.
+        fill: Value of the background.
+        key: Of the moves; image i takes numbers 2i and 2i + 1.
+    """
+    out = np.full_like(images, fill)
+    for i in range(images.shape[0]):
+        down = np.int64(uniform(key, 2 * i) * (2 * most + 1)) - most
+        right = np.int64(uniform(key, 2 * i + 1) * (2 * most + 1)) - most
+        for row in range(max(0, down), min(height, height + down)):
+            for column in range(max(0, right), min(width, width + right)):
+                out[i, row * width + column] = images[i, (row - down) * width + column - right]
+    return out
+
+
 class Randomness:
     """The one source of randomness of a run.
 

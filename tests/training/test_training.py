@@ -15,7 +15,7 @@ from bnnverify.training import TrainedModel, TrainingConfig, export, train
 from bnnverify.training.export import accuracies, check_agreement
 from bnnverify.training.losses import loss_of
 from bnnverify.training.model import BinaryModel
-from bnnverify.training.randomness import Randomness, uniforms
+from bnnverify.training.randomness import Randomness, moved, uniforms
 
 QUICK = {"hidden": (8,), "epochs": 4, "batch_size": 20}
 VARIANTS = {
@@ -413,3 +413,22 @@ def test_steps_are_reported_when_asked_for(toy):
 def test_the_output_scale_can_stay_as_it_is(toy):
     trained = train(replace(VARIANTS["ste"], output_scale=False), toy, progress=False)
     assert trained.model.output.scale.item() == pytest.approx(1 / math.sqrt(8))
+
+
+def test_moved_images_are_moves_of_the_images_and_background():
+    image = np.arange(1, 13, dtype=np.int8).reshape(1, 12)  # 3 rows of 4
+    seen = set()
+    for key in range(200):
+        new = moved(image, 3, 4, 1, -1, np.uint64(key)).reshape(3, 4)
+        down, right = next(
+            (d, r) for d in (-1, 0, 1) for r in (-1, 0, 1) if new[1, 1] == image.reshape(3, 4)[1 - d, 1 - r]
+        )
+        padded = np.pad(image.reshape(3, 4), 1, constant_values=-1)
+        assert (new == padded[1 - down : 4 - down, 1 - right : 5 - right]).all()
+        seen.add((down, right))
+    assert len(seen) == 9
+
+
+def test_moves_are_part_of_training(toy):
+    still, moving = (train(replace(VARIANTS["ste"], move=n), toy, progress=False) for n in (0, 1))
+    assert still.history != moving.history
