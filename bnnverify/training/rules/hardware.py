@@ -15,7 +15,7 @@ from bnnverify.devices import PRESETS, RESET, SET, PulseMenu, SwitchingCell, cel
 from bnnverify.errors import QueryError
 from bnnverify.training.randomness import uniform, uniforms
 from bnnverify.training.rules.accumulators import Indices, Request, Signs
-from bnnverify.training.rules.base import Randomness, require
+from bnnverify.training.rules.base import Randomness
 
 ROUNDINGS = ("down", "random")
 
@@ -59,24 +59,29 @@ class Hardware:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", _cell(self.cell))
         object.__setattr__(self, "menu", _menu(self.menu, self.cell))
-        where = "hardware"
-        require(where, "rounding", repr(self.rounding), self.rounding in ROUNDINGS, " or ".join(ROUNDINGS))
-        for name in ("knows_asymmetry", "independent_directions"):
-            value = getattr(self, name)
-            require(where, name, repr(value), isinstance(value, bool), "True or False")
-        for name in ("stuck_plus", "stuck_minus"):
-            value = getattr(self, name)
-            require(where, name, value, 0 <= value <= 1 - 1e-9, "at least 0 and below 1")
+
+        def check(name: str, holds: bool, expected: str, value: Any = None) -> None:
+            if not holds:
+                got = getattr(self, name) if value is None else value
+                raise QueryError(f"{name} of the hardware is {got!r}, expected {expected}.")
+
+        check("rounding", self.rounding in ROUNDINGS, " or ".join(ROUNDINGS))
+        check("knows_asymmetry", isinstance(self.knows_asymmetry, bool), "True or False")
+        check("independent_directions", isinstance(self.independent_directions, bool), "True or False")
+        check("stuck_plus", 0 <= self.stuck_plus < 1, "at least 0 and below 1")
+        check("stuck_minus", 0 <= self.stuck_minus < 1, "at least 0 and below 1")
         total = self.stuck_plus + self.stuck_minus
-        require(where, "stuck_plus + stuck_minus", total, total < 1, "below 1")
-        stuck = tuple(tuple(int(v) for v in triple) for triple in self.stuck_cells)
-        fits = all(len(t) == 3 and t[0] >= 0 and t[1] >= 0 and t[2] in (-1, 1) for t in stuck)
-        require(where, "stuck_cells", self.stuck_cells, fits, "triples (block, index of the cell, -1 or +1)")
-        object.__setattr__(self, "stuck_cells", stuck)
+        check("stuck_plus + stuck_minus", total < 1, "below 1", total)
+        triples = tuple(tuple(triple) for triple in self.stuck_cells)
+        fits = all(len(t) == 3 and t[0] >= 0 and t[1] >= 0 and t[2] in (-1, 1) for t in triples)
+        check("stuck_cells", fits, "triples (block, index of the cell, -1 or +1)")
+        object.__setattr__(self, "stuck_cells", triples)
         for direction in (SET, RESET):
             p = self.pulses.probabilities(self.cell, direction=direction)
             if not (p > 0).any():
-                raise QueryError(f"no pulse of the menu switches the cell in direction {direction:+d}, expected one.")
+                raise QueryError(
+                    f"no pulse of the menu switches the cell in direction {direction:+d}, expected at least one."
+                )
 
     @classmethod
     def of(cls, value: Any) -> Self | None:
@@ -258,13 +263,15 @@ class HardwareCells(IdealCells):
         return math.fsum((self.level_pulses * self._energies).ravel().tolist())
 
     def state(self) -> dict[str, Any]:
-        """All that changes, apart from the cells."""
-        return {**super().state(), "level_pulses": self.level_pulses, "level_switches": self.level_switches}
+        """All that changes, apart from the cells, and the factors: a run goes on with the devices it began with."""
+        levels = {"level_pulses": self.level_pulses, "level_switches": self.level_switches}
+        return {**super().state(), **levels, "factors": self.factors}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         super().restore(state)
         self.level_pulses, self.level_switches = state["level_pulses"], state["level_switches"]
+        self.factors = state["factors"]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from bnnverify.errors import QueryError
-from bnnverify.training.rules.base import require
 
 DATA = ("batch", "holdout")
 SCOPES = ("network", "block")
@@ -55,8 +54,8 @@ class Undo:
 
     def __post_init__(self) -> None:
         def check(name: str, holds: bool, expected: str) -> None:
-            value = getattr(self, name)
-            require("undo", name, repr(value) if isinstance(value, str) else value, holds, expected)
+            if not holds:
+                raise QueryError(f"{name} of the undo is {getattr(self, name)!r}, expected {expected}.")
 
         check("data", self.data in DATA, " or ".join(DATA))
         check("size", isinstance(self.size, int) and self.size >= 1, "a positive integer")
