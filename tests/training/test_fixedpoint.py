@@ -146,6 +146,42 @@ def test_without_fixed_point_the_order_matters():
     assert not torch.equal(one, two)
 
 
+def shuffled(layer, x, weight, g):
+    """Bits of the gradient of the weights, in order and in another order of the images."""
+    order = torch.randperm(len(x), generator=generator(7))
+    one = passes(layer, x, weight, g, torch.float32)[2]
+    two = passes(layer, x[order], weight, g[order], torch.float32)[2]
+    return bits([one, two])
+
+
+def test_the_largest_sums_are_still_exact():
+    # all terms of one sign and nearly as large as the largest: any bit too many would be rounded
+    x = torch.full((500, 3), 255.0) - torch.randint(0, 2, (500, 3), generator=generator(0))
+    g = 1 - torch.rand(500, 2, generator=generator(1)) / 16
+    one, two = shuffled(lambda a, w: binary_linear(a, w, reach=255), x, signs(2, 3), g)
+    assert one == two
+    images = torch.full((60, 1, 9, 9), 255.0) - torch.randint(0, 2, (60, 1, 9, 9), generator=generator(2))
+    g = 1 - torch.rand(60, 2, 7, 7, generator=generator(3)) / 16
+    one, two = shuffled(lambda a, w: binary_conv2d(a, w, reach=255), images, signs(2, 1, 3, 3), g)
+    assert one == two
+
+
+def test_sums_that_cancel_have_the_same_bits_in_any_order():
+    half = torch.randn(300, 4, generator=generator(0))
+    g = torch.cat([half, -half.flip(0), torch.randn(20, 4, generator=generator(1)) * 1e-11])
+    order = torch.randperm(len(g), generator=generator(2))
+    sums = torch.randint(-5, 6, g.shape, generator=generator(3)).float()
+
+    def bias_gradient(gradient):
+        bias = torch.zeros(4, requires_grad=True)
+        scaled(sums, bias, scale=1.0).backward(gradient)
+        return bias.grad
+
+    one, two = bias_gradient(g), bias_gradient(g[order])
+    assert bool(one.any())
+    assert torch.equal(one, two)
+
+
 def test_convolutions_have_the_same_bits_at_any_number_of_threads_and_in_any_order(threads):
     def layer(a, w):
         return binary_conv2d(a, w, padding=1)

@@ -1,7 +1,4 @@
-"""Update rules and a tiny network in plain loops, float64, to follow the package's rules step by step.
-
-Nothing here is imported from the package but the rules' own dataclasses, by the tests.
-"""
+"""A tiny network and its gradients in plain loops, float64, to follow update rules step by step; no product code."""
 
 import math
 
