@@ -15,7 +15,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.nn import grad as conv_gradients
@@ -37,19 +40,57 @@ def fixed_point(gradient: Tensor, summands: int) -> list[tuple[Tensor, float]]:
         Pairs of integers (in float32) and the power of two they count. Sums of the integers times such factors stay
         below 2^24. One pair if it carries 15 bits, else two.
     """
-    top = float(gradient.abs().max()) if gradient.numel() else 0.0
+    top = _largest(gradient)
     if top == 0.0 or not math.isfinite(top):
         return [(gradient, 1.0)]  # zeros are exact; infinity and NaN are found by the loop
     exponent = math.frexp(top)[1]
     bits = _FLOAT32_BITS - math.ceil(math.log2(max(summands, 2)))
-    first = (gradient * math.ldexp(1.0, bits - exponent)).round_() if _fits(bits - exponent) else None
-    if first is None:  # gradients below 1e-30: nothing that a rule could use
+    if not _fits(bits - exponent):  # gradients below 1e-30: nothing that a rule could use
         return [(torch.zeros_like(gradient), 1.0)]
-    parts = [(first, math.ldexp(1.0, exponent - bits))]
-    if bits < _ENOUGH:
-        rest = gradient * math.ldexp(1.0, bits - exponent) - first  # exact, at most 1/2
-        parts.append(((rest * 2.0 ** (bits + 1)).round_(), math.ldexp(1.0, exponent - 2 * bits - 1)))
-    return parts
+    scale, unit = math.ldexp(1.0, bits - exponent), math.ldexp(1.0, exponent - bits)
+    if bits >= _ENOUGH:
+        return [((gradient * scale).round_(), unit)]
+    first, second = _two_parts(gradient, scale, 2.0 ** (bits + 1))
+    return [(first, unit), (second, math.ldexp(1.0, exponent - 2 * bits - 1))]
+
+
+def _largest(gradient: Tensor) -> float:
+    """The largest absolute value; NaN if there is one."""
+    if not gradient.numel():
+        return 0.0
+    lower, upper = torch.aminmax(gradient)
+    return max(-float(lower), float(upper))
+
+
+def _two_parts(gradient: Tensor, scale: float, more: float) -> tuple[Tensor, Tensor]:
+    """Integers next to ``gradient * scale``, and next to ``more`` times what they leave over (which is exact)."""
+    if gradient.device.type == "cpu" and gradient.is_contiguous():
+        first, second = torch.empty_like(gradient), torch.empty_like(gradient)
+        _split(
+            gradient.numpy().reshape(-1),
+            np.float32(scale),
+            np.float32(more),
+            first.numpy().reshape(-1),
+            second.numpy().reshape(-1),
+        )
+        return first, second
+    exact = gradient * scale
+    first = torch.round(exact)
+    return first, ((exact - first) * more).round_()
+
+
+@numba.njit(cache=True, nogil=True)
+def _split(
+    gradient: NDArray[np.float32],
+    scale: np.float32,
+    more: np.float32,
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+) -> None:
+    for i in range(gradient.size):
+        exact = gradient[i] * scale
+        first[i] = np.rint(exact)
+        second[i] = np.rint((exact - first[i]) * more)
 
 
 def _fits(exponent: int) -> bool:
@@ -168,9 +209,9 @@ class _BatchNorm(torch.autograd.Function):
 def _channel_sums(gradient: Tensor, integers: Tensor | None) -> tuple[Tensor, Tensor]:
     """Sums over batch and positions of the gradient, and of gradient times integers, float64, in any order the same."""
     dims = [d for d in range(gradient.ndim) if d != 1]
-    top = float(gradient.abs().max())
+    top = _largest(gradient)
     count = gradient.numel() // gradient.shape[1]
-    reach = 1.0 if integers is None else max(1.0, float(integers.abs().max()))
+    reach = 1.0 if integers is None else max(1.0, _largest(integers))
     bits = _FLOAT64_BITS - math.ceil(math.log2(max(count * reach, 2.0)))
     q = gradient.double()
     if 0.0 < top < math.inf:

@@ -37,6 +37,7 @@ _DEAD_STEPS = 100
 _EVALUATION_BATCH = 1000
 _MEASURED = 10_000  # training images whose accuracy is measured after an epoch
 _SAVE_SECONDS = 30.0
+_WORTH_THREADS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +101,7 @@ def train(
         dataset: Images.
         device: Where torch computes the passes: ``cpu``, or ``cuda`` for a GPU. The updates of the binary weights are
             computed on the host. The trained model is returned on the CPU.
-        threads: Threads of torch; default: as torch is set.
+        threads: Threads of torch; default: one for small networks, where more are slower, else as torch is set.
         progress: Show a progress bar on stderr.
         metrics: Where the metrics of each epoch go: a text file, which gets one JSON object per line, or a
             function of one dict. The keys: `epoch` (from 1), `loss` (mean over the steps), `train_accuracy` (of the
@@ -121,12 +122,11 @@ def train(
         FormatError: The checkpoint is no checkpoint.
     """
     before_threads = torch.get_num_threads()
-    if threads is not None:
-        if threads < 1:
-            raise QueryError(f"threads is {threads}, expected at least 1.")
-        torch.set_num_threads(threads)
+    if threads is not None and threads < 1:
+        raise QueryError(f"threads is {threads}, expected at least 1.")
     try:
         run = _Run(config, dataset, _usable(device))
+        torch.set_num_threads(threads or (before_threads if run.products >= _WORTH_THREADS else 1))
         saver = None if checkpoint is None else checkpoints.Checkpoint(Path(checkpoint), run.identity())
         if resume:
             if saver is None:
@@ -211,6 +211,11 @@ class _Run:
         self.best_state: dict[str, Tensor] = {}
         self._order = torch.zeros(0, dtype=torch.int64)
         self._loss_total, self._flips, self._silent = 0.0, 0, 0
+
+    @property
+    def products(self) -> int:
+        """Products of weights and inputs in one forward pass over a batch, positions of convolutions not counted."""
+        return self.config.batch_size * sum(w.numel() for w in self.weights)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on."""

@@ -68,8 +68,8 @@ def moved(images: NDArray[Any], height: int, width: int, most: int, fill: int, k
     """
     out = np.full_like(images, fill)
     for i in range(images.shape[0]):
-        down = np.int64(uniform(key, 2 * i) * (2 * most + 1)) - most
-        right = np.int64(uniform(key, 2 * i + 1) * (2 * most + 1)) - most
+        down = int(uniform(key, 2 * i) * (2 * most + 1)) - most
+        right = int(uniform(key, 2 * i + 1) * (2 * most + 1)) - most
         for row in range(max(0, down), min(height, height + down)):
             for column in range(max(0, right), min(width, width + right)):
                 out[i, row * width + column] = images[i, (row - down) * width + column - right]

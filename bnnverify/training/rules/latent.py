@@ -152,11 +152,12 @@ def _adam(
 ) -> None:
     """One step of Adam on the latent weights, clipped; signs and their average. `rate` has the first bias in it."""
     b1, b2, eps = np.float32(_BETA_1), np.float32(_BETA_2), np.float32(_EPSILON)
+    rest1, rest2 = np.float32(1 - _BETA_1), np.float32(1 - _BETA_2)  # not 1 - float32(beta): that is 1e-5 off
     one = np.float32(1)
     for i in range(gradient.size):
         g = gradient[i]
-        m = b1 * first[i] + (one - b1) * g
-        u = b2 * second[i] + (one - b2) * g * g
+        m = b1 * first[i] + rest1 * g
+        u = b2 * second[i] + rest2 * g * g
         first[i], second[i] = m, u
         v = min(max(latent[i] - rate * m / (np.sqrt(u * inverse_bias) + eps), -one), one)
         latent[i] = v
