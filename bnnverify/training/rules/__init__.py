@@ -14,6 +14,7 @@ from bnnverify.training.rules.hardware import Hardware
 from bnnverify.training.rules.latent import SteSign
 from bnnverify.training.rules.pbop import PBop
 from bnnverify.training.rules.schedules import Schedule
+from bnnverify.training.rules.soft_bound import SoftBound
 from bnnverify.training.rules.stochastic_switching import StochasticSwitching, Variant
 from bnnverify.training.rules.undo import Undo
 
@@ -31,6 +32,7 @@ __all__ = [
     "Probe",
     "RuleState",
     "Schedule",
+    "SoftBound",
     "SteSign",
     "StochasticSwitching",
     "Undo",
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 RULES: dict[str, Any] = {rule.name: rule for rule in (SteSign, Bop, Bop2ndOrder, PBop)}
-RULES |= {name: Variant(name) for name in ACCUMULATORS}
+RULES |= {name: Variant(name) for name in ACCUMULATORS} | {SoftBound.name: SoftBound}
 
 
 def rule_named(name: str, **options: Any) -> UpdateRule:

@@ -419,8 +419,11 @@ def _whole(value: Any) -> bool:
 
 def _scale(gradient: Flat, rate: float, law: str) -> float:
     """What |g| is multiplied with in the law; 0 if the gradient is 0."""
-    if law != "relative":
-        return rate
+    return mean_scale(gradient, rate) if law == "relative" else rate
+
+
+def mean_scale(gradient: Flat, rate: float) -> float:
+    """``rate / mean|g|``; 0 if the gradient is 0."""
     total = float(_power_sum(gradient, 1.0))
     return rate * (gradient.size / total) if total > 0 and math.isfinite(total) else 0.0
 
