@@ -240,8 +240,8 @@ def _perform_all(arguments: argparse.Namespace, names: Sequence[str]) -> int:
     found = {} if arguments.force else read(file)
     pending = [run for run in runs if run.id not in found]
     print(f"{len(pending)} runs to do, {len(runs) - len(pending)} finished in {file}", file=sys.stderr)
-    broken = 0
-    with tqdm(total=sum(run.config["epochs"] for run in pending), unit="epoch", smoothing=0.05) as bar:
+    broken, quiet = 0, not sys.stderr.isatty()
+    with tqdm(total=sum(run.config["epochs"] for run in pending), unit="epoch", smoothing=0.05, disable=quiet) as bar:
 
         def told(run: Run, kind: str, value: Any) -> None:
             nonlocal broken

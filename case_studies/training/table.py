@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from records import README, Results, between_markers, percent, read, results, results_file, study_options
@@ -70,20 +71,26 @@ def cells(found: Mapping[str, Results]) -> str:
         if not runs or result.row.section != "numbers":
             continue
 
-        def mean(key: str, runs: Sequence[dict] = runs, *, each: bool = False) -> float | None:
-            values = [r["totals"].get(key) for r in runs]
-            if any(v is None for v in values):
-                return None
-            return float(np.mean([v / (r["cells"] if each else 1) for v, r in zip(values, runs, strict=True)]))
-
-        energy, undone = mean("energy_joule"), mean("undone_fraction")
-        auxiliary = mean("auxiliary_pulses", each=True)
-        lines.append(
-            f"| `{name}` | {mean('pulses', each=True):.3g} | {mean('switches', each=True):.3g} "
-            f"| {mean('switches_per_cell_max'):.0f} | {'' if energy is None else _joule(energy)} "
-            f"| {'' if auxiliary is None else f'{auxiliary:.3g}'} | {f'{undone:.0%}' if undone else ''} |"
-        )
+        found_totals = [{**r["totals"], "cells": r["cells"]} for r in runs]
+        lines.append(f"| `{name}` | {' | '.join(_writing(found_totals))} |")
     return "\n".join(lines)
+
+
+def _writing(totals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells of a line, empty where the rule has no such total."""
+
+    def shown(key: str, form: Callable[[float], str], *, by_cells: bool = False) -> str:
+        values = [t[key] / (t["cells"] if by_cells else 1) for t in totals if t.get(key) is not None]
+        return form(float(np.mean(values))) if values else ""
+
+    return [
+        shown("pulses", "{:.3g}".format, by_cells=True),
+        shown("switches", "{:.3g}".format, by_cells=True),
+        shown("switches_per_cell_max", "{:.0f}".format),
+        shown("energy_joule", _joule),
+        shown("auxiliary_pulses", "{:.3g}".format, by_cells=True),
+        shown("undone_fraction", lambda share: f"{share:.0%}" if share else ""),
+    ]
 
 
 def _joule(energy: float) -> str:
@@ -92,10 +99,10 @@ def _joule(energy: float) -> str:
     >>> _joule(3.2e-5)
     '32 µJ'
     """
-    for factor, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")):
+    for factor, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ")):
         if energy >= factor:
             return f"{energy / factor:.3g} {unit}"
-    return f"{energy / 1e-9:.3g} nJ"
+    return f"{energy / 1e-12:.3g} pJ"
 
 
 def main(words: Sequence[str] | None = None) -> int:
