@@ -260,10 +260,22 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
             "expected a probability within [0, 1]",
         ),
         (("train", "-o", "no/a.npz"), "--output no/a.npz cannot be written"),
-        (("train", "-o", "a.npz", "--hidden", "many"), "--hidden is 'many', expected numbers of neurons"),
+        (("train", "-o", "a.npz", "--hidden", "many"), "a hidden block is 'many', expected a number of neurons"),
         (("train", "-o", "a.npz", "--epochs", "0"), "epochs is 0, expected a positive integer"),
         (("train", "-o", "a.npz", "--data", "cats"), "no dataset 'cats'"),
-        (("train",), "Missing option '-o'"),
+        (("train",), "there is no --output, expected the file to save the network to"),
+        (("train", "-o", "a.npz", "--resume"), "--resume is given without --checkpoint"),
+        (("train", "-o", "a.npz", "--checkpoint", "a.npz"), "--checkpoint and --output are both a.npz"),
+        (("train", "-o", "a.npz", "--set", "rate"), "--set is 'rate', expected NAME=VALUE such as rate=1e-3"),
+        (
+            ("train", "-o", "a.npz", "--set", "rats=1"),
+            "the rule ste has no option 'rats', expected one of: learning_rate",
+        ),
+        (("train", "-o", "a.npz", "--ber", "0.1", "--p01", "0.1"), "--ber is given with --p01 or --p10"),
+        (("train", "-o", "a.npz", "--ber", "2"), "p is 2, expected a probability within"),
+        (("train", "-o", "a.npz", "--config", "none.json"), "none.json: cannot be read"),
+        (("train", "-o", "a.npz", "--config", "rows.txt"), "rows.txt: not JSON"),
+        (("train", "-o", "a.npz", "--device", "abacus"), "device is 'abacus', which torch does not see here"),
         (("report", "none.jsonl"), "none.jsonl: cannot be read"),
         (("report", "rows.txt"), "rows.txt:1: is not JSON"),
         (("report", "rows.txt", "-o", "no/r.html"), "--output no/r.html cannot be written"),
@@ -282,7 +294,7 @@ def test_debug_shows_the_traceback_as_well(workplace, run):
     assert "Traceback" in err and err.splitlines()[-1].startswith("bnnverify verify: radius is 99")
 
 
-@pytest.mark.parametrize("verb", ["train", "info", "verify", "count", "distance", "reliability", "report"])
+@pytest.mark.parametrize("verb", ["train", "data", "info", "verify", "count", "distance", "reliability", "report"])
 def test_every_verb_has_help_with_examples(run, verb):
     code, out, _ = run(verb, "--help")
     assert code == 0 and f"  bnnverify {verb} " in out and "Examples:" in out

@@ -1,0 +1,98 @@
+"""The verb train: configs, hyper-parameters, checkpoints, metrics."""
+
+import json
+
+import pytest
+
+from bnnverify.cli import main
+from bnnverify.cli.train import RULES
+from bnnverify.formats.native import load
+from bnnverify.training import TrainingConfig
+from bnnverify.training import rules as training_rules
+
+QUICK = ("--epochs", "2", "--hidden", "6", "-q", "--batch-size", "100")
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def shown(run, *words):
+    code, out, _ = run("train", "--show-config", *words)
+    assert code == 0
+    return json.loads(out)
+
+
+def test_the_rules_of_the_command_line_are_those_of_the_registry():
+    assert tuple(training_rules.RULES) == RULES
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_shows_its_config_and_takes_it_back(run, tmp_path, rule):
+    config = shown(run, "--rule", rule)
+    assert TrainingConfig.from_json(config) == TrainingConfig.for_rule(rule)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert shown(run, "--config", "config.json") == config
+
+
+def test_options_of_the_command_line_reach_the_config(run):
+    config = shown(
+        run,
+        *("--rule", "ss-ema", "--set", "rate=1e-3:1e-5", "--set", "undo_tolerance=0.1", "--hidden", "4c3p2,16"),
+        *("--x-shift", "0.5", "--p10", "1e-2", "--fault-draw", "chip", "--select", "final", "--no-batch-norm"),
+    )
+    assert config["options"]["rate"] == "0.001:1e-05:exponential"
+    assert config["options"]["undo"]["tolerance"] == 0.1
+    assert config["hidden"] == ["4c3p2", 16]
+    assert config["x_shift"] == 0.5
+    assert config["faults"] == {"kind": "asymmetric-flip", "p01": "0", "p10": "1/100"}
+    assert (config["fault_draw"], config["select"], config["batch_norm"]) == ("chip", "final", False)
+
+
+def test_a_card_is_a_config_and_the_command_line_overrides_it(run, tmp_path):
+    card = {"name": "x", "config": TrainingConfig.for_rule("bop", hidden=(9,), seed=4).as_json()}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    config = shown(run, "--config", "card.json", "--epochs", "7", "--set", "gamma=0.5")
+    assert (config["rule"], config["seed"], config["epochs"], config["hidden"]) == ("bop", 4, 7, [9])
+    assert config["options"]["gamma"] == "0.5"
+    other = shown(run, "--config", "card.json", "--rule", "pbop")
+    assert other["rule"] == "pbop"
+    assert "gamma" not in other["options"]
+
+
+def test_a_config_file_that_is_no_object_is_refused(run, tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    code, _, err = run("train", "--config", "list.json", "--show-config")
+    assert code == 2
+    assert "list.json: holds a list, expected a config or a card" in err
+
+
+def test_a_run_can_be_resumed_from_the_command_line_and_its_metrics_go_on(run, tmp_path):
+    words = ("train", *QUICK, "--metrics", "m.jsonl", "--metrics-every", "6", "--checkpoint", "run.pt")
+    assert run(*words, "-o", "a.npz")[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [line.get("step", line.get("epoch")) for line in lines] == [6, 12, 1, 18, 24, 2]
+    assert run(*words, "-o", "b.npz", "--resume")[0] == 0
+    assert load("a.npz") == load("b.npz")
+    assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 6
+
+
+def test_training_with_tensorboard_says_how_to_get_it_where_it_is_missing(run, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    code, _, err = run("train", *QUICK, "-o", "a.npz", "--tensorboard", "events")
+    assert code == 2
+    assert "TensorBoard is not installed. Run: pip install tensorboard" in err
+
+
+def test_a_convolution_of_pixels_is_trained_saved_and_described(run):
+    code, out, _ = run("train", *QUICK, "--hidden", "3c3p2,8", "--input", "pixels", "--noise", "0", "-o", "c.npz")
+    assert code == 0
+    assert "c.npz  1x8x8-3c3-mp2-8-10" in out
+    assert not load("c.npz").domain.is_binary
