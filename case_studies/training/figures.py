@@ -9,11 +9,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from records import Results
 
 from bnnverify.report.figures import COLOURS, MARKERS, STYLE, svg
 
+_PERCENT = FuncFormatter(lambda value, _: f"{round(100 * value, 3):g} %")
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -34,8 +36,9 @@ def learning_curves(panels: Mapping[str, Mapping[str, Results]]) -> Figure:
             for i, (label, result) in enumerate(series.items()):
                 _curve(axes, result.curves("validation_accuracy"), i, label)
             _epochs(axes)
-            axes.set_title(title)
-            axes.legend(loc="lower right")
+            _legend(axes, columns=3)
+            if title:
+                axes.set_title(title, loc="left", pad=22)
         _accuracy(every[0], "validation accuracy")
         every[0].set_ylim(*_zoomed([r.curves("validation_accuracy") for s in panels.values() for r in s.values()]))
         figure.tight_layout()
@@ -52,15 +55,17 @@ def undo(without: Results, with_undo: Results) -> Figure:
             _curve(accuracy, result.curves("validation_accuracy"), i, label)
         _accuracy(accuracy, "validation accuracy")
         accuracy.set_ylim(*_zoomed([r.curves("validation_accuracy") for r in both.values()]))
-        accuracy.legend(loc="best")
+        _legend(accuracy)
         events, taken_back = (np.diff(with_undo.curves(name), axis=1, prepend=0) for name in ("events", "undo_events"))
         _curve(undone, taken_back / np.maximum(events, 1), 0, "")
-        undone.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        undone.yaxis.set_major_formatter(_PERCENT)
         undone.set_ylim(bottom=0)
         undone.set_ylabel("events undone")
         _curve(factor, with_undo.curves("rate_factor"), 0, "")
         factor.set_yscale("log")
-        factor.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        factor.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        factor.yaxis.set_major_formatter(_PLAIN)
+        factor.yaxis.set_minor_formatter(NullFormatter())
         factor.set_ylabel("factor on the switching rate")
         for axes in (accuracy, undone, factor):
             _epochs(axes)
@@ -78,17 +83,17 @@ def memristors(runs: Mapping[int, Results], lines: Mapping[str, Results]) -> Fig
         _epochs(curves)
         _accuracy(curves, "validation accuracy")
         curves.set_ylim(*_zoomed([r.curves("validation_accuracy") for r in runs.values()]))
-        curves.legend(loc="lower right")
+        _legend(curves, columns=4)
         _against(ends, dict(runs), 0, "K memristors")
         for i, (label, result) in enumerate(lines.items(), start=1):
             ends.axhline(result.mean(), color=COLOURS[i], linestyle=_DASHES[i], linewidth=1.3, label=label)
         ends.set_xscale("log")
         ends.xaxis.set_major_locator(FixedLocator(list(runs)))
         ends.xaxis.set_minor_locator(NullLocator())
-        ends.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ends.xaxis.set_major_formatter(_PLAIN)
         ends.set_xlabel("memristors for each weight, K")
         _accuracy(ends, "test accuracy")
-        ends.legend(loc="best")
+        _legend(ends, columns=3)
         figure.tight_layout()
         return figure
 
@@ -106,10 +111,10 @@ def zero_shift(series: Mapping[str, Mapping[float, Results]]) -> Figure:
         for axes in (ends, plus):
             axes.set_xlabel("imbalance of up and down pulses")
         _accuracy(ends, "test accuracy")
-        plus.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        plus.yaxis.set_major_formatter(_PERCENT)
         plus.set_ylabel("weights at +1")
         plus.axhline(0.5, color=STYLE["axes.edgecolor"], linewidth=0.8, zorder=1)
-        ends.legend(loc="best")
+        _legend(ends, columns=3)
         figure.tight_layout()
         return figure
 
@@ -144,8 +149,14 @@ def _epochs(axes: Any) -> None:
 
 
 def _accuracy(axes: Any, label: str) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(_PERCENT)
     axes.set_ylabel(label)
+
+
+def _legend(axes: Any, columns: int = 2) -> None:
+    """Above the axes, where no curve runs."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2}
+    axes.legend(ncols=columns, columnspacing=1.2, handletextpad=0.5, **place)
 
 
 def _zoomed(curves: list[np.ndarray]) -> tuple[float, float]:

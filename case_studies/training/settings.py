@@ -73,6 +73,7 @@ _NORMED: dict[str, Any] = {**_PLAIN, "batch_norm": True, "output_bias": True, "o
 _ALL_IMAGES = {"train_on_validation": True}
 
 _STE = {"learning_rate": "5e-3:5e-5"}
+_SOFT = {"learning_rate": "1e-3:1e-4"}
 _EMA = {"gamma": 0.01, "rate": 3e-4, "power": 2.0}
 _COLLAPSING = {"gamma": 0.01, "rate": 5e-3, "power": 2.0}
 _UNDO = {"data": "holdout", "size": 500, "tolerance": 0.02, "down": 0.9, "up": 1.02}
@@ -197,6 +198,7 @@ _NUMBERS = [
         name="soft-bound",
         title="same, soft-bound synapses, balanced",
         rule="soft-bound",
+        options=_SOFT,
         changes={**_PLAIN, **_ALL_IMAGES},
     ),
     Row(
@@ -294,7 +296,7 @@ _CLAIMS = [
             name=soft_bound_row(imbalance, zero_shift=zero_shift),
             title=f"784-256-256-10, soft-bound synapses, imbalance {imbalance:g}{', zero shift' * zero_shift}",
             rule="soft-bound",
-            options={"up_down": imbalance, "zero_shift": zero_shift},
+            options={**_SOFT, "up_down": imbalance, "zero_shift": zero_shift},
             changes=_PLAIN,
             section="claims",
         )
