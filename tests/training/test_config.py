@@ -17,7 +17,7 @@ def test_a_config_prints_only_what_differs_from_the_default():
 
 def test_a_rule_brings_its_recipe_and_the_caller_overrides_it():
     assert TrainingConfig.for_rule("ste") == TrainingConfig()
-    assert TrainingConfig.for_rule("ss-ema").batch_norm
+    assert not TrainingConfig.for_rule("ss-ema").output_scale
     config = TrainingConfig.for_rule("ss-ema", options={"rate": 0.5}, batch_norm=False, hidden=[7])
     assert config.rule.accumulator.rate.start == 0.5
     assert not config.batch_norm

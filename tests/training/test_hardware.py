@@ -201,7 +201,7 @@ def test_the_energy_is_the_count_of_each_pulse_times_its_energy():
     json.dumps(statistics)
 
 
-@pytest.mark.parametrize("accumulator", [Average(0.5, rate=0.2), Counter(2, 1.0), Memristors(3, rate=0.5)])
+@pytest.mark.parametrize("accumulator", [Average(0.5, rate=0.2), Counter(2, 1.0), Memristors(3, rate=0.5, threshold=1)])
 def test_every_accumulator_drives_the_hardware_and_a_restored_run_goes_on_with_its_devices(accumulator):
     undo = Undo(writes="stochastic", tries=2)
     rule = StochasticSwitching(accumulator, hardware=Hardware(SPREAD, stuck_plus=0.1), undo=undo)

@@ -24,7 +24,13 @@ from bnnverify.training.rules import (
 from bnnverify.training.rules.accumulators import LAWS, Drive, probability_of
 from tests.training.trajectories import SHAPES, Keys, NoProbe, each, follow, random_signs, uniform
 
-ACCUMULATORS = (Memoryless(), BatchSum(batches=2), Average(gamma=0.5), Counter(bits=2), Memristors(count=3))
+ACCUMULATORS = (
+    Memoryless(),
+    BatchSum(batches=2),
+    Average(gamma=0.5),
+    Counter(bits=2),
+    Memristors(count=3, threshold=1),
+)
 
 
 def law_by_formula(law, x):
@@ -248,7 +254,7 @@ def test_each_auxiliary_memristor_switches_on_its_own():
 
 def test_the_memristors_start_saturated_towards_their_weights_so_that_one_step_turns_none():
     cells = random_signs((4, 50), 1)
-    state = StochasticSwitching(Memristors(count=7, rate=1e-3)).start([cells.copy()], random=Keys())
+    state = StochasticSwitching(Memristors(count=7, threshold=1, rate=1e-3)).start([cells.copy()], random=Keys())
     bits = state.state()["memories"][0]["bits"].reshape(4, 50)
     np.testing.assert_array_equal(bits, np.where(cells > 0, 127, 0))
     state.step([cells.astype(np.float32)], 0.0, NoProbe())
@@ -357,7 +363,7 @@ def test_options_reach_the_parts_of_the_rule_flat_nested_or_whole():
     assert rule_named("ss-count", undo={"size": 7}, undo_tolerance=0.5).undo == Undo(size=7, tolerance=0.5)
     assert rule_named("ss-count", undo=True).undo == Undo()
     assert rule_named("ss-count", undo=False).undo is None
-    assert rule_named("ss-mem", count=3).accumulator == Memristors(count=3)
+    assert rule_named("ss-mem", count=3, threshold=1).accumulator == Memristors(count=3, threshold=1)
     assert rule_named("ss-none").name == "ss-none" and rule_named("ss-batch").accumulator == BatchSum()
 
 
@@ -371,8 +377,8 @@ def test_a_config_with_undo_and_hardware_survives_json(accumulator):
 
 
 def test_a_config_prints_the_parts_of_the_rule_that_differ():
-    config = TrainingConfig(rule=rule_named("ss-count", bits=5, undo_size=7))
-    assert repr(config) == ("TrainingConfig(rule=StochasticSwitching(accumulator=Counter(bits=5), undo=Undo(size=7)))")
+    config = TrainingConfig(rule=rule_named("ss-count", bits=4, undo_size=7))
+    assert repr(config) == ("TrainingConfig(rule=StochasticSwitching(accumulator=Counter(bits=4), undo=Undo(size=7)))")
 
 
 @pytest.mark.parametrize(
@@ -391,7 +397,7 @@ def test_a_config_prints_the_parts_of_the_rule_that_differ():
         (lambda: Counter(increment=0), "increment of the rule ss-count is 0.0, expected above 0"),
         (lambda: Counter(pulse_probability=0), "pulse_probability of the rule ss-count is 0, expected above 0"),
         (lambda: Memristors(count=4), "count of the rule ss-mem is 4, expected an odd integer from 1 to 31"),
-        (lambda: Memristors(threshold=2), "threshold of the rule ss-mem is 2, expected an odd integer from 1 to 7"),
+        (lambda: Memristors(threshold=2), "threshold of the rule ss-mem is 2, expected an odd integer from 1 to 15"),
         (lambda: Memristors(count=3, threshold=5), "threshold of the rule ss-mem is 5, expected an odd integer"),
         (lambda: Memristors(write_probability=2), "write_probability of the rule ss-mem is 2, expected above 0"),
         (lambda: StochasticSwitching(law="exp"), "law of the rule ss-ema is 'exp', expected one of: relative, linear"),

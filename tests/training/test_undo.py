@@ -9,7 +9,13 @@ from bnnverify.training.rules import Average, BatchSum, Counter, Memoryless, Mem
 from tests.training.trajectories import SHAPES, Keys, NoProbe, random_signs
 
 ALL = Memoryless(rate=1e9)  # every eligible cell switches
-ACCUMULATORS = (ALL, BatchSum(2, rate=0.5), Average(0.5, rate=0.5), Counter(2, 1.0), Memristors(3, rate=0.5))
+ACCUMULATORS = (
+    ALL,
+    BatchSum(2, rate=0.5),
+    Average(0.5, rate=0.5),
+    Counter(2, 1.0),
+    Memristors(3, rate=0.5, threshold=1),
+)
 HARDWARE = {"cell": "mtj"}
 
 

@@ -233,8 +233,8 @@ class Average:
         reset: Whether the average of a weight starts anew at 0 when its cell has switched.
     """
 
-    gamma: float = 0.01
-    rate: Schedule = Schedule(3e-4, 3e-4)
+    gamma: float = 0.005
+    rate: Schedule = Schedule(5e-4, 3e-5, "exponential")
     power: float = 2.0
     reset: bool = False
 
@@ -285,8 +285,8 @@ class Counter:
         pulse_probability: Probability that a pulse switches its cell.
     """
 
-    bits: int = 4
-    increment: Schedule = Schedule(0.1, 0.01, "exponential")
+    bits: int = 6
+    increment: Schedule = Schedule(2.0, 0.05, "exponential")
     pulse_probability: float = 0.5
 
     name: ClassVar[str] = "ss-count"
@@ -348,9 +348,9 @@ class Memristors:
         Accumulation in stochastic memristors is named as an outlook by Akesson, 2022; the form is ours.
     """
 
-    count: int = 7
+    count: int = 15
     rate: Schedule = Schedule(3e-3, 3e-4, "exponential")
-    threshold: int = 1
+    threshold: int = 3
     write_probability: float = 1.0
 
     name: ClassVar[str] = "ss-mem"
