@@ -19,7 +19,8 @@ class Undo:
 
     Let :math:`L_0` and :math:`L_1` be the losses of the same images in evaluation mode before and after. If
     :math:`L_1 > L_0 (1 + tolerance)`, the cells that switched are switched back, and the rate of the rule is
-    multiplied by `down`; else it is multiplied by `up`. Steps in which nothing switched are no events.
+    multiplied by `down`; else it is multiplied by `up`. Steps in which nothing switched are no events. The two factors
+    hold the fraction of undone events near ``ln(up) / (ln(up) - ln(down))``, 16 % with the defaults.
 
     Attributes:
         data: ``batch``: the images of this step. ``holdout``: training images drawn afresh for every event.
@@ -45,8 +46,8 @@ class Undo:
     size: int = 500
     tolerance: float = 0.02
     scope: str = "network"
-    down: float = 0.97
-    up: float = 1.03
+    down: float = 0.9
+    up: float = 1.02
     lowest: float = 0.001
     highest: float = 1.0
     writes: str = "ideal"
