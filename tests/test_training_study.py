@@ -86,7 +86,7 @@ def test_every_target_names_its_source(study):
 
 
 def test_a_trial_leaves_records_and_networks_that_agree(tiny, tmp_path):
-    rows = ["ste", "ss-count-ftj", "undo"]
+    rows = ["ste", "ss-ema-ftj", "undo"]
     assert perform(tiny, tmp_path, "--only", *rows, "--seeds", "1") == 0
     digits, found = load("digits"), lines(tmp_path)
     assert [line["name"] for line in found] == rows

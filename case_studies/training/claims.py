@@ -107,9 +107,9 @@ def _draw_batch_norm(found: Found) -> Figure:
 # 2: accumulation
 
 _ACCUMULATORS = {
-    "saturating counter, 4 bits": "ss-count-55k",
+    "saturating counter, 6 bits": "ss-count-55k",
     "exponential average": "ss-ema-55k",
-    "7 memristors": memristors_row(7),
+    f"{MEMRISTORS[-1]} memristors": memristors_row(MEMRISTORS[-1]),
     "sum of 20 mini-batches": "ss-batch-55k",
     "memoryless": "ss-none-55k",
 }

@@ -76,14 +76,14 @@ def undo(without: Results, with_undo: Results) -> Figure:
 def memristors(runs: Mapping[int, Results], lines: Mapping[str, Results]) -> Figure:
     """Learning curves for each number of memristors, and test accuracies against it beside those of other memories."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 3.6))
+        figure = Figure(figsize=(8.8, 3.9))
         curves, ends = figure.subplots(1, 2)
         for i, (count, result) in enumerate(runs.items()):
             _curve(curves, result.curves("validation_accuracy"), i, f"K = {count}")
         _epochs(curves)
         _accuracy(curves, "validation accuracy")
         curves.set_ylim(*_zoomed([r.curves("validation_accuracy") for r in runs.values()]))
-        _legend(curves, columns=4)
+        _legend(curves, columns=3)
         _against(ends, dict(runs), 0, "K memristors")
         for i, (label, result) in enumerate(lines.items(), start=1):
             ends.axhline(result.mean(), color=COLOURS[i], linestyle=_DASHES[i], linewidth=1.3, label=label)
@@ -93,7 +93,7 @@ def memristors(runs: Mapping[int, Results], lines: Mapping[str, Results]) -> Fig
         ends.xaxis.set_major_formatter(_PLAIN)
         ends.set_xlabel("memristors for each weight, K")
         _accuracy(ends, "test accuracy")
-        _legend(ends, columns=3)
+        _legend(ends)
         figure.tight_layout()
         return figure
 

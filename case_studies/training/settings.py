@@ -160,19 +160,10 @@ _NUMBERS = [
         source=PROTOTYPE,
     ),
     Row(
-        name="ss-count-4",
-        title="same, switching by a saturating counter of 4 bits",
-        rule="ss-count",
-        options={"bits": 4, "increment": "0.1:0.01"},
-        changes={**_PLAIN, **_ALL_IMAGES},
-        expected="94.7 %",
-        source=PROTOTYPE,
-    ),
-    Row(
         name="ss-count-ftj",
         title="same, counter, cells of a ferroelectric tunnel junction: 16 pulses, 30 % spread from device to device",
         rule="ss-count",
-        options={**_COUNT, "hardware": _FTJ},
+        options={"hardware": _FTJ},
         changes={**_PLAIN, **_ALL_IMAGES},
     ),
     Row(
@@ -322,7 +313,7 @@ _CLAIMS = [
             seeds=(0,),
             section="claims",
         )
-        for count, threshold in MEMRISTORS.items()
+        for count in MEMRISTORS
     ),
     *(
         Row(
