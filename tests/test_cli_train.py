@@ -96,3 +96,10 @@ def test_a_convolution_of_pixels_is_trained_saved_and_described(run):
     assert code == 0
     assert "c.npz  1x8x8-3c3-mp2-8-10" in out
     assert not load("c.npz").domain.is_binary
+
+
+def test_defaults_suit_the_size_of_the_data(run):
+    small, large = shown(run), shown(run, "--data", "mnist")
+    assert (small["epochs"], small["batch_size"], small["noise"]) == (200, 64, 0.02)
+    assert (large["epochs"], large["batch_size"], large["noise"]) == (15, 100, 0.0)
+    assert shown(run, "--data", "mnist", "--epochs", "3")["epochs"] == 3

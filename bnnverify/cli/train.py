@@ -27,6 +27,9 @@ Schedules: a rate may be a number or START:END[:KIND], such as 1e-3:1e-5:exponen
 polynomial:POWER, cosine or step:STEPS.
 """
 
+# What suits tens of thousands of images, in place of the recipe of a rule, which is for the digits.
+LARGE = {"epochs": 15, "batch_size": 100, "noise": 0.0}
+
 # The keys of bnnverify.training.rules.RULES, which a test compares; importing it would import torch.
 RULES = ("ste", "bop", "bop2nd", "pbop", "ss-none", "ss-batch", "ss-ema", "ss-count", "ss-mem", "soft-bound")
 
@@ -53,12 +56,17 @@ fault_options = together(
 )
 
 run_options = together(
-    click.option("--epochs", type=int, help="Default: what suits the rule."),
-    click.option("--batch-size", type=int, metavar="N", help="Images per step."),
+    click.option("--epochs", type=int, help="Default: what suits the rule; 15 for mnist and its like."),
+    click.option("--batch-size", type=int, metavar="N", help="Images per step. Default: 64; 100 for mnist."),
     click.option("--learning-rate", type=float, metavar="X", help="Of Adam, for the real-valued parameters."),
     click.option("--loss", type=click.Choice(["cross-entropy", "squared-hinge", "margin-hinge"])),
     click.option("--margin", type=float, metavar="B", help="Of margin-hinge, in units of the output sums."),
-    click.option("--noise", type=float, metavar="P", help="Flip each binary input with this probability."),
+    click.option(
+        "--noise",
+        type=float,
+        metavar="P",
+        help="Flip each binary input with this probability. Default: 0.02 for the digits, else 0.",
+    ),
     click.option(
         "--select", type=click.Choice(["best", "final"]), help="Keep the epoch best on validation, or the last."
     ),
@@ -125,7 +133,8 @@ def command(
     from bnnverify.training.export import accuracies
 
     given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT
-    asked = _config(config, rule if given or config is None else None, settings, changes)
+    defaults = LARGE if data != "digits" and config is None else {}
+    asked = _config(config, rule if given or config is None else None, settings, {**defaults, **_given(changes)})
     if show_config or output is None:
         click.echo(json.dumps(asked.as_json(), indent=2))
         return 0
@@ -169,6 +178,11 @@ def command(
     return 130 if trained.interrupted else 0
 
 
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _require_files(**files: Path | None) -> None:
     """All files that are written can be, and are different ones."""
     seen: dict[Path, str] = {}
@@ -191,8 +205,8 @@ def _config(base: Path | None, rule: str | None, settings: tuple[str, ...], chan
     options = {**values.pop("options", {}), **dict(_setting(text) for text in settings)}
     name = rule or values.pop("rule", "ste")
     values.pop("rule", None)
-    faults = _faults(changes.pop("ber"), changes.pop("p01"), changes.pop("p10"))
-    values.update({key: value for key, value in changes.items() if value is not None})
+    faults = _faults(changes.pop("ber", None), changes.pop("p01", None), changes.pop("p10", None))
+    values.update(changes)
     if faults is not None:
         values["faults"] = faults
     return TrainingConfig.for_rule(name, options=options, **values)
