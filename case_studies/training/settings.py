@@ -206,8 +206,15 @@ _NUMBERS = [
         changes={**_PLAIN, **_ALL_IMAGES},
     ),
     Row(
+        name="pbop-bn",
+        title="784-256-256-10 with batch norm, PBop",
+        rule="pbop",
+        options={"scaler": "1e-2:1e-3"},
+        changes={**_NORMED, **_ALL_IMAGES},
+    ),
+    Row(
         name="soft-bound",
-        title="same, soft-bound synapses, balanced",
+        title="784-256-256-10, soft-bound synapses, balanced",
         rule="soft-bound",
         options=_SOFT,
         changes={**_PLAIN, **_ALL_IMAGES},

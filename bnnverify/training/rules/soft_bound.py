@@ -53,7 +53,7 @@ class SoftBound:
         al., "Hybrid analog-digital learning with differential RRAM synapses", IEDM 2019.
     """
 
-    learning_rate: Schedule = Schedule(0.02, 0.0002, "exponential")
+    learning_rate: Schedule = Schedule(0.001, 0.0001, "exponential")
     dw_min: float = 0.02
     up_down: float = 0.0
     step_sigma: float = 0.0
