@@ -137,7 +137,8 @@ def test_a_gradient_of_zero_moves_nothing():
 
 
 def test_the_rule_learns(toy):
-    config = TrainingConfig.for_rule("soft-bound", hidden=(16,), epochs=15, batch_size=20, noise=0)
+    options = {"learning_rate": "0.02:0.0002"}  # few steps are taken
+    config = TrainingConfig.for_rule("soft-bound", options=options, hidden=(16,), epochs=15, batch_size=20, noise=0)
     trained = train(config, toy, progress=False)
     assert trained.validation_accuracy > 0.6  # guessing the largest class gives about 0.4
     assert trained.history[-1]["pulses"] > 0
