@@ -3,7 +3,8 @@
 Everything that a forward pass of a binarized layer adds up is an integer, which float32 holds exactly up to 2^24.
 The backward pass adds up real gradients, and there the order would matter. So the gradients that enter a sum are
 first rounded to fixed point: integers times a power of two, as large as their sums of integers stay exact. They
-keep 15 to 20 bits relative to the largest gradient of the block; batch norm's sums keep more, in float64.
+keep 15 to 20 bits relative to the largest gradient of the block, in one or two float32 parts, or in float64 where sums
+are so long (as in a convolution over pixels) that two parts hold fewer; batch norm's sums keep more, in float64.
 
 References:
     The straight-through estimator: Hubara et al., NeurIPS 2016. Fixed-point gradients for reproducible sums: ours
@@ -26,6 +27,8 @@ from torch.nn import grad as conv_gradients
 _FLOAT32_BITS = 24
 _FLOAT64_BITS = 53
 _ENOUGH = 15
+_LEAST = 7  # bits of one of two float32 parts, which then carry 15
+_FLOAT64_KEPT = 20
 
 
 def fixed_point(gradient: Tensor, summands: int) -> list[tuple[Tensor, float]]:
@@ -37,14 +40,18 @@ def fixed_point(gradient: Tensor, summands: int) -> list[tuple[Tensor, float]]:
             the length of the sum if they are signs.
 
     Returns:
-        Pairs of integers (in float32) and the power of two they count. Sums of the integers times such factors stay
-        below 2^24. One pair if it carries 15 bits, else two.
+        Pairs of integers and the power of two they count. Sums of the integers times such factors stay below 2^24 in
+        float32: one pair if it carries 15 bits, two pairs if they do together; else one pair in float64, whose sums
+        stay below 2^53.
     """
     top = _largest(gradient)
     if top == 0.0 or not math.isfinite(top):
         return [(gradient, 1.0)]  # zeros are exact; infinity and NaN are found by the loop
     exponent = math.frexp(top)[1]
     bits = _FLOAT32_BITS - math.ceil(math.log2(max(summands, 2)))
+    if bits < _LEAST:
+        bits = min(_FLOAT64_KEPT, bits + _FLOAT64_BITS - _FLOAT32_BITS)
+        return [((gradient.double() * math.ldexp(1.0, bits - exponent)).round_(), math.ldexp(1.0, exponent - bits))]
     if not _fits(bits - exponent):  # gradients below 1e-30: nothing that a rule could use
         return [(torch.zeros_like(gradient), 1.0)]
     scale, unit = math.ldexp(1.0, bits - exponent), math.ldexp(1.0, exponent - bits)
@@ -112,9 +119,9 @@ class _Linear(torch.autograd.Function):
         to_weight: Tensor | None = None
         for q, unit in fixed_point(gradient, max(x.shape[0] * ctx.reach, weight.shape[0])):
             if ctx.needs_input_grad[0]:
-                to_x = _plus(to_x, q @ weight, unit)
-            to_weight = _plus(to_weight, q.t() @ x, unit)
-        return to_x, to_weight, None
+                to_x = _plus(to_x, q @ weight.to(q.dtype), unit)
+            to_weight = _plus(to_weight, q.t() @ x.to(q.dtype), unit)
+        return _as(to_x, x), _as(to_weight, weight), None
 
 
 class _Conv(torch.autograd.Function):
@@ -135,16 +142,22 @@ class _Conv(torch.autograd.Function):
         args = {"stride": ctx.stride, "padding": ctx.padding}
         if ctx.needs_input_grad[0]:
             for q, unit in fixed_point(gradient, weight.shape[0] * weight.shape[2] * weight.shape[3]):
-                product = conv_gradients.conv2d_input(x.shape, weight, q, **args)  # type: ignore[no-untyped-call]
+                product = conv_gradients.conv2d_input(x.shape, weight.to(q.dtype), q, **args)  # type: ignore[no-untyped-call]
                 to_x = _plus(to_x, product, unit)
         for q, unit in fixed_point(gradient, positions * ctx.reach):
-            product = conv_gradients.conv2d_weight(x, weight.shape, q, **args)  # type: ignore[no-untyped-call]
+            wide = x.to(q.dtype)
+            product = conv_gradients.conv2d_weight(wide, weight.shape, q, **args)  # type: ignore[no-untyped-call]
             to_weight = _plus(to_weight, product, unit)
-        return to_x, to_weight, None, None, None
+        return _as(to_x, x), _as(to_weight, weight), None, None, None
 
 
 def _plus(total: Tensor | None, integers: Tensor, unit: float) -> Tensor:
     return integers.mul_(unit) if total is None else total.add_(integers, alpha=unit)
+
+
+def _as(total: Tensor | None, like: Tensor) -> Tensor | None:
+    """Rounded to the type of what it is the gradient of."""
+    return None if total is None else total.to(like.dtype)
 
 
 class _Affine(torch.autograd.Function):
