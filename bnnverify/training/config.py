@@ -13,6 +13,7 @@ from bnnverify.training.architecture import Conv, Layer, hidden_layers
 from bnnverify.training.faults import DRAWS, fault_model_from_json
 from bnnverify.training.losses import LOSSES
 from bnnverify.training.rules import RULES, Schedule, SteSign, UpdateRule, rule_named, rule_options
+from bnnverify.training.rules.base import is_number
 
 INPUTS = ("binary", "pixels")
 SELECTIONS = ("best", "final")
@@ -80,6 +81,12 @@ class TrainingConfig:
         object.__setattr__(self, "hidden", hidden_layers(self.hidden))
         if isinstance(self.rule, str):
             raise QueryError(f"rule is the text {self.rule!r}, expected a rule. Use TrainingConfig.for_rule(name).")
+        for name in ("learning_rate", "x_shift", "y_shift", "margin", "noise"):
+            value = getattr(self, name)
+            _require(is_number(value), name, f"{value!r:.80}", "a number")
+        for name in ("batch_norm", "bias", "output_bias", "output_scale", "train_on_validation"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), name, f"{value!r:.80}", "True or False")
         _require(_is_int(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a positive integer")
         _require(_is_int(self.batch_size) and self.batch_size >= 2, "batch_size", self.batch_size, "at least 2")
         _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
@@ -120,6 +127,7 @@ class TrainingConfig:
         >>> TrainingConfig.for_rule("ste", hidden=(20, 16), options={"init": 0.1}, seed=3)
         TrainingConfig(hidden=(20, 16), rule=SteSign(init=0.1), seed=3)
         """
+        _require(options is None or isinstance(options, Mapping), "options", f"{options!r:.80}", "an object of them")
         rule = rule_named(name, **(options or {}))
         known = [f.name for f in fields(cls)]
         for change in changes:

@@ -80,13 +80,17 @@ def fault_model_from_json(values: Any) -> FaultModel:
         QueryError: Another kind.
     """
     kind = values.get("kind") if isinstance(values, dict) else None
-    if kind == "bit-flip":
-        return BitFlip(values["p"])
-    if kind == "asymmetric-flip":
-        return AsymmetricFlip(values["p01"], values["p10"])
-    if kind == "stuck-at":
-        return StuckAt(values["p_plus"], values["p_minus"])
-    if kind == "per-block":
-        models = [fault_model_from_json(v) for v in values["models"]]
-        return PerBlock(tuple(m for m in models if not isinstance(m, PerBlock)))
+    try:
+        if kind == "bit-flip":
+            return BitFlip(values["p"])
+        if kind == "asymmetric-flip":
+            return AsymmetricFlip(values["p01"], values["p10"])
+        if kind == "stuck-at":
+            return StuckAt(values["p_plus"], values["p_minus"])
+        if kind == "per-block":
+            models = [fault_model_from_json(v) for v in values["models"]]
+            if not any(isinstance(model, PerBlock) for model in models):
+                return PerBlock(tuple(m for m in models if not isinstance(m, PerBlock)))
+    except (KeyError, TypeError):
+        pass  # an attribute is missing, or is of another type
     raise QueryError(f"the fault model is {values!r:.80}, expected what to_json of a fault model gives.")

@@ -1,4 +1,6 @@
 import json
+import math
+from dataclasses import fields
 
 import pytest
 
@@ -6,7 +8,7 @@ from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
 from bnnverify.training import TrainingConfig
 from bnnverify.training.architecture import Conv
-from bnnverify.training.rules import RULES, SteSign
+from bnnverify.training.rules import RULES, SteSign, option_names
 
 
 def test_a_config_prints_only_what_differs_from_the_default():
@@ -54,6 +56,14 @@ def test_a_config_survives_json(name):
         ({"loss": "mse"}, "loss is 'mse', expected one of: cross-entropy, squared-hinge, margin-hinge"),
         ({"noise": 0.5}, "noise is 0.5, expected a probability of at least 0 and below 1/2"),
         ({"seed": -1}, "seed is -1, expected an integer from 0"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast', expected a number"),
+        ({"noise": None}, "noise is None, expected a number"),
+        ({"margin": 10**400}, r"margin is 10+, expected a number"),
+        ({"batch_norm": "false"}, "batch_norm is 'false', expected True or False"),
+        ({"train_on_validation": 1}, "train_on_validation is 1, expected True or False"),
+        ({"options": [1]}, r"options is \[1\], expected an object"),
+        ({"options": {"momentum": "much"}}, "momentum of the rule ste is 'much', expected a number"),
+        ({"options": {"glorot": "no"}}, "glorot of the rule ste is 'no', expected True or False"),
         ({"epoch": 3}, "asked for 'epoch', expected hidden, rule, epochs"),
     ],
 )
@@ -73,9 +83,37 @@ def test_a_config_with_faults_and_convolutions_survives_json(faults):
     assert again.hidden == (Conv(4, 3, padding=1, pool=2),)
 
 
-def test_a_fault_model_of_another_kind_is_refused():
-    with pytest.raises(QueryError, match=r"the fault model is \{'kind': 'x'\}, expected what to_json"):
-        TrainingConfig.for_rule("ste", faults={"kind": "x"})
+NONSENSE = (math.nan, math.inf, -math.inf, -1, -1.5, "abc", "nan", "1:nan", "true", [1], {"a": 1}, 10**400)
+EVERYTHING = [("ste", f.name, None) for f in fields(TrainingConfig) if f.name != "rule"]
+EVERYTHING += [(rule, None, option) for rule in RULES for option in option_names(rule)]
+
+
+@pytest.mark.parametrize(("rule", "change", "option"), EVERYTHING)
+def test_nonsense_is_a_sentence_or_a_config_that_survives_json(rule, change, option):
+    for value in NONSENSE:
+        changes = {change: value} if change else {"options": {option: value}}
+        try:
+            config = TrainingConfig.for_rule(rule, **changes)
+        except QueryError as error:
+            assert "expected" in str(error)
+        else:
+            text = json.dumps(config.as_json(), allow_nan=False)
+            assert TrainingConfig.from_json(json.loads(text)) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "x"},
+        {"kind": "bit-flip"},
+        {"kind": "stuck-at", "p_plus": "0.1"},
+        {"kind": "per-block", "models": 3},
+        {"kind": "per-block", "models": [{"kind": "per-block", "models": []}]},
+    ],
+)
+def test_what_is_no_fault_model_is_refused(values):
+    with pytest.raises(QueryError, match=r"the fault model is \{'kind': .*, expected what to_json"):
+        TrainingConfig.for_rule("ste", faults=values)
 
 
 def test_a_rule_given_by_name_is_pointed_to_for_rule():

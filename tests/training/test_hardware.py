@@ -265,6 +265,10 @@ def test_hardware_is_made_from_a_name_from_options_or_from_json():
         ({"stuck_minus": -0.1}, "stuck_minus of the hardware is -0.1, expected at least 0"),
         ({"stuck_plus": 0.5, "stuck_minus": 0.5}, r"stuck_plus \+ stuck_minus of the hardware is 1.0, expected below"),
         ({"stuck_cells": [[0, 1, 0]]}, "stuck_cells of the hardware is .*, expected triples"),
+        ({"stuck_cells": 3}, "stuck_cells of the hardware is 3, expected triples"),
+        ({"stuck_cells": [[0, 1.5, 1]]}, "stuck_cells of the hardware is .*, expected triples"),
+        ({"stuck_plus": "few"}, "stuck_plus of the hardware is 'few', expected a number"),
+        ({"cell": 3}, "the cell is 3, expected one of: mtj, rram, ftj, or its parameters"),
     ],
 )
 def test_bad_options_give_one_clear_sentence(options, message):

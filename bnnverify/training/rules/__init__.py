@@ -54,7 +54,7 @@ def rule_named(name: str, **options: Any) -> UpdateRule:
     >>> rule_named("ste", learning_rate=0.02).learning_rate
     Schedule(start=0.02, end=0.02, kind='constant', power=1.0, steps=2)
     """
-    if name not in RULES:
+    if not isinstance(name, str) or name not in RULES:
         raise QueryError(f"there is no update rule {name!r}, expected one of: {', '.join(RULES)}.")
     known = option_names(name)
     unknown = [option for option in options if option not in known]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.training.randomness import uniform
-from bnnverify.training.rules.base import Randomness, require
+from bnnverify.training.rules.base import Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
 
 LAWS = ("relative", "linear", "tanh", "poisson")
@@ -242,6 +242,7 @@ class Average:
 
     def __post_init__(self) -> None:
         _check_drive(self)
+        require_numbers(self.name, self, "gamma")
         require(self.name, "gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and at most 1")
         require(self.name, "reset", self.reset, isinstance(self.reset, bool), "True or False")
 
@@ -294,6 +295,7 @@ class Counter:
     def __post_init__(self) -> None:
         _check_schedule(self, "increment")
         require(self.name, "bits", self.bits, _whole(self.bits) and 2 <= self.bits <= 8, "an integer from 2 to 8")
+        require_numbers(self.name, self, "pulse_probability")
         fits = 0 < self.pulse_probability <= 1
         require(self.name, "pulse_probability", self.pulse_probability, fits, "above 0 and at most 1")
 
@@ -362,6 +364,7 @@ class Memristors:
         odd = _whole(self.threshold) and self.threshold % 2 == 1
         fits = odd and 1 <= self.threshold <= self.count
         require(self.name, "threshold", self.threshold, fits, f"an odd integer from 1 to {self.count}")
+        require_numbers(self.name, self, "write_probability")
         fits = 0 < self.write_probability <= 1
         require(self.name, "write_probability", self.write_probability, fits, "above 0 and at most 1")
 
@@ -409,7 +412,8 @@ def _check_schedule(of: Any, name: str) -> None:
 
 def _check_drive(of: Any) -> None:
     _check_schedule(of, "rate")
-    fits = isinstance(of.power, (int, float)) and 0 < of.power <= _LARGEST_POWER
+    require_numbers(of.name, of, "power")
+    fits = 0 < of.power <= _LARGEST_POWER
     require(of.name, "power", of.power, fits, f"above 0 and at most {_LARGEST_POWER:g}")
 
 

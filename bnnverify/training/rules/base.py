@@ -88,6 +88,20 @@ class UpdateRule(Protocol):
         """A state that begins with these cells, arrays of -1/+1 that it may keep, and draws its keys from `random`."""
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is an integer or a float (also infinity or NaN) that float64 can hold; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, float) or abs(value) < 2**1023
+
+
+def require_numbers(rule: str, of: Any, *names: str) -> None:
+    """QueryError unless these attributes of the hyper-parameters are numbers."""
+    for name in names:
+        value = getattr(of, name)
+        require(rule, name, f"{value!r:.80}", is_number(value), "a number")
+
+
 def require(rule: str, name: str, value: Any, holds: bool, expected: str) -> None:
     """QueryError unless the hyper-parameter has a sensible value.
 

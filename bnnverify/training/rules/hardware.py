@@ -15,7 +15,7 @@ from bnnverify.devices import PRESETS, RESET, SET, PulseMenu, SwitchingCell, cel
 from bnnverify.errors import QueryError
 from bnnverify.training.randomness import uniform, uniforms
 from bnnverify.training.rules.accumulators import Indices, Request, Signs
-from bnnverify.training.rules.base import Randomness
+from bnnverify.training.rules.base import Randomness, is_number
 
 ROUNDINGS = ("down", "random")
 
@@ -68,13 +68,14 @@ class Hardware:
         check("rounding", self.rounding in ROUNDINGS, " or ".join(ROUNDINGS))
         check("knows_asymmetry", isinstance(self.knows_asymmetry, bool), "True or False")
         check("independent_directions", isinstance(self.independent_directions, bool), "True or False")
+        for name in ("stuck_plus", "stuck_minus"):
+            check(name, is_number(getattr(self, name)), "a number")
         check("stuck_plus", 0 <= self.stuck_plus < 1, "at least 0 and below 1")
         check("stuck_minus", 0 <= self.stuck_minus < 1, "at least 0 and below 1")
         total = self.stuck_plus + self.stuck_minus
         check("stuck_plus + stuck_minus", total < 1, "below 1", total)
-        triples = tuple(tuple(triple) for triple in self.stuck_cells)
-        fits = all(len(t) == 3 and t[0] >= 0 and t[1] >= 0 and t[2] in (-1, 1) for t in triples)
-        check("stuck_cells", fits, "triples (block, index of the cell, -1 or +1)")
+        triples = _triples(self.stuck_cells)
+        check("stuck_cells", triples is not None, "triples (block, index of the cell, -1 or +1)")
         object.__setattr__(self, "stuck_cells", triples)
         for direction in (SET, RESET):
             p = self.pulses.probabilities(self.cell, direction=direction)
@@ -128,7 +129,20 @@ def _cell(value: Any) -> SwitchingCell:
         if value not in PRESETS:
             raise QueryError(f"the cell is {value!r}, expected one of: {', '.join(PRESETS)}, or its parameters.")
         return PRESETS[value]
-    return cell_from_json(value) if isinstance(value, Mapping) else value
+    cell = cell_from_json(value) if isinstance(value, Mapping) else value
+    if not isinstance(cell, SwitchingCell):
+        raise QueryError(f"the cell is {value!r:.80}, expected one of: {', '.join(PRESETS)}, or its parameters.")
+    return cell
+
+
+def _triples(value: Any) -> tuple[tuple[int, int, int], ...] | None:
+    """Stuck cells as tuples; None if they are no triples (block, index, -1 or +1)."""
+    try:
+        triples = tuple((int(block), int(index), int(sign)) for block, index, sign in value)
+        same = all(new == tuple(old) for new, old in zip(triples, value, strict=True))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return triples if same and all(b >= 0 and i >= 0 and s in (-1, 1) for b, i, s in triples) else None
 
 
 def _menu(value: Any, cell: SwitchingCell) -> PulseMenu | None:

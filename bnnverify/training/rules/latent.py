@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.training.randomness import uniform
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -61,10 +61,12 @@ class SteSign:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rate", Schedule.of(self.learning_rate, "learning_rate of the rule ste"))
+        require_numbers("ste", self, "momentum", "init", "average")
         rate = self.learning_rate
         require("ste", "learning_rate", rate, rate.start > 0, "above 0 at the start")
         require("ste", "optimizer", repr(self.optimizer), self.optimizer in ("adam", "sgd"), "adam or sgd")
         require("ste", "momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
+        require("ste", "glorot", repr(self.glorot), isinstance(self.glorot, bool), "True or False")
         kinds = ("deterministic", "stochastic")
         require("ste", "binarization", repr(self.binarization), self.binarization in kinds, " or ".join(kinds))
         require("ste", "init", self.init, 0 < self.init <= 1, "above 0 and at most 1")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.training.randomness import uniform
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -46,6 +46,7 @@ class PBop:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scaler", Schedule.of(self.scaler, "scaler of the rule pbop"))
         require("pbop", "scaler", self.scaler, self.scaler.start > 0, "above 0 at the start")
+        require_numbers("pbop", self, "init")
         require("pbop", "init", self.init, 0 < self.init <= 0.5, "above 0 and at most 1/2")
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _PBopState:

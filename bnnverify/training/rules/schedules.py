@@ -76,7 +76,7 @@ class Schedule:
             elif len(words) > 3:
                 raise ValueError
             return cls(start, float(words[1]), kind, **extra)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, QueryError):
                 raise
             raise QueryError(

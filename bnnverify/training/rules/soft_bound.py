@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bnnverify.devices.synapse import NOISES, SoftBoundSynapse
 from bnnverify.training.randomness import uniform, uniforms
 from bnnverify.training.rules.accumulators import mean_scale
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
 
 _CHUNK = 64
@@ -73,9 +73,11 @@ class SoftBound:
         what = "learning_rate of the rule soft-bound"
         object.__setattr__(self, "learning_rate", Schedule.of(self.learning_rate, what))
         require("soft-bound", "learning_rate", self.learning_rate, self.learning_rate.start > 0, "above 0 at the start")
+        sigmas = ("step_sigma", "bound_sigma", "c2c_sigma")
+        require_numbers("soft-bound", self, "dw_min", "up_down", *sigmas, "b_min", "b_max", "init")
         require("soft-bound", "dw_min", self.dw_min, 0 < self.dw_min < math.inf, "above 0")
         require("soft-bound", "up_down", self.up_down, -1 < self.up_down < 1, "above -1 and below 1")
-        for name in ("step_sigma", "bound_sigma", "c2c_sigma"):
+        for name in sigmas:
             value = getattr(self, name)
             require("soft-bound", name, value, 0 <= value < math.inf, "at least 0")
         require("soft-bound", "noise", repr(self.noise), self.noise in NOISES, " or ".join(NOISES))
@@ -83,7 +85,8 @@ class SoftBound:
         require("soft-bound", "b_max", self.b_max, 0 < self.b_max < math.inf, "above 0")
         require("soft-bound", "zero_shift", repr(self.zero_shift), isinstance(self.zero_shift, bool), "True or False")
         require("soft-bound", "init", self.init, 0 < self.init <= 1, "above 0 and at most 1")
-        whole = isinstance(self.most_pulses, int) and self.most_pulses >= 1
+        most = self.most_pulses
+        whole = isinstance(most, int) and not isinstance(most, bool) and 1 <= most < 2**31
         require("soft-bound", "most_pulses", self.most_pulses, whole, "a positive integer")
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from bnnverify.errors import QueryError
+from bnnverify.training.rules.base import is_number
 
 DATA = ("batch", "holdout")
 SCOPES = ("network", "block")
@@ -58,16 +60,22 @@ class Undo:
             if not holds:
                 raise QueryError(f"{name} of the undo is {getattr(self, name)!r}, expected {expected}.")
 
+        def whole(name: str) -> bool:
+            value = getattr(self, name)
+            return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+
+        for name in ("tolerance", "down", "up", "lowest", "highest"):
+            check(name, is_number(getattr(self, name)), "a number")
         check("data", self.data in DATA, " or ".join(DATA))
-        check("size", isinstance(self.size, int) and self.size >= 1, "a positive integer")
-        check("tolerance", self.tolerance >= 0, "at least 0")
+        check("size", whole("size"), "a positive integer")
+        check("tolerance", 0 <= self.tolerance < math.inf, "at least 0")
         check("scope", self.scope in SCOPES, " or ".join(SCOPES))
         check("down", 0 < self.down <= 1, "above 0 and at most 1")
-        check("up", self.up >= 1, "at least 1")
+        check("up", 1 <= self.up < math.inf, "at least 1")
         check("lowest", 0 < self.lowest <= 1, "above 0 and at most 1")
-        check("highest", self.highest >= 1, "at least 1")
+        check("highest", 1 <= self.highest < math.inf, "at least 1")
         check("writes", self.writes in WRITES, " or ".join(WRITES))
-        check("tries", isinstance(self.tries, int) and self.tries >= 1, "a positive integer")
+        check("tries", whole("tries"), "a positive integer")
 
     @classmethod
     def of(cls, value: Any) -> Self | None:
