@@ -124,6 +124,8 @@ def train(
     before_threads = torch.get_num_threads()
     if threads is not None and threads < 1:
         raise QueryError(f"threads is {threads}, expected at least 1.")
+    if metrics_every is not None and metrics_every < 1:
+        raise QueryError(f"metrics_every is {metrics_every}, expected at least 1.")
     try:
         run = _Run(config, dataset, _usable(device))
         torch.set_num_threads(threads or (before_threads if run.products >= _WORTH_THREADS else 1))

@@ -13,6 +13,7 @@ from bnnverify.datasets import Split, load
 from bnnverify.errors import EngineError, QueryError
 from bnnverify.training import TrainedModel, TrainingConfig, export, train
 from bnnverify.training.export import accuracies, check_agreement
+from bnnverify.training.loop import _Run
 from bnnverify.training.losses import loss_of
 from bnnverify.training.model import BinaryModel
 from bnnverify.training.randomness import Randomness, moved, uniforms
@@ -348,6 +349,19 @@ def test_pixels_are_the_input_of_the_first_block_exactly(toy):
         assert network.provenance.data["accuracy"]["train"] > 0.4
 
 
+def test_a_sum_that_ties_with_the_shifted_threshold_is_no_disagreement(toy):
+    # s / (sqrt(9) * 255) = 1 at s = 765, but 765 * (1 / 765) is below 1 in float64
+    assert 765 * (1 / 765) < 1
+    cube = np.array(np.meshgrid(*[[0, 255]] * 9)).reshape(9, -1).T.astype(np.uint8)
+    labels = np.arange(512) % 3
+    white = Split(np.where(cube > 0, 1, -1).astype(np.int8), cube, labels, np.arange(512))
+    data = replace(toy, train=white, validation=white, test=white)
+    config = TrainingConfig(hidden=(6,), input="pixels", noise=0, bias=False, x_shift=1.0)
+    network = export(trained_with(model_of((9, 6, 3), bias=False, reach=255, x_shift=1.0), data, config))
+    sums = cube.astype(int) @ network.blocks[0].weights.T.astype(int)
+    assert (sums == network.blocks[0].thresholds).any()
+
+
 @pytest.mark.parametrize("hidden", ["4c2", "4c2v1,5", "3c3v2s2,6", "4c2p2,3c1", "5c2v1p2"])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_convolutions_are_exported_exactly(toy, hidden, batch_norm):
@@ -401,7 +415,28 @@ def _rest(split):
     return split.pixels, split.labels, split.indices
 
 
+def test_the_learning_rate_of_the_real_parameters_falls_along_half_a_cosine_by_steps(toy):
+    run = _Run(replace(VARIANTS["ste"], epochs=2, learning_rate=0.5), toy, torch.device("cpu"))
+    rates = []
+    for _ in range(12):
+        run.advance()
+        rates.append(run.adam.param_groups[0]["lr"])
+    expected = [0.5 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * k / 12))) for k in range(12)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("changes", [{"noise": 0.3, "move": 1}, {"input": "pixels", "noise": 0, "move": 1}])
+def test_training_leaves_the_images_as_they_were(toy, changes):
+    before = {name: (s.images.copy(), s.pixels.copy(), s.labels.copy()) for name, s in toy.splits.items()}
+    export(train(replace(VARIANTS["ste"], **changes), toy, progress=False))
+    for name, split in toy.splits.items():
+        for old, new in zip(before[name], (split.images, split.pixels, split.labels), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
 def test_steps_are_reported_when_asked_for(toy):
+    with pytest.raises(QueryError, match="metrics_every is 0, expected at least 1"):
+        train(VARIANTS["ste"], toy, progress=False, metrics_every=0)
     records = []
     train(VARIANTS["ste"], toy, progress=False, metrics=records.append, metrics_every=4)
     steps = [r["step"] for r in records if "step" in r]
