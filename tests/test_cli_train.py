@@ -1,13 +1,15 @@
 """The verb train: configs, hyper-parameters, checkpoints, metrics."""
 
 import json
+import os
+import signal
 
 import pytest
 
 from bnnverify.cli import main
 from bnnverify.cli.train import RULES
 from bnnverify.formats.native import load
-from bnnverify.training import TrainingConfig
+from bnnverify.training import TrainingConfig, loop
 from bnnverify.training import rules as training_rules
 
 QUICK = ("--epochs", "2", "--hidden", "6", "-q", "--batch-size", "100")
@@ -72,6 +74,56 @@ def test_a_config_file_that_is_no_object_is_refused(run, tmp_path):
     code, _, err = run("train", "--config", "list.json", "--show-config")
     assert code == 2
     assert "list.json: holds a list, expected a config or a card" in err
+
+
+def test_a_config_file_of_wrong_types_is_refused(run, tmp_path):
+    for values, message in (
+        ({"options": [1]}, "bad.json: options is [1], expected an object"),
+        ({"rule": ["ste"]}, "there is no update rule ['ste']"),
+        ({"batch_norm": "false"}, "batch_norm is 'false', expected True or False"),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1', expected a number"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps(values))
+        code, _, err = run("train", "--config", "bad.json", "--show-config")
+        assert code == 2
+        assert message in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--metrics-every", "5", "-o", "a.npz"), "--metrics-every is given without --metrics or --tensorboard"),
+        (("--margin", "5"), "--margin is given, but has no effect here, expected it with --loss margin-hinge"),
+        (("--fault-draw", "chip"), "--fault-draw is given, but has no effect here, expected it with --ber"),
+        (("--batch-norm", "--no-bias"), "--bias is given, but has no effect here, expected it with hidden blocks"),
+        (("--set", "momentum=much"), "momentum of the rule ste is 'much', expected a number"),
+    ],
+)
+def test_an_option_without_effect_or_of_a_wrong_type_is_refused(run, words, message):
+    code, _, err = run("train", *words, *(() if "-o" in words else ("--show-config",)))
+    assert code == 2
+    assert message in err
+
+
+def test_ctrl_c_before_the_first_epoch_says_how_to_go_on(run, tmp_path, monkeypatch):
+    real = signal.getsignal(signal.SIGINT)
+    advance = loop._Run.advance
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return advance(self)
+
+    monkeypatch.setattr(loop._Run, "advance", interrupted)
+    code, out, err = run("train", *QUICK, "-o", "a.npz", "--checkpoint", "run.pt")
+    assert (code, out) == (130, "")
+    assert "interrupted; no network was saved. Go on with --checkpoint run.pt --resume." in err
+    assert not (tmp_path / "a.npz").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *QUICK, "-o", "a.npz", "--checkpoint", "run.pt", "--resume")[0] == 0
+    assert run("train", *QUICK, "-o", "b.npz")[0] == 0
+    assert load("a.npz") == load("b.npz")
+    assert signal.getsignal(signal.SIGINT) is real
 
 
 def test_a_run_can_be_resumed_from_the_command_line_and_its_metrics_go_on(run, tmp_path):

@@ -40,7 +40,7 @@ model_options = together(
         help="Hidden blocks: neurons such as 20,16; convolutions such as 16c5p2 (16 filters of 5x5, pooled 2x2; s: "
         "stride, v: padding); or a preset: mlp-256-256, tfc, sfc, lfc, lenet. Default: 32.",
     ),
-    click.option("--batch-norm/--no-batch-norm", default=None, help="Default: what suits the rule."),
+    click.option("--batch-norm/--no-batch-norm", default=None, help="Of hidden blocks. Default: no."),
     click.option("--bias/--no-bias", default=None, help="Learn biases of hidden blocks without batch norm."),
     click.option("--output-bias/--no-output-bias", default=None, help="Learn a bias of each class."),
     click.option("--input", type=click.Choice(["binary", "pixels"]), help="What the first block reads."),
@@ -129,29 +129,37 @@ def command(
     _require_files(output=output, metrics=metrics, checkpoint=checkpoint)
     if resume and checkpoint is None:
         raise QueryError("--resume is given without --checkpoint, expected the file to go on from.")
+    if metrics_every is not None and metrics is None and tensorboard is None:
+        raise QueryError("--metrics-every is given without --metrics or --tensorboard, expected where the lines go.")
     from bnnverify.training import export, train
     from bnnverify.training.export import accuracies
 
     given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT
     defaults = LARGE if data != "digits" and config is None else {}
     asked = _config(config, rule if given or config is None else None, settings, {**defaults, **_given(changes)})
+    _require_effect(asked, changes)
     if show_config or output is None:
         click.echo(json.dumps(asked.as_json(), indent=2))
         return 0
     dataset = datasets.load(data, directory=data_dir)
     with ExitStack() as stack:
         sink = _sink(stack, metrics, tensorboard, append=resume)
-        trained = train(
-            asked,
-            dataset,
-            device=device,
-            threads=threads,
-            progress=not quiet and sys.stderr.isatty(),
-            metrics=sink,
-            metrics_every=metrics_every,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
+        try:
+            trained = train(
+                asked,
+                dataset,
+                device=device,
+                threads=threads,
+                progress=not quiet and sys.stderr.isatty(),
+                metrics=sink,
+                metrics_every=metrics_every,
+                checkpoint=checkpoint,
+                resume=resume,
+            )
+        except KeyboardInterrupt:
+            more = f" Go on with --checkpoint {checkpoint} --resume." if checkpoint and checkpoint.exists() else ""
+            click.echo(f"bnnverify train: interrupted; no network was saved.{more}", err=True)
+            return 130
     network = export(trained)
     save(network, output)
     found = accuracies(network, dataset)
@@ -183,6 +191,18 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _require_effect(asked: Any, changes: dict[str, Any]) -> None:
+    """No option of the command line is without effect in this config."""
+    for option, has_effect, where in (
+        ("margin", asked.loss == "margin-hinge", "--loss margin-hinge"),
+        ("fault_draw", asked.faults is not None, "--ber, --p01 or --p10"),
+        ("bias", not asked.batch_norm, "hidden blocks without batch norm"),
+    ):
+        if changes[option] is not None and not has_effect:
+            name = option.replace("_", "-")
+            raise QueryError(f"--{name} is given, but has no effect here, expected it with {where}.")
+
+
 def _require_files(**files: Path | None) -> None:
     """All files that are written can be, and are different ones."""
     seen: dict[Path, str] = {}
@@ -202,7 +222,10 @@ def _config(base: Path | None, rule: str | None, settings: tuple[str, ...], chan
     values = {} if base is None else _read_config(base)
     if rule is not None and values.get("rule") not in (None, rule):
         values = {name: value for name, value in values.items() if name not in ("rule", "options")}
-    options = {**values.pop("options", {}), **dict(_setting(text) for text in settings)}
+    options = values.pop("options", None) or {}
+    if not isinstance(options, dict):
+        raise FormatError(f"{base}: options is {options!r:.60}, expected an object of hyper-parameters.")
+    options = {**options, **dict(_setting(text) for text in settings)}
     name = rule or values.pop("rule", "ste")
     values.pop("rule", None)
     faults = _faults(changes.pop("ber", None), changes.pop("p01", None), changes.pop("p10", None))

@@ -21,7 +21,8 @@ class Undo:
 
     Let :math:`L_0` and :math:`L_1` be the losses of the same images in evaluation mode before and after. If
     :math:`L_1 > L_0 (1 + tolerance)`, the cells that switched are switched back, and the rate of the rule is
-    multiplied by `down`; else it is multiplied by `up`. Steps in which nothing switched are no events. The two factors
+    multiplied by `down`; else it is multiplied by `up`. Steps in which nothing switched are no events. Cells alone are
+    taken back: accumulators stay as the event left them, a counter or an average with `reset` at 0. The two factors
     hold the fraction of undone events near ``ln(up) / (ln(up) - ln(down))``, 16 % with the defaults.
 
     Attributes:
