@@ -273,8 +273,8 @@ class _Run:
         return float(loss.detach())
 
     def _watch(self, gradients: list[NDArray[np.float32]], loss: float) -> None:
-        """Stops a network that cannot learn any more."""
-        self._silent = 0 if bool(gradients[0].any()) else self._silent + 1
+        """Stops a network that cannot learn any more; one with a loss of 0, as hinges have, need not."""
+        self._silent = 0 if loss == 0 or bool(gradients[0].any()) else self._silent + 1
         if self._silent >= _DEAD_STEPS:
             raise QueryError(
                 f"the network is dead: for {_DEAD_STEPS} steps no gradient reached its first block, and the loss is "

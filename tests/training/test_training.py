@@ -323,6 +323,15 @@ def test_a_dead_network_stops_with_a_sentence(toy):
         train(config, toy, progress=False)
 
 
+@pytest.mark.parametrize("loss", ["margin-hinge", "squared-hinge"])
+def test_a_loss_of_zero_is_no_dead_network(toy, loss):
+    few = replace(toy, train=Split(*(getattr(toy.train, n)[:6] for n in ("images", "pixels", "labels", "indices"))))
+    config = TrainingConfig(hidden=(16,), epochs=400, batch_size=6, noise=0, loss=loss, margin=1.0)
+    trained = train(config, few, progress=False)
+    assert trained.history[-1]["loss"] == 0
+    assert trained.history[-1]["train_accuracy"] == 1
+
+
 def test_pixels_are_the_input_of_the_first_block_exactly(toy):
     grey = np.random.RandomState(3)
 
