@@ -93,7 +93,7 @@ _FTJ = {
 
 MEMRISTORS = (1, 3, 7, 15, 31)
 _MANY_MEMRISTORS = {"count": 31, "rate": "2e-2:1e-3", "threshold": 7}
-IMBALANCES = (0.0, 0.1, 0.2, 0.35, 0.5)
+IMBALANCES = (0.0, 0.2, 0.5)
 
 
 def memristors_row(count: int) -> str:
@@ -130,6 +130,7 @@ _NUMBERS = [
         title="same, switching by sums over 20 mini-batches",
         rule="ss-batch",
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
         expected="86 %",
         source=PROTOTYPE,
     ),
@@ -156,6 +157,7 @@ _NUMBERS = [
         rule="ss-count",
         options={"bits": 4, "increment": "0.1:0.01"},
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
         expected="93.9 %",
         source=PROTOTYPE,
     ),
@@ -165,6 +167,7 @@ _NUMBERS = [
         rule="ss-count",
         options={"hardware": _FTJ},
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
     ),
     Row(
         name="ss-ema-ftj",
@@ -172,6 +175,7 @@ _NUMBERS = [
         rule="ss-ema",
         options={**_EMA, "hardware": _FTJ},
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
     ),
     Row(
         name="ss-mem",
@@ -179,6 +183,7 @@ _NUMBERS = [
         rule="ss-mem",
         options=_MANY_MEMRISTORS,
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
         expected="87 % after 4 epochs, with 7",
         source=PROTOTYPE,
     ),
@@ -188,6 +193,7 @@ _NUMBERS = [
         rule="bop",
         options={"tau": 3e-5, "gamma": 1e-3},
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
         expected="89 % after 4 epochs",
         source=PROTOTYPE,
     ),
@@ -204,6 +210,7 @@ _NUMBERS = [
         title="same, PBop",
         rule="pbop",
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
     ),
     Row(
         name="pbop-bn",
@@ -211,6 +218,7 @@ _NUMBERS = [
         rule="pbop",
         options={"scaler": "1e-2:1e-3"},
         changes={**_NORMED, **_ALL_IMAGES},
+        seeds=(0,),
     ),
     Row(
         name="soft-bound",
@@ -218,6 +226,7 @@ _NUMBERS = [
         rule="soft-bound",
         options=_SOFT,
         changes={**_PLAIN, **_ALL_IMAGES},
+        seeds=(0,),
     ),
     Row(
         name="mlp-100",
@@ -278,33 +287,35 @@ _NUMBERS = [
 ]
 
 
-def _aside(name: str) -> Row:
+def _aside(name: str, seeds: tuple[int, ...] = (0,)) -> Row:
     """The row of this name without the validation images, for the claims."""
     row = next(row for row in _NUMBERS if row.name == name)
     changes = {**row.changes, "train_on_validation": False}
-    rest = {"section": "claims", "target": None, "expected": "", "source": ""}
+    rest: dict[str, Any] = {"section": "claims", "seeds": seeds, "target": None, "expected": "", "source": ""}
     return replace(
         row, name=f"{name}-55k", title=row.title.replace("same,", "784-256-256-10,"), changes=changes, **rest
     )
 
 
 _CLAIMS = [
-    _aside("ste"),
+    _aside("ste", (0, 1)),
     Row(
         name="ste-bn-55k",
         title="784-256-256-10 with batch norm, latent weights (STE)",
         rule="ste",
         options=_STE,
         changes=_NORMED,
+        seeds=(0, 1),
         section="claims",
     ),
-    _aside("ss-ema"),
+    _aside("ss-ema", (0, 1)),
     Row(
         name="ss-ema-bn-55k",
         title="784-256-256-10 with batch norm, switching by an exponential average",
         rule="ss-ema",
         options=_EMA,
         changes=_NORMED,
+        seeds=(0, 1),
         section="claims",
     ),
     _aside("ss-none"),
