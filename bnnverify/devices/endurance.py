@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from bnnverify.confidence import clopper_pearson
+from bnnverify.devices.switching import whole
 from bnnverify.devices.tables import read_table
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.faults import AsymmetricFlip, StuckAt, rate
@@ -95,6 +96,8 @@ class Lifetimes:
     def __post_init__(self) -> None:
         if not self.cycles:
             raise QueryError("there are no lifetimes, expected those of at least one cell.")
+        if not all(whole(cycles) for cycles in self.cycles):
+            raise QueryError(f"lifetimes are {self.cycles!r:.80}, expected whole numbers of cycles, at least 0.")
         object.__setattr__(self, "cycles", tuple(sorted(self.cycles)))
 
     @classmethod

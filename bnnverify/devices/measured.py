@@ -26,6 +26,7 @@ from bnnverify.devices.switching import (
     ThermallyActivated,
     checked,
     checked_direction,
+    whole,
 )
 from bnnverify.devices.tables import read_table
 from bnnverify.errors import QueryError
@@ -61,7 +62,7 @@ class PulseCount:
         if not checked(self.width, "width", " s"):
             raise QueryError("width is 0 s, expected a number above 0.")
         checked_direction(self.direction)
-        if not 0 <= self.switched <= self.trials or self.trials < 1:
+        if not whole(self.switched) or not whole(self.trials, least=1) or self.switched > self.trials:
             raise QueryError(
                 f"{self.switched} switched of {self.trials} trials, expected 0 <= switched <= trials, at least 1 trial."
             )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.devices.pulses import PulseMenu
-from bnnverify.devices.switching import RESET, SET, FloatArray, SwitchingCell, checked, checked_direction
+from bnnverify.devices.switching import RESET, SET, FloatArray, SwitchingCell, checked, checked_direction, whole
 from bnnverify.devices.variation import mean_pulses, mean_survival
 from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, CellRates, FaultModel, PerBlock, after_write_verify, rate
@@ -53,7 +53,7 @@ def write_error(
     >>> round(float(write_error(cell, 0.5, 5e-9)), 6), round(float(write_error(cell, 0.5, 5e-9, retries=1)), 9)
     (0.006738, 4.54e-05)
     """
-    if isinstance(retries, bool) or not isinstance(retries, (int, np.integer)) or retries < 0:
+    if not whole(retries):
         raise QueryError(f"retries is {retries!r}, expected 0 or more.")
     hazard = float(cell.hazard(voltage, width, direction=direction))
     if cell.device_sigma == 0 == cell.cycle_sigma:
@@ -88,6 +88,11 @@ def _signs(values: ArrayLike, what: str) -> Any:
     if not np.isin(array, (-1, 1)).all():
         raise QueryError(f"{what} has an entry that is neither -1 nor +1. Export the binarized weights.")
     return array
+
+
+def _one_number(value: Any, what: str, unit: str) -> None:
+    if value is None or checked(value, what, unit).ndim:
+        raise QueryError(f"{what} is {value!r:.80}, expected one number [{unit.strip()}].")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,20 @@ class Write:
     read_energy: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.before, str):
-            if self.before not in _BEFORE:
-                raise QueryError(f"before is {self.before!r}, expected {', '.join(_BEFORE)} or two shares.")
-        else:
+        if not isinstance(self.cell, SwitchingCell):
+            raise QueryError(f"the cell of a write is {self.cell!r:.80}, expected one such as PRESETS['mtj'].")
+        pair = isinstance(self.before, (tuple, list)) and len(self.before) == 2
+        if not pair and not (isinstance(self.before, str) and self.before in _BEFORE):
+            raise QueryError(f"before is {self.before!r:.80}, expected {', '.join(_BEFORE)} or two shares.")
+        if not isinstance(self.before, str):
             plus, minus = self.before
             object.__setattr__(self, "before", (rate(plus, "share of +1"), rate(minus, "share of -1")))
-        checked(self.read_energy, "read_energy", " J")
-        if isinstance(self.retries, bool) or self.retries < 0:
+        for name, unit in (("voltage", " V"), ("width", " s"), ("read_energy", " J")):
+            _one_number(getattr(self, name), name, unit)
+        for name, unit in (("reset_voltage", " V"), ("reset_width", " s")):
+            if getattr(self, name) is not None:
+                _one_number(getattr(self, name), name, unit)
+        if not whole(self.retries):
             raise QueryError(f"retries is {self.retries!r}, expected 0 or more.")
 
     @property
@@ -277,7 +288,8 @@ class Retention:
 
     def __post_init__(self) -> None:
         for name in ("plus_lifetime", "minus_lifetime"):
-            if isinstance(getattr(self, name), (bool, str)) or not getattr(self, name) > 0:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not value > 0:
                 raise QueryError(f"{name} is {getattr(self, name)!r} s, expected a time above 0, or infinity.")
 
     @classmethod

@@ -81,7 +81,15 @@ class PulseMenu:
             raise QueryError("the menu got a voltage and a width, expected one of them: the other one is programmed.")
         if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 1:
             raise QueryError(f"levels is {levels!r}, expected a number of pulses, at least 1.")
-        if not 0 < lowest <= highest < 1:
+        for name, value, unit in (
+            ("lowest", lowest, ""),
+            ("highest", highest, ""),
+            ("voltage", voltage, " V"),
+            ("width", width, " s"),
+        ):
+            if value is not None and checked(value, name, unit).ndim:
+                raise QueryError(f"{name} is {value!r:.80}, expected a single number.")
+        if lowest is None or highest is None or not 0 < lowest <= highest < 1:
             raise QueryError(f"the menu reaches from {lowest} to {highest}, expected 0 < lowest <= highest < 1.")
         wanted = np.geomspace(lowest, highest, levels) if levels > 1 else np.array([float(highest)])
         if width is not None:

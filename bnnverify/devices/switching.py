@@ -88,13 +88,18 @@ def checked(values: ArrayLike, what: str, unit: str, *, below: float = math.inf)
     """`values` as float64 if all lie in [0, below); QueryError otherwise."""
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise QueryError(f"{what} is {values!r}, expected a number{unit}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise QueryError(f"{what} is {values!r:.80}, expected a number{unit}.") from None
     wrong = ~((array >= 0) & (array < below))
     if wrong.any():
         limit = "a finite number at least 0" if below == math.inf else f"a number within [0, {below:g})"
         raise QueryError(f"{what} is {array[wrong].flat[0]:g}{unit}, expected {limit}{unit}.")
     return array
+
+
+def whole(value: object, *, least: int = 0) -> bool:
+    """Whether this is an integer (of Python or numpy, no bool) of at least `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
 
 def positive(cell: object, *names: str) -> None:
@@ -110,8 +115,9 @@ def not_negative(cell: object, *names: str) -> None:
 def _check(cell: object, names: tuple[str, ...], fits: Callable[[Any], bool], expected: str) -> None:
     for name in names:
         value = getattr(cell, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not fits(value):
-            raise QueryError(f"{type(cell).__name__}: {name} is {value!r}, expected {expected}.")
+        number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+        if not number or (isinstance(value, int) and abs(value) >= 2**1023) or not fits(value):
+            raise QueryError(f"{type(cell).__name__}: {name} is {value!r:.80}, expected {expected}.")
         object.__setattr__(cell, name, float(value))
 
 

@@ -269,6 +269,12 @@ def test_what_is_no_table_of_a_cell_is_refused(values, message):
         InterpolatedSwitching(**(fine | values))
 
 
+@pytest.mark.parametrize(("switched", "trials"), [(1, 2.5), (0.5, 2), (3, 2), (0, 0), (1, math.inf)])
+def test_counts_are_whole_numbers(switched, trials):
+    with pytest.raises(QueryError, match=rf"{switched} switched of {trials} trials, expected 0 <= switched <= trials"):
+        PulseCount(1.0, 1e-9, switched, trials)
+
+
 def test_a_hole_in_the_grid_is_named():
     points = (PulseCount(1.0, 1e-9, 1, 2), PulseCount(2.0, 1e-8, 1, 2))
     with pytest.raises(QueryError, match=r"no SET pulse of 1 V and 1e-08 s was measured, expected a full grid"):

@@ -133,6 +133,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         (lambda: RateMap(((0, 1), (0,))), r"rows of unequal length"),
         (lambda: Endurance((1, 1), (0, 0), (0, 0)), r"cycles are .*rising"),
         (lambda: Endurance((1, 2), (0,), (0, 0)), r"2 cycles with 1 and 2 rates"),
+        (lambda: Lifetimes((1.5,)), r"lifetimes are \(1\.5,\), expected whole numbers"),
         (lambda: Lifetimes(()), r"there are no lifetimes"),
     ],
 )
