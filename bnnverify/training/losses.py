@@ -27,8 +27,3 @@ def loss_of(scores: Tensor, labels: Tensor, loss: str, *, margin: float = 128.0)
     if loss == "squared-hinge":
         return (1 - target * scores).clamp(min=0).square().mean()
     return (margin - target * scores).clamp(min=0).mean() / margin
-
-
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Fraction of images whose first highest score is that of the label."""
-    return int(torch.count_nonzero(scores.argmax(dim=1) == labels)) / len(labels)

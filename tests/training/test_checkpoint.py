@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bnnverify.errors import FormatError, QueryError
-from bnnverify.faults import BitFlip
+from bnnverify.faults import BitFlip, StuckAt
 from bnnverify.training import TrainingConfig, export, train
 from bnnverify.training.checkpoint import frozen, thawed
 from bnnverify.training.rules import RULES
@@ -40,6 +40,28 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(toy, tmp_path, rule, step
     assert not resumed.interrupted
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
+    assert export(resumed) == export(whole)
+
+
+HARDWARE = {"cell": "ftj", "stuck_plus": 0.02, "independent_directions": True, "rounding": "random"}
+UNDO = {"writes": "stochastic", "size": 30, "scope": "block"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "changes"),
+    [
+        ("ss-ema", {"rate": 0.05, "hardware": HARDWARE, "undo": UNDO}, {"batch_norm": True, "fault_draw": "step"}),
+        ("ss-batch", {"batches": 5, "rate": 0.05, "undo": True}, {"select": "final", "train_on_validation": True}),
+        ("ste", {"binarization": "stochastic", "optimizer": "sgd"}, {"input": "pixels", "noise": 0}),
+    ],
+)
+def test_a_run_with_everything_on_resumes_with_its_bits(toy, tmp_path, rule, options, changes):
+    both = {"hidden": "3c2,6", "move": 1, "faults": StuckAt("0.02", "0.03"), **changes}
+    config, file = TrainingConfig.for_rule(rule, options=options, **(QUICK | both)), tmp_path / "run.pt"
+    whole = train(config, toy, progress=False)
+    train(config, toy, progress=False, checkpoint=file, metrics=interrupting(11), metrics_every=1)
+    resumed = train(config, toy, progress=False, checkpoint=file, resume=True)
+    assert resumed.history == whole.history
     assert export(resumed) == export(whole)
 
 

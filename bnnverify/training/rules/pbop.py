@@ -50,7 +50,7 @@ class PBop:
         require("pbop", "init", self.init, 0 < self.init <= 0.5, "above 0 and at most 1/2")
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _PBopState:
-        """Coins loaded slightly towards the given signs, and thrown once."""
+        """Coins loaded towards the given signs, and thrown once."""
         return _PBopState(self, cells, random)
 
 
