@@ -172,7 +172,8 @@ class BinaryNetwork:
     def evaluate_batch(self, batch: ArrayLike) -> IntArray:
         """Predicted classes of many inputs, shape `(N, n)` -> `(N,)`; same exact rule as `evaluate`.
 
-        Plain numpy, integers or floats that hold them exactly; `bnnverify.kernels.PackedNetwork` gives the same answers faster.
+        Plain numpy, integers or floats that hold them exactly; `bnnverify.kernels.PackedNetwork` gives the same
+        answers faster.
         """
         h = self.domain.require_batch(batch)
         for block in self.blocks:

@@ -54,6 +54,11 @@ class Conv:
 
     def sums_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape (filters, height, width) of the pre-activations on an input of shape (channels, height, width)."""
+        if self.padding >= self.kernel:
+            raise QueryError(
+                f"the block {self} has {self.padding} rows of padding, expected fewer than the {self.kernel} of its "
+                "kernel: at some positions it would see nothing of its input."
+            )
         height, width = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in shape[1:])
         if height < self.pool or width < self.pool:
             raise QueryError(
@@ -119,8 +124,10 @@ def _layer(item: Any) -> Layer:
             return int(item)
         match = _CONV.fullmatch(item.strip().lower())
         if match:
-            more = {_LETTERS[letter]: int(number) for letter, number in re.findall(r"([svp])(\d+)", match[3])}
-            return Conv(int(match[1]), int(match[2]), **more)
+            given = re.findall(r"([svp])(\d+)", match[3])
+            more = {_LETTERS[letter]: int(number) for letter, number in given}
+            if len(more) == len(given):  # no letter twice
+                return Conv(int(match[1]), int(match[2]), **more)
     raise QueryError(
         f"a hidden block is {item!r:.60}, expected a number of neurons such as 32, or a convolution such as 16c5p2 "
         f"(16 filters of 5x5, pooled 2x2). Presets: {', '.join(PRESETS)}."

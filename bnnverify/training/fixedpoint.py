@@ -1,4 +1,4 @@
-"""Layers whose passes give the same bits in any order of summation: at any number of threads, on any device.
+"""Layers whose passes give the same bits in any order of summation, and so at any number of threads.
 
 Everything that a forward pass of a binarized layer adds up is an integer, which float32 holds exactly up to 2^24.
 The backward pass adds up real gradients, and there the order would matter. So the gradients that enter a sum are

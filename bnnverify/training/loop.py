@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -126,8 +126,9 @@ def train(
         raise QueryError(f"threads is {threads}, expected at least 1.")
     if metrics_every is not None and metrics_every < 1:
         raise QueryError(f"metrics_every is {metrics_every}, expected at least 1.")
+    where = _usable(device)
     try:
-        run = _Run(config, dataset, _usable(device))
+        run = _Run(config, dataset, where)
         torch.set_num_threads(threads or (before_threads if run.products >= _WORTH_THREADS else 1))
         saver = None if checkpoint is None else checkpoints.Checkpoint(Path(checkpoint), run.identity())
         if resume:
@@ -136,7 +137,8 @@ def train(
             saved = saver.load()
             if saved is not None:
                 run.restore(saved)
-        return _follow(run, progress=progress, metrics=metrics, metrics_every=metrics_every, saver=saver)
+        with _exact_products(where):
+            return _follow(run, progress=progress, metrics=metrics, metrics_every=metrics_every, saver=saver)
     finally:
         torch.set_num_threads(before_threads)
 
@@ -457,6 +459,11 @@ def _interruptible() -> Iterator[threading.Event]:
         event.set()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _exact_products(device: torch.device) -> AbstractContextManager[Any]:
+    """On a GPU: convolutions without TF32, whose 11 bits would round the integers that are added up."""
+    return torch.backends.cudnn.flags(deterministic=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
 
 
 def _usable(name: str) -> torch.device:

@@ -26,6 +26,11 @@ def test_the_letters_of_a_convolution_come_in_any_order():
     assert hidden_layers("3c5v1p2s3") == hidden_layers("3c5s3v1p2") == (Conv(3, 5, stride=3, padding=1, pool=2),)
 
 
+def test_a_letter_given_twice_is_refused():
+    with pytest.raises(QueryError, match="a hidden block is '16c5p2p3', expected"):
+        hidden_layers("16c5p2p3")
+
+
 def test_the_field_s_sizes_are_there_by_name():
     assert hidden_layers("tfc") == (64, 64, 64)
     assert hidden_layers("sfc") == (256, 256, 256)
@@ -47,6 +52,12 @@ def test_a_block_that_does_not_fit_its_input_says_so():
         shapes((Conv(4, 5),), (3, 3))
     with pytest.raises(QueryError, match="1x1 positions are left, expected at least 2x2"):
         shapes((Conv(4, 3, pool=2),), (3, 3))
+
+
+def test_positions_that_see_nothing_but_padding_are_refused():
+    assert shapes((Conv(4, 3, padding=2),), (8, 8))[1] == (4, 10, 10)
+    with pytest.raises(QueryError, match="4c3v3 has 3 rows of padding, expected fewer than the 3 of its kernel"):
+        shapes((Conv(4, 3, padding=3),), (8, 8))
 
 
 @pytest.mark.parametrize("name", ["filters", "kernel", "stride", "pool"])

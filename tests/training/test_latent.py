@@ -90,14 +90,14 @@ def test_the_glorot_scale_is_that_of_each_block(optimizer):
         follow(plain, loops)
 
 
-def test_the_glorot_scale_of_filters_counts_inputs_of_a_neuron_and_filters():
+def test_the_glorot_scale_of_filters_counts_their_positions_on_both_sides():
     state = SteSign(learning_rate=0.001, optimizer="sgd", momentum=0.0, glorot=True).start(
         [np.ones((6, 2, 3, 3), dtype=np.int8)], random=Keys()
     )
     before = state.state()["latent"][0].copy()
     state.step([np.ones((6, 2, 3, 3), dtype=np.float32)], 0.0, NoProbe())
     moved = before - state.state()["latent"][0]
-    np.testing.assert_allclose(moved, 0.001 * math.sqrt((18 + 6) / 1.5), rtol=1e-3)
+    np.testing.assert_allclose(moved, 0.001 * math.sqrt((9 * 2 + 9 * 6) / 1.5), rtol=1e-3)
 
 
 def test_the_learning_rate_is_scheduled():

@@ -34,7 +34,8 @@ class SteSign:
         optimizer: ``adam`` (betas 0.9 and 0.999, epsilon 1e-8) or ``sgd``.
         momentum: Of SGD, at least 0 and below 1.
         glorot: Whether the step of each weight array is multiplied by ``sqrt((n_in + n_out) / 1.5)``, with n_in the
-            inputs of a neuron and n_out the neurons (filters) of the block. The released code of the reference does.
+            inputs of a neuron and n_out the neurons of the block; for k x k filters, k * k times the channels and k * k
+            times the filters. The released code of the reference does.
         binarization: ``deterministic``: sgn(v). ``stochastic``: +1 with probability (v + 1)/2, drawn afresh for
             every training pass; an evaluation and the export read the deterministic signs.
         init: Latent weights start uniform in (0, `init`) times the weight's sign, at most 1.
@@ -95,7 +96,7 @@ class _LatentState:
         self._steps += 1
         rate = rule.learning_rate.at(progress)
         for i, cells in enumerate(self.cells):
-            scale = rate * (math.sqrt((cells[0].size + cells.shape[0]) / 1.5) if rule.glorot else 1.0)
+            scale = rate * (_glorot(cells.shape) if rule.glorot else 1.0)
             arrays = (gradients[i].ravel(), self._latent[i].ravel(), self._first[i].ravel())
             rest = (self._average[i].ravel(), cells.ravel(), np.float32(1 - rule.average))
             if rule.optimizer == "adam":
@@ -138,6 +139,12 @@ class _LatentState:
         self.cells, self._latent = list(state["cells"]), list(state["latent"])
         self._first, self._second = list(state["first"]), list(state["second"])
         self._average, self._steps = list(state["average"]), int(state["steps"])
+
+
+def _glorot(shape: tuple[int, ...]) -> float:
+    """``sqrt((n_in + n_out) / 1.5)``: the kernel's positions count on both sides of a convolution."""
+    positions = math.prod(shape[2:])
+    return math.sqrt(positions * (shape[1] + shape[0]) / 1.5)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
