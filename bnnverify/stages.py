@@ -109,7 +109,7 @@ def pack_stages(blocks: tuple[HiddenBlock, ...], output: OutputBlock) -> PackedS
     order = None
     if layout is not None and layout[0] > 1:
         order = np.argsort(channels_last(layout))
-    following: tuple[HiddenBlock | OutputBlock, ...] = (*blocks[1:], output)
+    following: tuple[HiddenBlock | OutputBlock, ...] = (*blocks, output)[1:]
     for block, after in zip(blocks, following, strict=True):
         if isinstance(block, ConvBlock):
             if layout != block.input_shape:

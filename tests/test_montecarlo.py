@@ -161,11 +161,13 @@ def test_certain_flips_in_a_first_block_on_integers_are_wrong_at_every_position(
     n = int(np.prod(shape))
     dense = data.draw(st.booleans())
     first = data.draw(strategies.dense_blocks(n, n, masked=True) if dense else strategies.conv_blocks(shape))
-    second = data.draw(strategies.conv_blocks(shape if dense else first.output_shape))
-    output = data.draw(strategies.output_blocks(second.n_outputs, 3))
-    network = BinaryNetwork(InputDomain.integers([-3] * n, [5] * n), (first, second), output)
+    blocks = (first,)
+    if dense or data.draw(st.booleans()):
+        blocks += (data.draw(strategies.conv_blocks(shape if dense else first.output_shape)),)
+    output = data.draw(strategies.output_blocks(blocks[-1].n_outputs, 3))
+    network = BinaryNetwork(InputDomain.integers([-3] * n, [5] * n), blocks, output)
     sure = st.sampled_from([0, 1])
-    faults = PerBlock(tuple(AsymmetricFlip(data.draw(sure), data.draw(sure)) for _ in range(3)))
+    faults = PerBlock(tuple(AsymmetricFlip(data.draw(sure), data.draw(sure)) for _ in network.all_blocks))
     x = data.draw(st.lists(st.integers(-3, 5), min_size=n, max_size=n))
     flips = [c for c in oracle.cells(network) if (faults.rates(c[0]).plus if c[3] == 1 else faults.rates(c[0]).minus)]
     predicted = oracle.predicted(network, x, oracle.flipped_weights(network, flips))
