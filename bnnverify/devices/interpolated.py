@@ -200,7 +200,10 @@ class InterpolatedSwitching:
         if checked_direction(direction) == RESET and self.reset_resistance is not None:
             ohm = self.reset_resistance
         if ohm is None:
-            raise QueryError("the cell has no resistance to compute the energy from. Give resistance [ohm].")
+            raise QueryError(
+                "the cell has no resistance to compute the energy from. Give resistance [ohm], such as "
+                "MeasuredSwitching.load(path, resistance=1e4)."
+            )
         volts = self._inside(voltage, self.voltages, "voltage", "V")
         return (volts**2 * self._inside(width, self.widths, "width", "s") / ohm)[()]
 

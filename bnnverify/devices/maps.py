@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bnnverify.devices.switching import whole
 from bnnverify.devices.tables import Line, read_table
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.faults import BitFlip, StuckAt, rate
@@ -57,7 +58,7 @@ class StuckMap:
         Raises:
             FormatError: A cell outside the array, given twice, or another value.
         """
-        cells = np.zeros(shape, dtype=np.int8)
+        cells = np.zeros(_rows_and_columns(shape), dtype=np.int8)
         for row, col, value in _entries(path, shape, _stuck, "-1, 0 or +1"):
             cells[row, col] = value
         return cls(cells)
@@ -106,7 +107,8 @@ class RateMap:
         Raises:
             FormatError: A cell outside the array, given twice, or a value that is no probability.
         """
-        table = [[rate(default, "default")] * shape[1] for _ in range(shape[0])]
+        rows, columns = _rows_and_columns(shape)
+        table = [[rate(default, "default")] * columns for _ in range(rows)]
         for row, col, value in _entries(path, shape, rate, "a probability such as 0.001"):
             table[row][col] = value
         return cls(tuple(map(tuple, table)))
@@ -128,6 +130,12 @@ class RateMap:
         """
         rows, columns = self.shape
         return BitFlip(sum((sum(row, Fraction(0)) for row in self.rates), Fraction(0)) / (rows * columns))
+
+
+def _rows_and_columns(shape: Any) -> tuple[int, int]:
+    if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(whole(n, least=1) for n in shape)):
+        raise QueryError(f"shape is {shape!r:.60}, expected the rows and columns of the array such as (64, 32).")
+    return int(shape[0]), int(shape[1])
 
 
 def _stuck(text: str) -> int:

@@ -54,7 +54,7 @@ def write_error(
     (0.006738, 4.54e-05)
     """
     if not whole(retries):
-        raise QueryError(f"retries is {retries!r}, expected 0 or more.")
+        raise QueryError(f"retries is {retries!r}, expected a whole number of at least 0.")
     hazard = float(cell.hazard(voltage, width, direction=direction))
     if cell.device_sigma == 0 == cell.cycle_sigma:
         return after_write_verify(Fraction(math.exp(-hazard)), int(retries))
@@ -147,7 +147,7 @@ class Write:
             if getattr(self, name) is not None:
                 _one_number(getattr(self, name), name, unit)
         if not whole(self.retries):
-            raise QueryError(f"retries is {self.retries!r}, expected 0 or more.")
+            raise QueryError(f"retries is {self.retries!r}, expected a whole number of at least 0.")
 
     @property
     def shares(self) -> Shares:

@@ -229,7 +229,10 @@ def test_interpolation_at_scale_hazard_is_straight_in_the_log_hazard():
         (lambda c: c.voltage_for(0.5, 1e-10), r"width is 1e-10 s, but measured are"),
         (lambda c: c.width_for(1e-9, 1.5), r"probability 1e-09 at 1\.5 V is not reached within what was measured"),
         (lambda c: c.voltage_for(0.999, 1e-8), r"probability 0\.999 at 1e-08 s is not reached"),
-        (lambda c: c.energy(1.5, 1e-7), r"no resistance to compute the energy from"),
+        (
+            lambda c: c.energy(1.5, 1e-7),
+            r"no resistance to compute the energy from\. Give .* MeasuredSwitching\.load\(path, resistance=1e4\)",
+        ),
     ],
 )
 def test_nothing_is_extrapolated(table, call, message):

@@ -124,6 +124,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         Endurance.load(tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("shape", [4, (0, 3), (2, 2, 2), ("a", 2)])
+@pytest.mark.parametrize("kind", [StuckMap, RateMap])
+def test_a_map_takes_the_rows_and_columns_of_its_array(table, kind, shape):
+    with pytest.raises(QueryError, match=r"shape is .*, expected the rows and columns of the array such as \(64, 32\)"):
+        kind.load(table("row,col,value\n0,0,1\n"), shape=shape)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
