@@ -96,6 +96,17 @@ def test_a_config_file_of_wrong_types_is_refused(run, tmp_path):
         (("--margin", "5"), "--margin is given, but has no effect here, expected it with --loss margin-hinge"),
         (("--fault-draw", "chip"), "--fault-draw is given, but has no effect here, expected it with --ber"),
         (("--batch-norm", "--no-bias"), "--bias is given, but has no effect here, expected it with hidden blocks"),
+        (("--ber", "2"), "--ber is 2, expected a probability within [0, 1]"),
+        (("--p10", "nan"), "--p10 is 'nan', expected a probability such as 0.001"),
+        (("--rule", "ss-ema", "--set", "undo=yes"), "undo is 'yes', expected true, false, or its options"),
+        (
+            ("--rule", "ss-ema", "--set", "undo=false", "--set", "undo_down=0.5"),
+            "undo is false, but undo_down is given, expected one of the two",
+        ),
+        (
+            ("--rule", "ss-ema", "--set", "rate=nan"),
+            "rate of the rule ss-ema is 'nan': a schedule runs from",
+        ),
         (("--set", "momentum=much"), "momentum of the rule ste is 'much', expected a number"),
     ],
 )
@@ -103,6 +114,22 @@ def test_an_option_without_effect_or_of_a_wrong_type_is_refused(run, words, mess
     code, _, err = run("train", *words, *(() if "-o" in words else ("--show-config",)))
     assert code == 2
     assert message in err
+
+
+def test_words_of_python_are_values_too(run):
+    for word, undone in (("True", True), ("true", True), ("False", False), ("None", False)):
+        options = shown(run, "--rule", "ss-ema", "--set", f"reset={word == 'True'}", "--set", f"undo={word}")["options"]
+        assert (options["undo"] is not None) is undone
+        assert options["reset"] is (word == "True")
+
+
+def test_pixels_bring_no_noise_unless_it_is_asked_for(run, tmp_path):
+    assert shown(run, "--input", "pixels")["noise"] == 0
+    (tmp_path / "binary.json").write_text(json.dumps({"rule": "ste", "noise": 0.02}))
+    for words in (("--noise", "0.02"), ("--config", "binary.json")):
+        code, _, err = run("train", "--show-config", "--input", "pixels", *words)
+        assert code == 2
+        assert "noise is 0.02, expected 0 where the input is pixels" in err
 
 
 def test_ctrl_c_before_the_first_epoch_says_how_to_go_on(run, tmp_path, monkeypatch):

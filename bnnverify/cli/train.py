@@ -65,7 +65,7 @@ run_options = together(
         "--noise",
         type=float,
         metavar="P",
-        help="Flip each binary input with this probability. Default: 0.02 for the digits, else 0.",
+        help="Flip each binary input with this probability. Default: 0.02 for binary digits, else 0.",
     ),
     click.option(
         "--select", type=click.Choice(["best", "final"]), help="Keep the epoch best on validation, or the last."
@@ -249,26 +249,32 @@ def _read_config(path: Path) -> dict[str, Any]:
     return values
 
 
+_WORDS = {"True": True, "False": False, "None": None}
+
+
 def _setting(text: str) -> tuple[str, Any]:
-    """``name=value``; the value is JSON where it can be read so (numbers, true, null, objects), else text."""
+    """``name=value``; the value is JSON or a word of Python where it can be read so, else text."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise QueryError(f"--set is {text!r}, expected NAME=VALUE such as rate=1e-3.")
+    name, value = name.strip().replace("-", "_"), value.strip()
+    if value in _WORDS:
+        return name, _WORDS[value]
     try:
-        return name.strip().replace("-", "_"), json.loads(value)
+        return name, json.loads(value)
     except ValueError:
-        return name.strip().replace("-", "_"), value.strip()
+        return name, value
 
 
 def _faults(ber: str | None, p01: str | None, p10: str | None) -> Any:
-    from bnnverify.faults import AsymmetricFlip, BitFlip
+    from bnnverify.faults import AsymmetricFlip, BitFlip, rate
 
     if ber is not None and (p01 is not None or p10 is not None):
         raise QueryError("--ber is given with --p01 or --p10, expected one or the other.")
     if ber is not None:
-        return BitFlip(ber)  # type: ignore[arg-type]
+        return BitFlip(rate(ber, "--ber"))
     if p01 is not None or p10 is not None:
-        return AsymmetricFlip(p01 or 0, p10 or 0)  # type: ignore[arg-type]
+        return AsymmetricFlip(rate(p01 or 0, "--p01"), rate(p10 or 0, "--p10"))
     return None
 
 

@@ -39,12 +39,13 @@ class TrainingConfig:
         output_bias: Whether the scores learn a bias per class.
         output_scale: Whether the scores learn their common scale. It changes no class, only the loss. The loss
             ``margin-hinge`` takes plain sums: there the scale is 1.
-        input: What the first block reads: ``binary`` images, or ``pixels``, integers of 0 to 255.
+        input: What the first block reads: ``binary`` images, or ``pixels``, integers of 0 to 255 (16 for the digits).
         x_shift: Shift of every hidden sign and its gradient window, in units of what the sign is taken of.
         y_shift: Shift of the threshold inside the window, within (-1, 1).
         loss: ``cross-entropy``, ``squared-hinge`` or ``margin-hinge``.
         margin: b of the loss ``margin-hinge``, in units of the output sums.
         noise: Probability with which each binary input of a training image is flipped, every time it is shown.
+            Pixels have none: for them `for_rule` takes 0 where nothing is given.
         move: Training images are moved by up to so many pixels in each direction, at random every time they are shown;
             background (-1, or pixel 0) moves in.
         faults: Fault model of the cells that training passes read, or None. Evaluations read the cells without
@@ -108,8 +109,9 @@ class TrainingConfig:
         _require(self.select in SELECTIONS, "select", repr(self.select), f"one of: {', '.join(SELECTIONS)}")
         fair = not self.train_on_validation or self.select == "final"
         _require(fair, "select", repr(self.select), "'final' where the validation images are training images")
-        padded = self.input == "pixels" and self.hidden and isinstance(self.hidden[0], Conv) and self.hidden[0].padding
-        _require(not padded, "padding of the first block", self.hidden[:1], "0 where the input is pixels")
+        first = self.hidden[0] if self.hidden else None
+        padding = first.padding if isinstance(first, Conv) else 0
+        _require(self.input != "pixels" or not padding, f"padding of {first}", padding, "0 where it reads pixels")
         _require(_is_int(self.seed) and 0 <= self.seed < 2**63, "seed", self.seed, "an integer from 0 to 2^63 - 1")
 
     @classmethod
@@ -134,6 +136,8 @@ class TrainingConfig:
             _require(change in known and change != "rule", "the config", f"asked for {change!r}", ", ".join(known))
         if isinstance(changes.get("faults"), Mapping):
             changes["faults"] = fault_model_from_json(changes["faults"])
+        if changes.get("input") == "pixels":
+            changes.setdefault("noise", 0.0)
         return cls(rule=rule, **{**RULES[name].recipe, **changes})
 
     def as_json(self) -> dict[str, Any]:

@@ -101,6 +101,10 @@ def test_what_is_no_schedule_is_named_with_what_is(value):
         (lambda: Schedule.of("0:1:step"), "equal ratios runs from 0.0 to 1.0"),
         (lambda: Schedule.of(-1), "a schedule runs from -1.0 to -1.0, expected finite numbers of at least 0"),
         (lambda: Schedule.of("nan"), "a schedule runs from nan to nan"),
+        (
+            lambda: Schedule.of("nan", "rate of the rule ss-ema"),
+            "rate of the rule ss-ema is 'nan': a schedule runs from",
+        ),
         (lambda: Schedule.of("1:inf:cosine"), "a schedule runs from 1.0 to inf"),
         (lambda: Schedule.of("1:2:step:1"), "power 1.0 and 1 steps, expected above 0 and 2 or more"),
         (lambda: Schedule.of("1:2:polynomial:0"), "power 0.0 and 2 steps"),

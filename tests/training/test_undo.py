@@ -254,7 +254,7 @@ def test_a_training_with_undo_is_reproducible_and_takes_some_events_back(toy, ba
         ({"highest": float("inf")}, "highest of the undo is inf, expected at least 1"),
         ({"size": True}, "size of the undo is True, expected a positive integer"),
         ({"speed": 1}, "an undo has no option 'speed', expected one of: data, size"),
-        (3, "undo is 3, expected its options as an object"),
+        (3, "undo is 3, expected true, false, or its options as an object"),
         ({"writes": "stochastic"}, "writes of the undo is 'stochastic' with ideal cells, expected 'ideal', or hardw"),
     ],
 )

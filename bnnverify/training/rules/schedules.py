@@ -78,7 +78,7 @@ class Schedule:
             return cls(start, float(words[1]), kind, **extra)
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, QueryError):
-                raise
+                raise error if what == "a schedule" else QueryError(f"{what} is {value!r}: {error}") from None
             raise QueryError(
                 f"{what} is {value!r}, expected a number, or START:END[:KIND] such as 1e-3:1e-5:cosine. "
                 f"Kinds: {', '.join(KINDS)}."

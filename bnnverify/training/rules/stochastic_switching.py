@@ -145,6 +145,8 @@ class Variant:
                     f"the rule {self.name} has no option {option!r}, expected one of: {', '.join(self.option_names)}."
                 )
         for part, single in nested.items():
+            if single and rest.get(part) is False:
+                raise QueryError(f"{part} is false, but {part}_{next(iter(single))} is given, expected one of the two.")
             if single:
                 rest[part] = {**_as_options(rest.get(part), part), **single}
         return StochasticSwitching(kind(**accumulator), **rest)

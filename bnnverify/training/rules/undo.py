@@ -100,7 +100,9 @@ class Undo:
             if unknown:
                 raise QueryError(f"an undo has no option {unknown[0]!r}, expected one of: {', '.join(known)}.")
             return cls(**value)
-        raise QueryError(f"undo is {value!r}, expected its options as an object such as {{'tolerance': 0.02}}.")
+        raise QueryError(
+            f"undo is {value!r}, expected true, false, or its options as an object such as {{'tolerance': 0.02}}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `of` reads back."""
