@@ -40,7 +40,7 @@ model_options = together(
         help="Hidden blocks: neurons such as 20,16; convolutions such as 16c5p2 (16 filters of 5x5, pooled 2x2; s: "
         "stride, v: padding); or a preset: mlp-256-256, tfc, sfc, lfc, lenet. Default: 32.",
     ),
-    click.option("--batch-norm/--no-batch-norm", default=None, help="Of hidden blocks. Default: no."),
+    click.option("--batch-norm/--no-batch-norm", default=None, help="Default: what suits the rule or the preset."),
     click.option("--bias/--no-bias", default=None, help="Learn biases of hidden blocks without batch norm."),
     click.option("--output-bias/--no-output-bias", default=None, help="Learn a bias of each class."),
     click.option("--input", type=click.Choice(["binary", "pixels"]), help="What the first block reads."),
@@ -132,7 +132,6 @@ def command(
     if metrics_every is not None and metrics is None and tensorboard is None:
         raise QueryError("--metrics-every is given without --metrics or --tensorboard, expected where the lines go.")
     from bnnverify.training import export, train
-    from bnnverify.training.export import accuracies
 
     given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT
     defaults = LARGE if data != "digits" and config is None else {}
@@ -162,7 +161,7 @@ def command(
             return 130
     network = export(trained)
     save(network, output)
-    found = accuracies(network, dataset)
+    found = network.provenance.data["accuracy"]
     if as_json:
         answer = {
             "type": "training",

@@ -9,7 +9,7 @@ from typing import Any
 
 from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, StuckAt
-from bnnverify.training.architecture import Conv, Layer, hidden_layers
+from bnnverify.training.architecture import PRESETS, Conv, Layer, hidden_layers
 from bnnverify.training.faults import DRAWS, fault_model_from_json
 from bnnverify.training.losses import LOSSES
 from bnnverify.training.rules import RULES, Schedule, SteSign, UpdateRule, rule_named, rule_options
@@ -121,7 +121,8 @@ class TrainingConfig:
         Args:
             name: Short name of a rule, a key of `bnnverify.training.rules.RULES`.
             options: Hyper-parameters of the rule that differ from its defaults.
-            **changes: Attributes of this class that differ from the rule's recipe.
+            **changes: Attributes of this class that differ from the rule's recipe. The name of a preset for `hidden`
+                also brings its batch norm.
 
         Raises:
             QueryError: An unknown rule, option or attribute, or a value out of range.
@@ -134,6 +135,9 @@ class TrainingConfig:
         known = [f.name for f in fields(cls)]
         for change in changes:
             _require(change in known and change != "rule", "the config", f"asked for {change!r}", ", ".join(known))
+        hidden = changes.get("hidden")
+        if isinstance(hidden, str) and hidden in PRESETS:
+            changes.setdefault("batch_norm", PRESETS[hidden][1])
         if isinstance(changes.get("faults"), Mapping):
             changes["faults"] = fault_model_from_json(changes["faults"])
         if changes.get("input") == "pixels":

@@ -119,3 +119,9 @@ def test_what_is_no_fault_model_is_refused(values):
 def test_a_rule_given_by_name_is_pointed_to_for_rule():
     with pytest.raises(QueryError, match=r"rule is the text 'ste', expected a rule. Use TrainingConfig.for_rule"):
         TrainingConfig(rule="ste")
+
+
+def test_a_preset_brings_its_batch_norm_unless_told_otherwise():
+    assert TrainingConfig.for_rule("ste", hidden="tfc").batch_norm
+    assert not TrainingConfig.for_rule("ste", hidden="mlp-256-256").batch_norm
+    assert not TrainingConfig.for_rule("ste", hidden="tfc", batch_norm=False).batch_norm
