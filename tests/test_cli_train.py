@@ -163,6 +163,14 @@ def test_a_run_can_be_resumed_from_the_command_line_and_its_metrics_go_on(run, t
     assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 6
 
 
+def test_a_checkpoint_is_not_overwritten_by_accident(run, tmp_path):
+    (tmp_path / "run.pt").write_text("precious")
+    code, _, err = run("train", *QUICK, "--checkpoint", "run.pt", "-o", "a.npz")
+    assert code == 2
+    assert "--checkpoint run.pt exists, expected --resume to go on from it" in err
+    assert (tmp_path / "run.pt").read_text() == "precious"
+
+
 def test_training_with_tensorboard_says_how_to_get_it_where_it_is_missing(run, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     code, _, err = run("train", *QUICK, "-o", "a.npz", "--tensorboard", "events")

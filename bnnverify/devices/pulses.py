@@ -71,8 +71,9 @@ class PulseMenu:
             lowest: Probability of the weakest pulse, within (0, highest].
             highest: Probability of the strongest pulse, below 1.
             voltage: Amplitude of all pulses, V; the width is programmed.
-            width: Width of all pulses, s; the amplitude is programmed. With neither, the amplitude is fixed so
-                that `highest` takes 100 ns.
+            width: Width of all pulses, s; the amplitude is programmed. With neither, all pulses last 100 ns: widths
+                that reach from `lowest` to `highest` at one amplitude can span many orders of magnitude, down to what
+                no generator makes.
 
         Raises:
             QueryError: Both voltage and width given, or a probability out of the cell's reach.
@@ -92,10 +93,10 @@ class PulseMenu:
         if lowest is None or highest is None or not 0 < lowest <= highest < 1:
             raise QueryError(f"the menu reaches from {lowest} to {highest}, expected 0 < lowest <= highest < 1.")
         wanted = np.geomspace(lowest, highest, levels) if levels > 1 else np.array([float(highest)])
-        if width is not None:
+        if voltage is None:
+            width = DEFAULT_WIDTH if width is None else width
             return cls(tuple(cell.voltage_for(wanted, width).tolist()), (float(width),) * levels)
-        volts = float(cell.voltage_for(highest, DEFAULT_WIDTH)) if voltage is None else float(voltage)
-        return cls((volts,) * levels, tuple(cell.width_for(wanted, volts).tolist()))
+        return cls((float(voltage),) * levels, tuple(cell.width_for(wanted, voltage).tolist()))
 
     def quantised(self, *, width_step: float | None = None, voltage_step: float | None = None) -> Self:
         """The menu on the grid of a pulse generator: nearest multiples, at least one step; equal pulses merge.
