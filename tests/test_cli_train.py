@@ -1,6 +1,7 @@
 """The verb train: configs, hyper-parameters, checkpoints, metrics."""
 
 import json
+import re
 import os
 import signal
 
@@ -161,6 +162,16 @@ def test_a_run_can_be_resumed_from_the_command_line_and_its_metrics_go_on(run, t
     assert run(*words, "-o", "b.npz", "--resume")[0] == 0
     assert load("a.npz") == load("b.npz")
     assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 6
+
+
+def test_what_writing_the_cells_took_is_told(run):
+    words = (*QUICK, "--rule", "ss-ema", "--set", "hardware=ftj", "--set", "undo_tolerance=0", "-o", "a.npz")
+    code, out, _ = run("train", *words)
+    assert code == 0
+    assert re.search(r"^writes    [\d,]+ pulses, [\d,]+ switches, at most \d+ of one cell, \S+ J", out, re.MULTILINE)
+    line = json.loads(run("train", *words, "--json")[1])
+    assert line["answer"]["statistics"]["pulses"] > line["answer"]["statistics"]["switches"] > 0
+    assert "writes" not in run("train", *QUICK, "-o", "a.npz")[1]
 
 
 def test_a_checkpoint_is_not_overwritten_by_accident(run, tmp_path):

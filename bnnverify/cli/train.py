@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,7 @@ def command(
             "rule": asked.rule.name,
             "best_epoch": trained.best_epoch,
             "accuracy": found,
+            "statistics": trained.statistics,
             "seconds": round(trained.seconds, 3),
             "interrupted": trained.interrupted,
         }
@@ -183,10 +185,26 @@ def command(
         how = " by validation accuracy" if asked.select == "best" else ""
         click.echo(f"rule {asked.rule.name}, {chosen} {trained.best_epoch} of {len(trained.history)}{how}")
         click.echo("accuracy  " + "  ".join(f"{split} {value:.2%}" for split, value in found.items()))
+        if trained.statistics.get("pulses"):
+            click.echo(_writes(trained.statistics))
     if trained.interrupted:
         more = f" Go on with --checkpoint {checkpoint} --resume." if checkpoint else ""
         click.echo(f"bnnverify train: interrupted; the best network so far is in {output}.{more}", err=True)
     return 130 if trained.interrupted else 0
+
+
+def _writes(totals: Mapping[str, Any]) -> str:
+    """What writing the cells took, on one line."""
+    parts = [f"{totals['pulses']:,} pulses"]
+    if "switches" in totals:
+        parts.append(f"{totals['switches']:,} switches")
+    if totals.get("switches_per_cell_max") is not None:
+        parts.append(f"at most {totals['switches_per_cell_max']:,} of one cell")
+    if totals.get("energy_joule") is not None:
+        parts.append(f"{totals['energy_joule']:.3g} J")
+    if totals.get("undo_events"):
+        parts.append(f"{totals['undone_fraction']:.1%} of {totals['events']:,} events undone")
+    return "writes    " + ", ".join(parts)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

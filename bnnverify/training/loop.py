@@ -38,6 +38,9 @@ _EVALUATION_BATCH = 1000
 _MEASURED = 10_000  # training images whose accuracy is measured after an epoch
 _SAVE_SECONDS = 30.0
 _WORTH_THREADS = 2_000_000
+_OF_EVERY_RULE = frozenset(
+    ["epoch", "loss", "train_accuracy", "validation_accuracy", "validation_loss", "activation_balance", "inside_window", "weight_balance", "flip_ratio"]
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +71,12 @@ class TrainedModel:
     def validation_accuracy(self) -> float:
         """Of the best epoch."""
         return float(self.history[self.best_epoch - 1]["validation_accuracy"])
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Totals of the rule after the last epoch, such as pulses, switches, energy and the fraction undone."""
+        last = self.history[-1]
+        return {name: value for name, value in last.items() if name not in _OF_EVERY_RULE}
 
     def __repr__(self) -> str:
         return (
