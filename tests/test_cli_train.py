@@ -1,8 +1,8 @@
 """The verb train: configs, hyper-parameters, checkpoints, metrics."""
 
 import json
-import re
 import os
+import re
 import signal
 
 import pytest

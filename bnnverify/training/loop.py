@@ -38,9 +38,17 @@ _EVALUATION_BATCH = 1000
 _MEASURED = 10_000  # training images whose accuracy is measured after an epoch
 _SAVE_SECONDS = 30.0
 _WORTH_THREADS = 2_000_000
-_OF_EVERY_RULE = frozenset(
-    ["epoch", "loss", "train_accuracy", "validation_accuracy", "validation_loss", "activation_balance", "inside_window", "weight_balance", "flip_ratio"]
-)
+_OF_EVERY_RULE = {
+    "epoch",
+    "loss",
+    "train_accuracy",
+    "validation_accuracy",
+    "validation_loss",
+    "activation_balance",
+    "inside_window",
+    "weight_balance",
+    "flip_ratio",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
