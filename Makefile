@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-slow lint types format bench models data clean
+.PHONY: install demo test test-slow lint types format bench models data study clean
 
 install: $(STAMP)
 
@@ -48,12 +48,19 @@ bench: install
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-100-10.npz
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-20-16-10.npz --images 40
 	$(BIN)/python case_studies/benchmarks/engines.py
+	$(BIN)/python case_studies/benchmarks/training.py --threads $(JOBS)
 
 data: install
 	$(BIN)/bnnverify data --data-dir data
 
+# every update rule on MNIST: about an hour on 2 cores; what is in results.jsonl is not run again
+study: data
+	$(BIN)/python case_studies/training/runs.py --jobs $(JOBS)
+	$(BIN)/python case_studies/training/table.py
+	$(BIN)/python case_studies/training/claims.py
+
 models: install
-	$(BIN)/python models/make_models.py
+	$(BIN)/python models/make_models.py --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -272,7 +272,7 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
             "the rule ste has no option 'rats', expected one of: learning_rate",
         ),
         (("train", "-o", "a.npz", "--ber", "0.1", "--p01", "0.1"), "--ber is given with --p01 or --p10"),
-        (("train", "-o", "a.npz", "--ber", "2"), "p is 2, expected a probability within"),
+        (("train", "-o", "a.npz", "--ber", "2"), "--ber is 2, expected a probability within"),
         (("train", "-o", "a.npz", "--config", "none.json"), "none.json: cannot be read"),
         (("train", "-o", "a.npz", "--config", "rows.txt"), "rows.txt: not JSON"),
         (("train", "-o", "a.npz", "--device", "abacus"), "device is 'abacus', which torch does not see here"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -27,10 +28,12 @@ def without_times(text):
     return [re.sub(r"\s+\d+\.\d+ s$", "", line).rstrip() for line in text.rstrip().splitlines()]
 
 
-def test_the_python_example_prints_what_the_readme_shows(monkeypatch):
+EXAMPLES = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(("code", "shown"), EXAMPLES, ids=["network", "device"])
+def test_the_python_examples_print_what_the_readme_shows(code, shown, monkeypatch):
     monkeypatch.chdir(ROOT)
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
-    shown = re.search(r"```text\n(.*?)```", README, re.DOTALL).group(1)
     assert len(code.strip().splitlines()) <= 11
     assert printed(lambda: exec(compile(code, "README.md", "exec"), {})) == shown
 
@@ -50,11 +53,25 @@ def test_the_readme_shows_four_verbs_and_real_files():
         assert (ROOT / path).exists(), path
 
 
-def test_accuracies_in_the_readme_are_those_on_the_cards():
-    import json
+def test_accuracies_of_the_update_rules_are_those_of_the_study():
+    lines = (ROOT / "case_studies/training/results.jsonl").read_text(encoding="utf-8").splitlines()
+    tests: dict[str, list[float]] = {}
+    for record in map(json.loads, lines):
+        tests.setdefault(record["name"], []).append(100 * record["accuracy"]["test"])
+    rows = re.findall(
+        r"^\| `([\w-]+)` (?:\|[^|]*){3}\| ([\d.]+) %(?: \(([\d.]+) to ([\d.]+), (\d) seeds\))? \|", README, re.MULTILINE
+    )
+    assert len(rows) == 12
+    for name, mean, low, high, seeds in rows:
+        found = tests[name]
+        assert f"{sum(found) / len(found):.2f}" == mean
+        assert len(found) == int(seeds or 1)
+        assert not seeds or (low, high) == (f"{min(found):.2f}", f"{max(found):.2f}")
 
+
+def test_accuracies_in_the_readme_are_those_on_the_cards():
     rows = re.findall(r"^\| (digits-[\w-]+) \|.*\| ([\d.]+) % \|$", README, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 11
     for name, percent in rows:
         card = json.loads((ROOT / "models" / f"{name}.json").read_text(encoding="utf-8"))
         assert f"{100 * card['accuracy']['test']:.1f}" == percent
