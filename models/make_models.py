@@ -18,8 +18,9 @@ from typing import Any
 
 from bnnverify.datasets import Dataset, load
 from bnnverify.formats import native
-from bnnverify.network import BinaryNetwork, Provenance
+from bnnverify.network import Provenance
 from bnnverify.training import TrainedModel, TrainingConfig, export, train
+from bnnverify.training.export import card
 
 HERE = Path(__file__).resolve().parent
 HIDDEN = {  # name -> hidden blocks, number of seeds
@@ -75,7 +76,15 @@ def make(name: str, config: TrainingConfig, seeds: range, dataset: Dataset, out:
     exported = export(best)
     network = replace(exported, provenance=Provenance({**exported.provenance.data, "selection": selection}))
     native.save(network, out / f"{name}.npz")
-    text = json.dumps(card(name, network, best), indent=2) + "\n"
+    about = card(
+        name,
+        network,
+        command=f"python models/make_models.py --only {name}",
+        selection=selection,
+        epochs=len(best.history),
+        seconds=best.seconds,
+    )
+    text = json.dumps(about, indent=2) + "\n"
     (out / f"{name}.json").write_text(text, encoding="utf-8")
     print(f"{name}: {network.provenance.data['accuracy']}")
 
@@ -87,28 +96,6 @@ def _trained(config: TrainingConfig) -> TrainedModel:
 def _rank(trained: TrainedModel) -> tuple[float, float]:
     record = trained.history[trained.best_epoch - 1]
     return record["validation_accuracy"], -record["validation_loss"]
-
-
-def card(name: str, network: BinaryNetwork, trained: TrainedModel) -> dict[str, Any]:
-    """What a reader wants to know of a network before using it; plain JSON values."""
-    made = network.provenance.data
-    return {
-        "name": name,
-        "file": f"{name}.npz",
-        "sha256": network.identity,
-        "cells_sha256": network.cells_identity,
-        "architecture": network.architecture,
-        "cells": network.n_cells,
-        "accuracy": made["accuracy"],
-        "command": f"python models/make_models.py --only {name}",
-        "config": made["config"],
-        "epochs_trained": len(trained.history),
-        "best_epoch": trained.best_epoch,
-        "selection": made["selection"],
-        "data": made["data"],
-        "versions": made["versions"],
-        "seconds_per_seed": round(trained.seconds, 1),
-    }
 
 
 if __name__ == "__main__":

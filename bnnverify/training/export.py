@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import platform
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -19,7 +20,7 @@ from bnnverify.kernels import PackedNetwork
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
 from bnnverify.training.architecture import Conv
 from bnnverify.training.config import TrainingConfig
-from bnnverify.training.loop import TrainedModel, brightest, inputs_of
+from bnnverify.training.loop import TrainedModel, inputs_of
 from bnnverify.training.model import BinaryModel, HiddenBlock
 
 _BATCH = 1000
@@ -42,7 +43,7 @@ def export(trained: TrainedModel) -> BinaryNetwork:
     model, dataset = trained.model, trained.dataset
     shape = dataset.shape
     n = math.prod(shape)
-    top = brightest(dataset) if trained.config.input == "pixels" else 0
+    top = model.reach if trained.config.input == "pixels" else 0
     domain = InputDomain.integers([0] * n, [top] * n, shape) if top else InputDomain.binary(n, shape)
     network = BinaryNetwork(
         domain,
@@ -61,7 +62,7 @@ def check_agreement(network: BinaryNetwork, model: BinaryModel, dataset: Dataset
     Raises:
         EngineError: They differ; the message counts the images.
     """
-    top = brightest(dataset) if config.input == "pixels" else 0
+    top = model.reach if config.input == "pixels" else 0
     double = copy.deepcopy(model).double().eval()
     packed = PackedNetwork(network)
     wrong, first, total = 0, None, 0
@@ -90,6 +91,39 @@ def accuracies(network: BinaryNetwork, dataset: Dataset) -> dict[str, float]:
     return {
         name: int(np.count_nonzero(packed.classes(inputs_for(network, split)) == split.labels)) / len(split)
         for name, split in dataset.splits.items()
+    }
+
+
+def card(
+    name: str, network: BinaryNetwork, *, command: str, selection: Mapping[str, Any], epochs: int, seconds: float
+) -> dict[str, Any]:
+    """What a reader wants to know of an exported network before using it; plain JSON values.
+
+    Args:
+        name: Of the network; its file is ``name.npz``.
+        network: As `export` made it.
+        command: Makes the network again.
+        selection: How it was chosen among others.
+        epochs: Epochs that were trained.
+        seconds: Time of one training.
+    """
+    made = network.provenance.data
+    return {
+        "name": name,
+        "file": f"{name}.npz",
+        "sha256": network.identity,
+        "cells_sha256": network.cells_identity,
+        "architecture": network.architecture,
+        "cells": network.n_cells,
+        "accuracy": made["accuracy"],
+        "command": command,
+        "config": made["config"],
+        "epochs_trained": epochs,
+        "best_epoch": made["best_epoch"],
+        "selection": dict(selection),
+        "data": made["data"],
+        "versions": made["versions"],
+        "seconds_per_seed": round(seconds, 1),
     }
 
 

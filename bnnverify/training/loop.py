@@ -278,18 +278,18 @@ class _Run:
         progress = self.steps / (self.config.epochs * self.steps_per_epoch)
         self.model.train()
         self._publish(self.rule.cells if self.faults is None else self.faults.read(self.rule.cells))
-        for parameter in self.model.parameters():
-            parameter.grad = None
+        self.model.zero_grad()
         loss = self._loss(self.model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
         gradients = [_host(w.grad) for w in self.weights]
-        self._watch(gradients, float(loss.detach()))
+        self._watch(gradients, value)
         if self.adam is not None:
             cosine = 0.5 * (1 + math.cos(math.pi * progress))
             self.adam.param_groups[0]["lr"] = self.config.learning_rate * (0.01 + 0.99 * cosine)
             self.adam.step()
         self.rule.step(gradients, progress, _Probe(self, images, labels))
-        return float(loss.detach())
+        return value
 
     def _watch(self, gradients: list[NDArray[np.float32]], loss: float) -> None:
         """Stops a network that cannot learn any more; one with a loss of 0, as hinges have, need not."""
@@ -338,7 +338,8 @@ class _Run:
     @torch.no_grad()
     def _measure(self) -> Metrics:
         """Metrics of the deployed weights."""
-        self._publish(self.rule.deployed())
+        deployed = self.rule.deployed()
+        self._publish(deployed)
         self.model.eval()
         right = sum(
             int(torch.count_nonzero(self.model(x).argmax(dim=1) == y))
@@ -362,7 +363,7 @@ class _Run:
             "validation_loss": loss / n,
             "activation_balance": [float(b) / n for b in balance],
             "inside_window": [float(b) / n for b in inside],
-            "weight_balance": [float(c.mean(dtype=np.float64)) for c in self.rule.deployed()],
+            "weight_balance": [float(c.mean(dtype=np.float64)) for c in deployed],
         }
 
     def _chunks(self, images: NDArray[Any], labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -137,6 +137,7 @@ class BinaryModel(nn.Module):
         random: Randomness,
     ) -> None:
         super().__init__()
+        self.reach = reach
         widths = shapes(layers, image)
         reaches = [reach] + [1] * len(layers)
         self.hidden: Sequence[HiddenBlock] = nn.ModuleList(  # type: ignore[assignment]

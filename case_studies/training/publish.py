@@ -10,12 +10,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from records import Record, read
 from runs import OUT
 
 from bnnverify.formats import native
+from bnnverify.training.export import card
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 PUBLISHED = {  # name of the row -> name of the network
@@ -55,31 +55,16 @@ def main() -> int:
 def publish(name: str, record: Record, source: Path, out: Path) -> None:
     """Writes network and card."""
     shutil.copyfile(source, out / f"{name}.npz")
-    text = json.dumps(card(name, record, source), indent=2) + "\n"
+    about = card(
+        name,
+        native.load(source),
+        command=f"python case_studies/training/runs.py --only {record['name']} --seeds 1 --force",
+        selection={"by": "last epoch, seed 0; settings by validation accuracy"},
+        epochs=record["epochs"],
+        seconds=record["seconds"],
+    )
+    text = json.dumps(about, indent=2) + "\n"
     (out / f"{name}.json").write_text(text, encoding="utf-8")
-
-
-def card(name: str, record: Record, source: Path) -> dict[str, Any]:
-    """What a reader wants to know of a network before using it; plain JSON values."""
-    network = native.load(source)
-    made = network.provenance.data
-    return {
-        "name": name,
-        "file": f"{name}.npz",
-        "sha256": network.identity,
-        "cells_sha256": network.cells_identity,
-        "architecture": network.architecture,
-        "cells": network.n_cells,
-        "accuracy": made["accuracy"],
-        "command": f"python case_studies/training/runs.py --only {record['name']} --seeds 1 --force",
-        "config": made["config"],
-        "epochs_trained": record["epochs"],
-        "best_epoch": made["best_epoch"],
-        "selection": {"by": "last epoch, seed 0; settings by validation accuracy"},
-        "data": made["data"],
-        "versions": made["versions"],
-        "seconds_per_seed": record["seconds"],
-    }
 
 
 if __name__ == "__main__":
