@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,14 +20,16 @@ class Limits:
         seconds: Wall time from the call, s; None for no limit.
         nodes: Diagram nodes (BDD) or inputs visited (enumeration); None for no limit.
         memory_bytes: Memory of the engine's own tables, bytes; None for no limit.
+        threads: Cores that an engine with parallel loops may use; None for all of this machine.
     """
 
     seconds: float | None = None
     nodes: int | None = None
     memory_bytes: int | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "nodes", "memory_bytes"):
+        for name in ("seconds", "nodes", "memory_bytes", "threads"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise QueryError(f"the limit on {name} is {value}, expected a number above 0.")
@@ -37,10 +39,33 @@ UNLIMITED = Limits()
 
 
 @dataclass(slots=True)
+class Monitor:
+    """The line between a running question and whoever waits for it, looked at several times a second.
+
+    Attributes:
+        stop: Set it (from a signal handler or another thread) and the engine returns what it has proved so far.
+        reason: The sentence of the answer then.
+        show: Called with `(lower, upper, size)`: the adversarial inputs are proved to be at least `lower` and at most
+            `upper` of `size`. ``size - (upper - lower)`` inputs are settled, so this is progress as well. Also called
+            from a count of other things than inputs with whatever those are.
+    """
+
+    stop: bool = False
+    reason: str = "interrupted"
+    show: Callable[[int, int, int], None] | None = None
+
+    def report(self, lower: int, upper: int, size: int) -> None:
+        """Pass on what is proved so far."""
+        if self.show is not None:
+            self.show(lower, upper, size)
+
+
+@dataclass(slots=True)
 class Clock:
-    """Stop watch of one call."""
+    """Stop watch of one call, which also looks at the caller's `Monitor`."""
 
     limit: float | None
+    monitor: Monitor | None = None
     start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -50,7 +75,9 @@ class Clock:
 
     @property
     def is_over(self) -> bool:
-        """True once the limit has passed."""
+        """True once the limit has passed, or the caller wants no more."""
+        if self.monitor is not None and self.monitor.stop:
+            return True
         return self.limit is not None and self.elapsed > self.limit
 
     @property
@@ -61,7 +88,9 @@ class Clock:
     @property
     def reason(self) -> str:
         """The sentence for a result that was cut short."""
-        return f"time limit of {self.limit:g} s reached"
+        if self.limit is not None and self.elapsed > self.limit:
+            return f"time limit of {self.limit:g} s reached"
+        return "" if self.monitor is None else self.monitor.reason
 
 
 class Engine(Protocol):
@@ -78,7 +107,7 @@ class Engine(Protocol):
     def decide(self, query: Query, *, limits: Limits = ...) -> Decision:
         """Is there an adversarial input in the region?"""
 
-    def count(self, query: Query, *, limits: Limits = ...) -> Count:
+    def count(self, query: Query, *, limits: Limits = ..., monitor: Monitor | None = ...) -> Count:
         """How many inputs of the region are adversarial?"""
 
 

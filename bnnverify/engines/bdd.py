@@ -8,7 +8,7 @@ from typing import Any
 
 from bnnverify.cardinality import Formula, Instance, compile_network, compile_query, region_input, score_formula
 from bnnverify.encodings.bdd import BddEncoding, Node
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.errors import EngineError, ResourceLimitError
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import HammingBall
@@ -60,14 +60,15 @@ class BddEngine:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
         return Decision(Verdict.ROBUST, self._run(clock, encoding, statistics))
 
-    def count(self, query: Query, *, limits: Limits = UNLIMITED) -> Count:
+    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
         """How many inputs of the region are adversarial, by class and (Hamming balls) by distance?
 
         Args:
             query: Any query.
             limits: Time, nodes and memory; one that is reached gives the trivial interval with the reason.
+            monitor: Whom to report to, and who may stop the work.
         """
-        clock, size = Clock(limits.seconds), query.region.size()
+        clock, size = Clock(limits.seconds, monitor), query.region.size()
         statistics: dict[str, Any] = {}
         try:
             instance = compile_network(query.network, query.region)

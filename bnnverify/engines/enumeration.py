@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.kernels import disagreement_limits, forward_ranks, pack_layers
 from bnnverify.packing import argmax_first, pack_fired, score_ranks
 from bnnverify.query import Query, Targeted, Ties
@@ -368,16 +368,16 @@ class EnumerationEngine:
         Returns:
             A proved verdict, or UNKNOWN with the limit that was reached.
         """
-        walk = self._walk(query, limits, stop_at_first=True)
+        walk = self._walk(query, limits, None, stop_at_first=True)
         run = self._run(walk)
         if walk.witness is not None:
             point, predicted = replayed(query, walk.witness, self.name)
             return Decision(Verdict.NOT_ROBUST, run, point, predicted)
         return Decision(Verdict.UNKNOWN if walk.reason else Verdict.ROBUST, run)
 
-    def count(self, query: Query, *, limits: Limits = UNLIMITED) -> Count:
+    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
         """Exact counts by class, and by distance in a ball; bounds if a limit is reached."""
-        walk = self._walk(query, limits, stop_at_first=False)
+        walk = self._walk(query, limits, monitor, stop_at_first=False)
         size = query.region.size()
         if walk.reason:
             upper = size - (walk.visited - walk.adversarial)
@@ -386,8 +386,8 @@ class EnumerationEngine:
         per_class = tuple(int(v) for v in walk.per_class)
         return Count(Kind.EXACT, walk.adversarial, walk.adversarial, size, self._run(walk), per_class, radii)
 
-    def _walk(self, query: Query, limits: Limits, *, stop_at_first: bool) -> _Walk:
-        walk = _Walk(query, Clock(limits.seconds), limits.nodes, stop_at_first)
+    def _walk(self, query: Query, limits: Limits, monitor: Monitor | None, *, stop_at_first: bool) -> _Walk:
+        walk = _Walk(query, Clock(limits.seconds, monitor), limits.nodes, stop_at_first)
         if isinstance(query.region, HammingBall):
             _walk_ball(walk, query.region)
         else:

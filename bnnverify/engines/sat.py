@@ -9,7 +9,7 @@ from typing import Any
 
 from bnnverify.cardinality import compile_query, region_input
 from bnnverify.encodings.cnf import Cnf, to_cnf
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, replayed
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.query import Query
 from bnnverify.regions import HammingBall
@@ -70,7 +70,7 @@ class SatEngine:
         x, predicted = replayed(query, region_input(query.region, values), self.name)
         return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
 
-    def count(self, query: Query, *, limits: Limits = UNLIMITED) -> Count:
+    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
         """How many inputs of the region are adversarial, and (Hamming balls) at which distance?
 
         Args:
@@ -78,7 +78,7 @@ class SatEngine:
             limits: Time, and the number of inputs to visit (`nodes`). At a limit the count is an interval from what
                 was found to the size of the region.
         """
-        clock, size = Clock(limits.seconds), query.region.size()
+        clock, size = Clock(limits.seconds, monitor), query.region.size()
         statistics: dict[str, Any] = {}
         ball = query.region if isinstance(query.region, HammingBall) else None
         distances = [0] * (ball.radius + 1 if ball else 0)
@@ -89,6 +89,8 @@ class SatEngine:
                     if limits.nodes is not None and found >= limits.nodes:
                         raise ResourceLimitError(f"limit of {limits.nodes} inputs reached")
                     found += 1
+                    if monitor is not None:
+                        monitor.report(found, size, size)
                     x = region_input(query.region, values)
                     if ball:
                         distances[sum(a != b for a, b in zip(x, ball.center, strict=True))] += 1
