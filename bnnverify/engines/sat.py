@@ -77,6 +77,7 @@ class SatEngine:
             query: Any query.
             limits: Time, and the number of inputs to visit (`nodes`). At a limit the count is an interval from what
                 was found to the size of the region.
+            monitor: Whom to report to, and who may stop the work.
         """
         clock, size = Clock(limits.seconds, monitor), query.region.size()
         statistics: dict[str, Any] = {}
