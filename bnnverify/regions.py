@@ -6,7 +6,7 @@ All regions here are subsets of {-1, +1}^n. Sizes are Python integers; nothing i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -39,18 +39,41 @@ def _integer(value: Any, what: str) -> int:
     raise QueryError(f"{what} is {value!r}, expected an integer.")
 
 
-@dataclass(frozen=True, slots=True)
+def _index_set(free: Iterable[int], n: int) -> tuple[int, ...]:
+    """Distinct indices below n, in order; QueryError otherwise."""
+    indices = tuple(sorted(_integer(i, "an index of free") for i in free))
+    if len(set(indices)) != len(indices):
+        raise QueryError("free lists an index twice, expected distinct indices.")
+    bad = [i for i in indices if not 0 <= i < n]
+    if bad:
+        raise QueryError(f"free contains {bad[0]}, expected indices 0 to {n - 1}.")
+    return indices
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class HammingBall:
-    """All inputs that differ from `center` in at most `radius` places."""
+    """All inputs that differ from `center` in at most `radius` places, all of them among the indices `free`.
+
+    Equal sets are equal objects: `free` is sorted, and empty where the radius is 0.
+
+    Attributes:
+        center: The input in the middle.
+        radius: Most places that differ, 0 to the number of free indices.
+        free: Indices that vary within the region. Given as None (the default): all of them.
+    """
 
     center: SignVector
     radius: int
+    free: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "center", sign_vector(self.center))
-        object.__setattr__(self, "radius", _integer(self.radius, "radius"))
-        if not 0 <= self.radius <= self.n:
-            raise QueryError(f"radius is {self.radius}, expected 0 to {self.n}, the number of inputs.")
+    def __init__(self, center: ArrayLike, radius: int, free: Iterable[int] | None = None) -> None:
+        object.__setattr__(self, "center", sign_vector(center))
+        object.__setattr__(self, "radius", _integer(radius, "radius"))
+        indices = tuple(range(self.n)) if free is None else _index_set(free, self.n)
+        if not 0 <= self.radius <= len(indices):
+            what = "inputs" if len(indices) == self.n else "free inputs"
+            raise QueryError(f"radius is {self.radius}, expected 0 to {len(indices)}, the number of {what}.")
+        object.__setattr__(self, "free", indices if self.radius else ())
 
     @property
     def n(self) -> int:
@@ -58,9 +81,9 @@ class HammingBall:
         return len(self.center)
 
     @property
-    def free(self) -> tuple[int, ...]:
-        """Indices that vary within the region."""
-        return tuple(range(self.n)) if self.radius else ()
+    def _spares_inputs(self) -> bool:
+        """True iff some inputs keep their value although the radius is not 0."""
+        return 0 < len(self.free) < self.n
 
     def size(self) -> int:
         """Number of inputs, exact.
@@ -68,27 +91,32 @@ class HammingBall:
         >>> HammingBall((1,) * 100, 3).size()
         166751
         """
-        return sum(math.comb(self.n, r) for r in range(self.radius + 1))
+        return sum(math.comb(len(self.free), r) for r in range(self.radius + 1))
 
     def contains(self, x: Sequence[int]) -> bool:
         """True iff x lies in the region."""
-        return len(x) == self.n and sum(a != b for a, b in zip(x, self.center, strict=True)) <= self.radius
+        if len(x) != self.n:
+            return False
+        flips = [i for i, (a, b) in enumerate(zip(x, self.center, strict=True)) if a != b]
+        return len(flips) <= self.radius and (not self._spares_inputs or set(flips) <= set(self.free))
 
     def points(self) -> Iterator[SignVector]:
         """All inputs, nearest first."""
         for r in range(self.radius + 1):
-            for flips in combinations(range(self.n), r):
+            for flips in combinations(self.free, r):
                 x = list(self.center)
                 for i in flips:
                     x[i] = -x[i]
                 yield tuple(x)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a JSON line."""
-        return {"kind": "hamming", "radius": self.radius, "center": list(self.center)}
+        """Plain values for a JSON line; `free` only where some inputs keep their value."""
+        ball: dict[str, Any] = {"kind": "hamming", "radius": self.radius, "center": list(self.center)}
+        return ball | ({"free": list(self.free)} if self._spares_inputs else {})
 
     def __str__(self) -> str:
-        return f"Hamming ball of radius {self.radius} in {self.n} inputs"
+        inputs = f"{len(self.free)} of {self.n}" if self._spares_inputs else str(self.n)
+        return f"Hamming ball of radius {self.radius} in {inputs} inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +128,7 @@ class FixedIndexRegion:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "center", sign_vector(self.center))
-        free = tuple(sorted(_integer(i, "an index of free") for i in self.free))
-        if len(set(free)) != len(free):
-            raise QueryError("free lists an index twice, expected distinct indices.")
-        bad = [i for i in free if not 0 <= i < len(self.center)]
-        if bad:
-            raise QueryError(f"free contains {bad[0]}, expected indices 0 to {len(self.center) - 1}.")
-        object.__setattr__(self, "free", free)
+        object.__setattr__(self, "free", _index_set(self.free, len(self.center)))
 
     @property
     def n(self) -> int:
@@ -154,7 +176,7 @@ def region_from_json(data: dict[str, Any]) -> Region:
     """The region that `to_json` wrote."""
     kind = data.get("kind")
     if kind == "hamming":
-        return HammingBall(tuple(data["center"]), data["radius"])
+        return HammingBall(data["center"], data["radius"], data.get("free"))
     if kind == "fixed-index":
         return FixedIndexRegion(tuple(data["center"]), tuple(data["free"]))
     raise QueryError(f"region kind is {kind!r}, expected 'hamming' or 'fixed-index'.")

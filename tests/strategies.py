@@ -129,7 +129,8 @@ def inputs(n):
 def regions(draw, n):
     center = draw(inputs(n))
     if draw(st.booleans()):
-        return HammingBall(center, draw(st.integers(0, n)))
+        among = None if draw(st.booleans()) else tuple(draw(st.sets(st.integers(0, n - 1))))
+        return HammingBall(center, draw(st.integers(0, n if among is None else len(among))), among)
     free = draw(st.sets(st.integers(0, n - 1)))  # empty: a single input; full: the whole cube
     return FixedIndexRegion(center, tuple(free))
 

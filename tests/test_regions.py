@@ -1,6 +1,7 @@
 """Regions: sizes are exact, points are the members, and nothing else gets in."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -37,6 +38,27 @@ def test_a_ball_lists_the_nearest_first():
     assert distances == sorted(distances)
 
 
+def test_a_ball_over_some_inputs_lists_the_nearest_first():
+    ball = HammingBall((1, -1, 1, 1), 2, (3, 1, 0))
+    distances = [sum(a != b for a, b in zip(x, ball.center, strict=True)) for x in ball.points()]
+    assert distances == [0, 1, 1, 1, 2, 2, 2] and all(x[2] == 1 for x in ball.points())
+    assert str(ball) == "Hamming ball of radius 2 in 3 of 4 inputs"
+
+
+def test_equal_balls_are_equal_however_they_are_written():
+    ball = HammingBall((1, -1, 1), 2)
+    assert ball == HammingBall((1, -1, 1), 2, None) == HammingBall([1, -1, 1], 2, [2, 0, 1])
+    assert HammingBall((1, -1, 1), 2, (0, 1)) not in (ball, HammingBall((1, -1, 1), 2, (0, 2)))
+    assert HammingBall((1, -1), 0) == HammingBall((1, -1), 0, (1,)) == HammingBall((1, -1), 0, ())
+    assert replace(ball, radius=1) == HammingBall((1, -1, 1), 1)
+
+
+def test_the_json_of_a_ball_over_all_inputs_does_not_name_them():
+    assert HammingBall((1, -1), 1).to_json() == {"kind": "hamming", "radius": 1, "center": [1, -1]}
+    assert "free" not in HammingBall((1, -1), 0).to_json()
+    assert HammingBall((1, -1), 1, (1,)).to_json()["free"] == [1]
+
+
 def test_sizes_are_python_integers_without_limit():
     assert HammingBall((1,) * 300, 300).size() == 2**300
     assert whole_cube(200).size() == 2**200
@@ -57,6 +79,9 @@ def test_numpy_centres_are_taken():
     [
         (lambda: HammingBall((1, 0), 1), r"center\[1\] is 0, expected -1 or \+1\. Binarize the image first"),
         (lambda: HammingBall((), 0), "expected a vector of -1/\\+1"),
+        (lambda: HammingBall((1, 1), 2, (1,)), "radius is 2, expected 0 to 1, the number of free inputs"),
+        (lambda: HammingBall((1, 1), 1, (2,)), "free contains 2, expected indices 0 to 1"),
+        (lambda: HammingBall((1, 1), 1, (0, 0)), "free lists an index twice"),
         (lambda: HammingBall((1, 1), 3), "radius is 3, expected 0 to 2, the number of inputs"),
         (lambda: HammingBall((1, 1), -1), "radius is -1, expected 0 to 2"),
         (lambda: HammingBall((1, 1), 0.5), r"radius is 0\.5, expected an integer"),

@@ -97,8 +97,7 @@ def compile_network(network: BinaryNetwork, region: Region) -> Instance:
     numbers = {i: builder.variable(Variable("input", 0, i)) for i in free}
     signals: list[Signal] = [numbers.get(i, Truth(v)) for i, v in enumerate(region.center)]
     center = tuple(region.center[i] == 1 for i in free)
-    bounded = isinstance(region, HammingBall) and 0 < region.radius < region.n
-    radius = region.radius if isinstance(region, HammingBall) and bounded else None
+    radius = region.radius if isinstance(region, HammingBall) and region.radius < len(free) else None
     for b, block in enumerate(network.unrolled().dense_blocks("the unrolled network has others.")):
         outputs: list[Signal] = []
         for j, (row, threshold) in enumerate(zip(block.weights, block.thresholds.tolist(), strict=True)):

@@ -248,13 +248,13 @@ def _question(query: Query) -> tuple[int, bool, int]:
 class _Flips:
     """A network of dense blocks at a centre: disagreements of the first block, and their change per flipped input."""
 
-    def __init__(self, walk: _Walk, center: NDArray[np.int64]) -> None:
+    def __init__(self, walk: _Walk, center: NDArray[np.int64], free: NDArray[np.int64]) -> None:
         network = walk.query.network
         blocks = network.dense_blocks("convolutions are evaluated anew for every input.")
         block = blocks[0] if blocks else network.output
         products = block.weights.astype(np.int32) * center.astype(np.int32)
         self._counts = np.count_nonzero(products < 0, axis=1).astype(np.int32)
-        self._deltas = np.ascontiguousarray(products.T)  # agreeing (+1): the flip adds a disagreement
+        self._deltas = np.ascontiguousarray(products.T[free])  # agreeing (+1): the flip adds a disagreement
         packed = pack_layers(blocks[1:], network.output)
         layers = (packed.shape, packed.weights, packed.mask, packed.limits, packed.ranks, packed.is_masked)
         limits = disagreement_limits(blocks[0]) if blocks else np.zeros(0, dtype=np.int32)
@@ -267,51 +267,48 @@ class _Flips:
         self._rest = (walk.stop_at_first, _question(walk.query), front, walk.per_class)
 
     def shell(self, flips: NDArray[np.int64], steps: int) -> tuple[int, int, bool, bool]:
-        """Some inputs of a shell: see `_walk_shell`."""
+        """Some inputs of a shell over the free inputs: see `_walk_shell`."""
         result: tuple[int, int, bool, bool] = _walk_shell(self._counts, self._deltas, flips, steps, *self._rest)
         return result
 
-    def gray(
-        self, free: NDArray[np.int64], signs: NDArray[np.int32], start: int, total: int, steps: int
-    ) -> tuple[int, int, bool]:
+    def gray(self, signs: NDArray[np.int32], start: int, total: int, steps: int) -> tuple[int, int, bool]:
         """Some settings of the free inputs: see `_walk_gray`."""
-        deltas = np.ascontiguousarray(self._deltas[free])
-        result: tuple[int, int, bool] = _walk_gray(self._counts, deltas, signs, start, total, steps, *self._rest)
+        result: tuple[int, int, bool] = _walk_gray(self._counts, self._deltas, signs, start, total, steps, *self._rest)
         return result
 
 
 class _Evaluations:
     """A network with convolutions at a centre, as packed stages."""
 
-    def __init__(self, walk: _Walk, center: NDArray[np.int64]) -> None:
+    def __init__(self, walk: _Walk, center: NDArray[np.int64], free: NDArray[np.int64]) -> None:
         network = walk.query.network
         stages = pack_stages(network.blocks, network.output)
         self._bits = stages.packed(center[None])[0]
-        self._places = np.arange(center.size) if stages.order is None else np.argsort(stages.order)
+        places = np.arange(center.size) if stages.order is None else np.argsort(stages.order)
+        self._places = places[free]
         rest = (stages.loops, stages.workspace(), walk.per_class)
         self._rest = (walk.stop_at_first, _question(walk.query), *rest)
 
     def shell(self, flips: NDArray[np.int64], steps: int) -> tuple[int, int, bool, bool]:
-        """Some inputs of a shell: see `_walk_shell`."""
+        """Some inputs of a shell over the free inputs: see `_walk_shell`."""
         result: tuple[int, int, bool, bool] = _walk_shell_stages(self._bits, self._places, flips, steps, *self._rest)
         return result
 
-    def gray(
-        self, free: NDArray[np.int64], signs: NDArray[np.int32], start: int, total: int, steps: int
-    ) -> tuple[int, int, bool]:
+    def gray(self, signs: NDArray[np.int32], start: int, total: int, steps: int) -> tuple[int, int, bool]:
         """Some settings of the free inputs: see `_walk_gray`."""
-        places = self._places[free]
-        result: tuple[int, int, bool] = _walk_gray_stages(self._bits, places, signs, start, total, steps, *self._rest)
+        rest = self._rest
+        result: tuple[int, int, bool] = _walk_gray_stages(self._bits, self._places, signs, start, total, steps, *rest)
         return result
 
 
-def _at(walk: _Walk, center: NDArray[np.int64]) -> _Flips | _Evaluations:
-    return _Evaluations(walk, center) if walk.query.network.has_convolutions else _Flips(walk, center)
+def _at(walk: _Walk, center: NDArray[np.int64], free: NDArray[np.int64]) -> _Flips | _Evaluations:
+    return _Evaluations(walk, center, free) if walk.query.network.has_convolutions else _Flips(walk, center, free)
 
 
 def _walk_ball(walk: _Walk, region: HammingBall) -> None:
     center = np.array(region.center, dtype=np.int64)
-    network = _at(walk, center)
+    free = np.array(region.free, dtype=np.int64)
+    network = _at(walk, center, free)
     for radius in range(region.radius + 1):
         walk.per_radius.append(0)
         flips = np.arange(radius, dtype=np.int64)
@@ -323,22 +320,22 @@ def _walk_ball(walk: _Walk, region: HammingBall) -> None:
             walk.record(visited, adversarial)
             walk.per_radius[radius] += adversarial
             if found:
-                center[flips] *= -1
+                center[free[flips]] *= -1
                 walk.witness = tuple(int(v) for v in center)
                 return
 
 
 def _walk_free(walk: _Walk, region: FixedIndexRegion) -> None:
     center = np.array(region.center, dtype=np.int64)
-    network = _at(walk, center)
     free = np.array(region.free, dtype=np.int64)
+    network = _at(walk, center, free)
     signs = np.ones(free.size, dtype=np.int32)
     total = region.size()
     while walk.visited < total:
         if (steps := walk.steps()) == 0:
             return
         end = min(total, 2**63 - 1)  # no walk gets that far
-        visited, adversarial, found = network.gray(free, signs, walk.visited, end, steps)
+        visited, adversarial, found = network.gray(signs, walk.visited, end, steps)
         walk.record(visited, adversarial)
         if found:
             center[free] *= signs

@@ -231,7 +231,8 @@ def _rate_text(faults: dict[str, Any]) -> str:
 def region_text(region: dict[str, Any]) -> str:
     """A region in a few words."""
     if region["kind"] == "hamming":
-        return f"radius {region['radius']}"
+        among = f" in {len(region['free'])} inputs" if "free" in region else ""
+        return f"radius {region['radius']}{among}"
     free, n = len(region["free"]), len(region["center"])
     return "all inputs" if free == n else f"{free} of {n} inputs free"
 
