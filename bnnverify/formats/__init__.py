@@ -6,18 +6,21 @@ import os
 from pathlib import Path
 
 from bnnverify.errors import FormatError
-from bnnverify.formats import native
+from bnnverify.formats import bnnquanalyst, native
 from bnnverify.network import BinaryNetwork
 
 
 def load_network(path: str | os.PathLike[str]) -> BinaryNetwork:
-    """The network in the file at `path`, whichever supported kind it is of.
+    """The network in the file or folder at `path`, whichever supported kind it is of.
 
-    The kind shows in the first bytes, or else in the suffix.
+    The kind of a file shows in the first bytes, or else in the suffix; a folder is a model of BNNQuanalyst
+    (`formats.bnnquanalyst`).
 
     Raises:
         FormatError: The file cannot be read, is of a kind that is not supported, or is damaged.
     """
+    if Path(path).is_dir():
+        return bnnquanalyst.load(path)
     try:
         with Path(path).open("rb") as file:
             start = file.read(4)
@@ -29,5 +32,5 @@ def load_network(path: str | os.PathLike[str]) -> BinaryNetwork:
         return native.load(path)
     raise FormatError(
         f"{os.fspath(path)}: is of an unknown kind (it starts with {start!r}), expected a network file that "
-        "bnnverify wrote (.npz). Make one with `bnnverify train` or bnnverify.save."
+        "bnnverify wrote (.npz), or a model folder of BNNQuanalyst. Make one with `bnnverify train` or bnnverify.save."
     )
