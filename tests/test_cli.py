@@ -88,7 +88,7 @@ def test_every_line_stands_alone(workplace, run):
 
 @pytest.mark.parametrize(
     ("region", "size"),
-    [(["--radius", "1"], 7), (["--fixed", "0:4"], 4), (["--free", "5,0"], 4), (["--whole-cube"], 64)],
+    [(["--radius", "1"], 7), (["--hold", "0:4"], 4), (["--free", "5,0"], 4), (["--whole-cube"], 64)],
 )
 def test_counts_of_every_region_are_those_of_the_definition(workplace, run, region, size):
     code, out, _ = run("count", "net.npz", "--input", "rows.txt", "--index", 0, *region, "--json")
@@ -207,7 +207,7 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
     [
         (("verify", *NET, *ROWS, "--radius", "99"), "bnnverify verify: radius is 99, expected 0 to 6"),
         (("verify", *NET, *ROWS, "--radius", "-1"), "bnnverify verify: radius is -1, expected 0 to 6"),
-        (("verify", *NET, *ROWS, "--radius", "x"), "bnnverify verify: Invalid value for '--radius': 'x'"),
+        (("verify", *NET, *ROWS, "--radius", "x"), "bnnverify verify: Invalid value for '--radius' / '--hamming': 'x'"),
         (("verify", *NET, *ROWS), "expected exactly one region: --radius R"),
         (("verify", *NET, *ROWS, "--radius", "1", "--whole-cube"), "expected exactly one region"),
         (("verify", *NET, "--radius", "1"), "no images are named, expected --data NAME or --input FILE."),
@@ -223,7 +223,7 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
         (("verify", *NET, *ROWS, "--radius", "1", "--timeout", "0"), "--timeout is 0, expected a number of seconds"),
         (("verify", *NET, *ROWS, "--radius", "1", "--jobs", "0"), "--jobs is 0, expected at least 1"),
         (("verify", *NET, *ROWS, "--radius", "1", "--engine", "magic"), "'magic' is not one of 'auto'"),
-        (("verify", *NET, *ROWS, "--fixed", "9"), "input 9 does not exist, expected 0 to 5"),
+        (("verify", *NET, *ROWS, "--hold", "9"), "input 9 does not exist, expected 0 to 5"),
         (("verify", "none.npz", *ROWS, "--radius", "1"), "none.npz: cannot be read (no such file or directory)"),
         (("verify", "rows.txt", *ROWS, "--radius", "1"), "rows.txt: is of an unknown kind"),
         (("verify", *NET, "--input", "none.txt", "--radius", "1"), "none.txt: cannot be read"),

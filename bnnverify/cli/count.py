@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ Examples:
   bnnverify count net.npz --data digits --index 0:5 --radius 3
   bnnverify count net.npz --data digits --index 0 --free 0:24 --engine bdd --json
   bnnverify count net.npz --data digits --index 0 --whole-cube --timeout 60
+  bnnverify count models/NAME --input instance.txt --hamming 3
 """
 
 
@@ -38,9 +38,7 @@ Examples:
 @ties_option
 @engine_options
 @output_options
-def command(
-    model: Path, radius: int | None, fixed: str | None, free: str | None, whole_cube: bool, **options: Any
-) -> int:
+def command(model: Path, **options: Any) -> int:
     """How many inputs of the region change the class, and to which?
 
     Counts are exact integers of any size. If a limit is reached, two proved bounds are printed and the exit code is 3.
@@ -54,8 +52,7 @@ def command(
         row=_row,
         summary=_summary,
     )
-    region = partial(q.region_of, radius=radius, fixed=fixed, free=free, whole=whole_cube)
-    return q.limit_code(q.ask("count", model, region, table=table, **options))
+    return q.limit_code(q.ask("count", model, table=table, **options))
 
 
 def _row(asked: Asked) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ engine_options = together(
 
 keep_option = click.option(
     "--keep",
+    "--label",
+    "keep",
     default="predicted",
     show_default=True,
     metavar="predicted|true|CLASS",
@@ -104,12 +107,45 @@ ties_option = click.option(
     help="What equal scores mean: the lowest class wins, a tie is adversarial, or a tie is not.",
 )
 
-region_options = together(
-    click.option("--radius", type=int, metavar="R", help="All inputs that differ in at most R places."),
-    click.option("--fixed", metavar="LIST|FILE", help="All inputs that agree in these places, such as 0:32,40."),
-    click.option("--free", metavar="LIST|FILE", help="All inputs that differ only in these places."),
+_region_options = together(
+    click.option(
+        "--radius",
+        "--hamming",
+        "radius",
+        type=int,
+        metavar="R",
+        help="All inputs that differ in at most R places; with --free, --hold or --fixed only where these let them.",
+    ),
+    click.option("--free", metavar="LIST|FILE", help="All inputs that differ only in these places, such as 0:32,40."),
+    click.option("--hold", metavar="LIST|FILE", help="All inputs that agree in these places."),
+    click.option(
+        "--fixed",
+        metavar="FILE",
+        help="All inputs that differ only in the places that a fixed-set file of BNNQuanalyst lists: those vary.",
+    ),
     click.option("--whole-cube", is_flag=True, help="All inputs there are."),
 )
+
+
+def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name a region; the command gets `region`, the function from an input to the region around it."""
+
+    @wraps(function)
+    def command(
+        *args: Any,
+        radius: int | None,
+        free: str | None,
+        hold: str | None,
+        fixed: str | None,
+        whole_cube: bool,
+        **options: Any,
+    ) -> Any:
+        from bnnverify.cli.questions import region_of
+
+        around = partial(region_of, radius=radius, free=free, hold=hold, fixed=fixed, whole=whole_cube)
+        return function(*args, region=around, **options)
+
+    return _region_options(command)
 
 
 def index_list(text: str, size: int, what: str) -> list[int]:
@@ -146,11 +182,26 @@ def index_list(text: str, size: int, what: str) -> list[int]:
 def index_list_or_file(text: str, size: int, what: str) -> list[int]:
     """As `index_list`; if a file has this name, its text counts."""
     try:
-        if Path(text).is_file():
-            text = Path(text).read_text(encoding="utf-8")
+        is_file = Path(text).is_file()
     except (OSError, ValueError):
-        raise QueryError(f"{text:.60}: cannot be read as a text file of {what} numbers.") from None
-    return index_list(text, size, what)
+        is_file = False
+    return index_file(text, size, what) if is_file else index_list(text, size, what)
+
+
+def index_file(name: str, size: int, what: str) -> list[int]:
+    """The indices that a text file lists, as in `index_list`.
+
+    Raises:
+        QueryError: The file cannot be read, is no such list, or an index is out of range.
+    """
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise QueryError(f"{name:.60}: cannot be read as a text file of {what} numbers.") from None
+    try:
+        return index_list(text, size, what)
+    except QueryError as error:
+        raise QueryError(f"{name}: {error}") from None
 
 
 def rates(text: str, what: str = "--ber") -> tuple[Fraction, ...]:

@@ -40,16 +40,7 @@ Examples:
 @click.option("--show", is_flag=True, help="Draw each counterexample: # is +1, . is -1, o and x mark changes.")
 @click.option("--fail-on", type=click.Choice(["not-robust"]), help="Exit with code 1 if a verdict is not-robust.")
 @output_options
-def command(
-    model: Path,
-    radius: int | None,
-    fixed: str | None,
-    free: str | None,
-    whole_cube: bool,
-    show: bool,
-    fail_on: str | None,
-    **options: Any,
-) -> int:
+def command(model: Path, show: bool, fail_on: str | None, **options: Any) -> int:
     """Is there an input in the region that changes the class?
 
     Every verdict is exact: robust is proved, and not-robust comes with an input that was replayed on the exact
@@ -64,8 +55,7 @@ def command(
         row=partial(_row, show=show),
         summary=_summary,
     )
-    region = partial(q.region_of, radius=radius, fixed=fixed, free=free, whole=whole_cube)
-    asked = q.ask("verify", model, region, table=table, **options)
+    asked = q.ask("verify", model, table=table, **options)
     verdicts = [one.answer.verdict for one in asked if isinstance(one.answer, Decision)]
     if fail_on and Verdict.NOT_ROBUST in verdicts:
         return 1
