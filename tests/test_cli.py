@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnnverify.cli import explain, main
+from bnnverify.cli import complaint, main
 from bnnverify.cli.images import read_signs
 from bnnverify.cli.options import index_list, rates
 from bnnverify.cli.reliability import fault_models
@@ -188,13 +188,13 @@ def test_a_limit_exits_3_and_prints_what_is_known(workplace, run):
     ],
 )
 def test_errors_become_one_line_and_a_code(error, code, message):
-    found = explain(error, "bnnverify count")
+    found = complaint(error, "bnnverify count")
     assert found[0] == code and message in found[1] and "\n" not in found[1]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("by 0"), ModuleNotFoundError("no", name="unheard_of")])
 def test_a_bug_is_one_line_with_a_code_of_its_own(error):
-    code, message = explain(error, "bnnverify")
+    code, message = complaint(error, "bnnverify")
     assert code == 70
     assert type(error).__name__ in message and "This is a bug in bnnverify; --debug shows where" in message
 

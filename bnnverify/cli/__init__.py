@@ -102,13 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
             traceback.print_exc()
-        code, message = explain(error, where)
+        code, message = complaint(error, where)
         if message:
             click.echo(message, err=True)
         return code
 
 
-def explain(error: BaseException, where: str) -> tuple[int, str]:
+def complaint(error: BaseException, where: str) -> tuple[int, str]:
     """Exit code and the one line for stderr."""
     if isinstance(error, StoppedError) and error.__cause__:
         error = error.__cause__
