@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -244,14 +245,41 @@ def hard():
     ],
     ids=str,
 )
-def test_bdd_stops_at_a_limit_and_says_which(hard, limits, reason):
-    start = time.perf_counter()
-    decision = BddEngine().decide(hard, limits=limits)
+def test_bdd_by_neurons_stops_at_a_limit_and_says_which(hard, limits, reason):
+    start, engine = time.perf_counter(), BddEngine(package="dd.cudd")
+    decision = engine.decide(hard, limits=limits)
     assert decision.verdict is Verdict.UNKNOWN and decision.run.reason.startswith(reason)
-    count = BddEngine().count(hard, limits=limits)
+    count = engine.count(hard, limits=limits)
     assert count.kind is Kind.INTERVAL and (count.lower, count.upper) == (0, hard.region.size())
     assert count.run.reason.startswith(reason)
     assert time.perf_counter() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(nodes=300_000), "node limit of 300000 reached"),
+        (Limits(seconds=0.3), "time limit of 0.3 s reached"),
+        (Limits(memory_bytes=2**22), "memory limit of 4194304 bytes reached"),
+    ],
+    ids=str,
+)
+def test_bdd_stops_at_a_limit_with_the_bounds_that_its_finished_levels_prove(hard, limits, reason):
+    count = BddEngine().count(hard, limits=limits)
+    assert count.kind is Kind.INTERVAL and count.run.reason.startswith(reason)
+    assert 0 < count.lower < count.upper < hard.region.size()
+    decision = BddEngine().decide(replace(hard, region=replace(hard.region, radius=2)), limits=Limits(nodes=5))
+    assert decision.verdict is Verdict.UNKNOWN and decision.run.reason == "node limit of 5 reached"
+
+
+def test_the_bounds_of_bdd_at_a_limit_close_in_on_the_count(hard):
+    query = replace(hard, region=replace(hard.region, radius=3))
+    truth = BddEngine().count(query)
+    bounds = [BddEngine().count(query, limits=Limits(nodes=nodes)) for nodes in (1, 500, 5000, 20_000, 10**6)]
+    assert all(c.lower <= truth.adversarial <= c.upper for c in bounds)
+    assert all(a.lower <= b.lower and a.upper >= b.upper for a, b in pairwise(bounds))
+    assert (bounds[0].lower, bounds[0].upper) == (0, query.region.size()) and bounds[-1].kind is Kind.EXACT
+    assert bounds[3].lower > 0 and bounds[3].kind is Kind.INTERVAL
 
 
 def test_sat_stops_at_the_time_limit_with_what_it_found(hard):
@@ -287,6 +315,7 @@ def test_the_interrupt_key_is_not_swallowed(monkeypatch, hard):
 
     monkeypatch.setattr("bnnverify.encodings.bdd.threshold_diagram", pressed)
     monkeypatch.setattr("bnnverify.encodings.cnf.threshold_diagram", pressed)
-    for engine in (BddEngine(), SatEngine()):
+    monkeypatch.setattr("bnnverify.encodings.layered.expand", pressed)
+    for engine in (BddEngine(), BddEngine(package="dd.cudd"), SatEngine()):
         with pytest.raises(KeyboardInterrupt):
             engine.decide(hard)

@@ -1,4 +1,4 @@
-"""BddEngine: exact verdicts and counts from binary decision diagrams (dd with CUDD)."""
+"""BddEngine: exact verdicts and counts from binary decision diagrams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from bnnverify.cardinality import Formula, Instance, compile_network, compile_query, region_input, score_formula
 from bnnverify.encodings.bdd import BddEncoding, Node
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
-from bnnverify.errors import EngineError, ResourceLimitError
+from bnnverify.errors import EngineError, ResourceLimitError, UnsupportedError
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
@@ -17,17 +17,22 @@ from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
 @dataclass(frozen=True, slots=True)
 class BddEngine:
-    """Builds the diagram of the adversarial inputs of the region; all its answers are exact.
+    """Builds the diagram of the classes over the region; all its answers are exact.
 
-    Good at narrow first blocks, at larger radii and at whole cubes of few inputs; the diagrams of wide blocks are
-    too large. Limits are honoured between diagram operations, memory by CUDD itself.
+    By default the diagram is built layer by layer of the *diagram*: inputs are read one after another, and what
+    leaves the same question open is one node (`bnnverify.encodings.layered`). With a `package` it is conjoined neuron
+    by neuron by that package's diagrams; scores that the first way has no integers for go this way too.
+
+    Good at larger radii, at fixed-index regions, and whenever the diagram itself is wanted. When a limit is reached,
+    what the finished part of the diagram settles is counted, and the answer is an interval.
 
     Attributes:
-        package: `dd.cudd` or `dd.autoref` (pure Python, about a hundred times slower). Default: the first that is
-            installed; the statistics say which.
+        package: `dd.cudd` or `dd.autoref` (pure Python, about a hundred times slower): conjoin neurons with it.
 
     References:
-        Zhang et al., TOSEM 2023 (BNNQuanalyst); see `bnnverify.encodings.bdd` for what differs.
+        Zhang et al., TOSEM 2023 (BNNQuanalyst), for diagrams neuron by neuron, see `bnnverify.encodings.bdd`. States
+        that merge: Behle, "On threshold BDDs and the optimal variable ordering problem", J. Comb. Optim. 2008, for
+        one threshold function; all neurons and the classes at once: ours.
     """
 
     package: str | None = None
@@ -45,6 +50,34 @@ class BddEngine:
             limits: Time, nodes and memory; one that is reached gives UNKNOWN with the reason.
         """
         clock = Clock(limits.seconds)
+        if self.package is None:
+            from bnnverify.engines.layered import decide_by_layers
+
+            try:
+                return decide_by_layers(query, limits, clock, self.name)
+            except UnsupportedError:
+                pass
+        return self._decide_by_neurons(query, limits, clock)
+
+    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
+        """How many inputs of the region are adversarial, by class and (Hamming balls) by distance?
+
+        Args:
+            query: Any query.
+            limits: Time, nodes and memory; one that is reached gives the interval proved so far, with the reason.
+            monitor: Whom to report to, and who may stop the work.
+        """
+        clock = Clock(limits.seconds, monitor)
+        if self.package is None:
+            from bnnverify.engines.layered import count_by_layers
+
+            try:
+                return count_by_layers(query, limits, clock, self.name)
+            except UnsupportedError:
+                pass
+        return self._count_by_neurons(query, limits, clock)
+
+    def _decide_by_neurons(self, query: Query, limits: Limits, clock: Clock) -> Decision:
         statistics: dict[str, Any] = {}
         try:
             encoding = self._encoding(compile_query(query), limits, clock, statistics)
@@ -60,21 +93,15 @@ class BddEngine:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
         return Decision(Verdict.ROBUST, self._run(clock, encoding, statistics))
 
-    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
-        """How many inputs of the region are adversarial, by class and (Hamming balls) by distance?
-
-        Args:
-            query: Any query.
-            limits: Time, nodes and memory; one that is reached gives the trivial interval with the reason.
-            monitor: Whom to report to, and who may stop the work.
-        """
-        clock, size = Clock(limits.seconds, monitor), query.region.size()
+    def _count_by_neurons(self, query: Query, limits: Limits, clock: Clock) -> Count:
+        size = query.region.size()
         statistics: dict[str, Any] = {}
+        settled: dict[int, int] = {}
         try:
             instance = compile_network(query.network, query.region)
             encoding = self._encoding(instance, limits, clock, statistics)
-            classes = self._class_diagrams(query, encoding)
-            per_class = tuple(encoding.count(node) for node in classes)
+            classes = self._class_diagrams(query, encoding, settled, clock)
+            per_class = tuple(settled[k] for k in range(len(classes)))
             if sum(per_class) != size:
                 raise EngineError(f"the classes add up to {sum(per_class)} of {size} inputs: a bug in engine bdd.")
             adversarial = self._adversarial(query, encoding, classes)
@@ -86,7 +113,7 @@ class BddEngine:
                 total = encoding.count(adversarial)
         except ResourceLimitError as limit:
             run = Run(self.name, clock.elapsed, str(limit), statistics)
-            return Count(Kind.INTERVAL, 0, size, size, run)
+            return Count(Kind.INTERVAL, *_bounds(query, settled), size, run)
         run = self._run(clock, encoding, statistics)
         return Count(Kind.EXACT, total, total, size, run, per_class, per_radius)
 
@@ -102,8 +129,8 @@ class BddEngine:
             self.name, clock.elapsed, "", statistics | {"nodes": max(encoding.n_nodes, statistics.get("nodes", 0))}
         )
 
-    def _class_diagrams(self, query: Query, encoding: BddEncoding) -> list[Node]:
-        """For each class the inputs of the region that get it (argmax, lowest index)."""
+    def _class_diagrams(self, query: Query, encoding: BddEncoding, settled: dict[int, int], clock: Clock) -> list[Node]:
+        """For each class the inputs of the region that get it (argmax, lowest index); fills `settled` with counts."""
         # the centre's class first: it usually takes most of the region, and the others are built within the rest
         first = query.network.evaluate(query.region.center)
         others = (k for k in range(query.network.n_classes) if k != first)
@@ -111,6 +138,9 @@ class BddEngine:
         for k in (first, *others):
             targeted = replace(query, property=Targeted(k), ties=Ties.LOWEST_INDEX)
             found[k] = encoding.formula(_formula(targeted, encoding), within=rest)
+            settled[k] = encoding.count(found[k])
+            if clock.monitor is not None:
+                clock.monitor.report(*_bounds(query, settled), query.region.size())
             rest = rest & ~found[k]
         return [found[k] for k in range(query.network.n_classes)]
 
@@ -125,6 +155,20 @@ class BddEngine:
 def _formula(query: Query, encoding: BddEncoding) -> Formula:
     comparisons, conjunctive = query.score_conditions()
     return score_formula(query.network, encoding.instance, comparisons, conjunctive)
+
+
+def _bounds(query: Query, settled: dict[int, int]) -> tuple[int, int]:
+    """Bounds on the adversarial inputs when these classes have been counted (argmax, lowest index)."""
+    size = query.region.size()
+    if query.ties is not Ties.LOWEST_INDEX:
+        return 0, size
+    if isinstance(query.property, Untargeted):
+        others = sum(count for k, count in settled.items() if k != query.property.label)
+        return others, size - settled.get(query.property.label, 0)
+    target = query.property.target
+    if target in settled:
+        return settled[target], settled[target]
+    return 0, size - sum(settled.values())
 
 
 def _singles(formula: Formula) -> list[Formula]:
