@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnnverify.engines import enumeration
+from bnnverify.engines import visits
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.engines.bdd import BddEngine
 from bnnverify.engines.enumeration import EnumerationEngine
@@ -87,7 +87,7 @@ def test_an_engine_gives_the_oracles_answer_on_convolutions(engine):
 
 
 def test_enumeration_in_small_pieces_gives_the_oracles_answer(monkeypatch):
-    monkeypatch.setattr(enumeration, "_CHUNK", 3)  # each piece goes on where the last one stopped
+    monkeypatch.setattr(visits, "_CHUNK", 3)  # each piece goes on where the last one stopped
 
     @settings(max_examples=60)
     @given(st.one_of(queries(max_inputs=5), queries(conv_networks, max_inputs=5, max_outputs=12)))
@@ -99,7 +99,7 @@ def test_enumeration_in_small_pieces_gives_the_oracles_answer(monkeypatch):
 
 def test_enumeration_looks_at_the_clock_more_often_where_inputs_cost_more():
     def walk(network):
-        return enumeration._Walk(ball_query(network, 0, 2), Clock(None), None, False)
+        return visits.Visits(ball_query(network, 0, 2), Clock(None), None, False)
 
     filters = ConvBlock.create(np.ones((64, 3, 5, 5)), [0] * 64, input_shape=(3, 32, 32), padding=2)
     output = OutputBlock.create(np.ones((2, filters.n_outputs)))

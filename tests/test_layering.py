@@ -14,8 +14,8 @@ PACKAGE = Path(bnnverify.__file__).parent
 
 ROOMS = {
     0: "errors",
-    1: "domain blocks convolution network regions faults query results",
-    2: "confidence folding cardinality packing stages kernels summary devices datasets",
+    1: "domain blocks convolution network regions faults query results quantities",
+    2: "confidence folding cardinality packing simd stages kernels summary devices datasets",
     3: "encodings formats",
     4: "engines",
     5: "robustness counting reliability explain certificates checking",

@@ -1,354 +1,391 @@
-"""Enumeration: every input of the region, one flip at a time, on the exact integer network.
+"""Enumeration: every input of the region, 512 at a time, from the margins of the first block; pruned and parallel.
 
-The number of disagreeing inputs of each neuron of the first block is kept up to date: a flip adds +1 or -1 to
-each. Balls are walked shell by shell (nearest first) in lexicographic order of the flipped indices, so that the
-innermost step is one vector addition; fixed-index regions in Gray-code order. A network with convolutions is
-evaluated anew for every input, packed (`stages.py`). The walk can stop after any input, and says exactly how far it
-came.
+A Hamming ball is counted shell by shell, a fixed-index region setting by setting. The first flips (values) are walked
+one by one with packed margins (`walks.py`); the last few are a *tail* whose inputs are evaluated together, bit-sliced
+(`tails.py`, `bitslice.py`). Subtrees in which bounds settle the class are counted in closed form. Pieces of the walk
+run on all cores; the count can stop after any piece and then says what is proved.
+
+References:
+    Ours. The peers build BDDs (Zhang et al., TOSEM 2023) or enumerate one input at a time.
 """
 
 from __future__ import annotations
 
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
-from bnnverify.kernels import disagreement_limits, forward_ranks, pack_layers
-from bnnverify.packing import argmax_first, pack_fired, score_ranks
+from bnnverify.engines.bitslice import settled_place
+from bnnverify.engines.plan import MOST_FLIPS, Plan, is_plannable, make_plan, make_scratch, tie_order
+from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_tail
+from bnnverify.engines.visits import visit
+from bnnverify.engines.walks import walk_settings, walk_shell
 from bnnverify.query import Query, Targeted, Ties
-from bnnverify.regions import FixedIndexRegion, HammingBall
+from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
-from bnnverify.stages import forward_stages, pack_stages
-from bnnverify.summary import summarize
 
-_CHUNK = 1 << 20  # most inputs between two looks at the clock
-_CHUNK_OPERATIONS = 1 << 31  # about as many products of signs: well under a second
-
-_TIES = {Ties.LOWEST_INDEX: 0, Ties.COUNTEREXAMPLE: 1, Ties.ROBUST: 2}
-
-
-@njit(cache=True, inline="always")
-def _adversarial(ranks, klass, targeted, ties, best):  # type: ignore[no-untyped-def]
-    """`Query.scores_adversarial` on score ranks; `best` is their argmax."""
-    if ties == 0:
-        return (best == klass) == targeted
-    mine = ranks[klass]
-    if targeted:
-        for k in range(ranks.shape[0]):
-            if k != klass and (ranks[k] > mine or (ties == 2 and ranks[k] == mine)):
-                return False
-        return True
-    for k in range(ranks.shape[0]):  # noqa: SIM110 (numba compiles no generators)
-        if k != klass and (ranks[k] > mine or (ties == 1 and ranks[k] == mine)):
-            return True
-    return False
-
-
-@njit(cache=True, inline="always")
-def _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out):  # type: ignore[no-untyped-def]
-    """Score ranks of the input whose front block has these disagreement counts."""
-    if front_ranks.shape[0] > 0:  # no hidden block: the front is the output block
-        for k in range(out.shape[0]):
-            out[k] = front_ranks[k, counts[k]]
-    else:
-        pack_fired(counts, front_limits, 0, counts.shape[0], bits)
-        forward_ranks(bits, shape, weights, mask, limits, ranks, masked, scratch, out)
-
-
-@njit(cache=True)
-def _walk_shell(base, deltas, flips, steps, stop, question, front, per_class):  # type: ignore[no-untyped-def]
-    """Visit up to `steps` inputs with exactly `len(flips)` flips, from `flips` on (lexicographic).
-
-    Returns (visited, adversarial, exhausted, found); `flips` is left at the next input to visit, or at the
-    adversarial one if `found` (only when `stop` is set).
-    """
-    klass, targeted, ties = question
-    front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out = front
-    d, n, m = flips.shape[0], deltas.shape[0], base.shape[0]
-    stack = np.empty((d + 1, m), dtype=np.int32)
-    stack[0] = base
-    for i in range(d):
-        stack[i + 1] = stack[i] + deltas[flips[i]]
-    visited, adversarial = 0, 0
-    while visited < steps:
-        _ranks_of(stack[d], front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out)
-        best = argmax_first(out)
-        per_class[best] += 1
-        visited += 1
-        if _adversarial(out, klass, targeted, ties, best):
-            adversarial += 1
-            if stop:
-                return visited, adversarial, False, True
-        level = d - 1  # next combination: raise the last index that can be raised
-        while level >= 0 and flips[level] == n - d + level:
-            level -= 1
-        if level < 0:
-            return visited, adversarial, True, False
-        flips[level] += 1
-        for i in range(level + 1, d):
-            flips[i] = flips[i - 1] + 1
-        for i in range(level, d):
-            for j in range(m):
-                stack[i + 1, j] = stack[i, j] + deltas[flips[i], j]
-    return visited, adversarial, False, False
-
-
-@njit(cache=True)
-def _walk_gray(counts, deltas, signs, start, total, steps, stop, question, front, per_class):  # type: ignore[no-untyped-def]
-    """Visit up to `steps` of the 2^f inputs, from Gray-code index `start` on; `counts` and `signs` follow.
-
-    ``signs[i]`` is +1 while free input i has its central value. Returns (visited, adversarial, found).
-    """
-    klass, targeted, ties = question
-    front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out = front
-    m = counts.shape[0]
-    visited, adversarial = 0, 0
-    index = start
-    while visited < steps:
-        _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out)
-        best = argmax_first(out)
-        per_class[best] += 1
-        visited += 1
-        if _adversarial(out, klass, targeted, ties, best):
-            adversarial += 1
-            if stop:
-                return visited, adversarial, True
-        index += 1
-        if index >= total:
-            break
-        bit, rest = 0, index  # the Gray code flips the lowest set bit of the index
-        while rest & 1 == 0:
-            rest >>= 1
-            bit += 1
-        for j in range(m):
-            counts[j] += signs[bit] * deltas[bit, j]
-        signs[bit] = -signs[bit]
-    return visited, adversarial, False
-
-
-@njit(cache=True, inline="always")
-def _toggle(bits, place):  # type: ignore[no-untyped-def]
-    bits[place >> 6] ^= np.uint64(1) << np.uint64(place & 63)
-
-
-@njit(cache=True)
-def _walk_shell_stages(bits, places, flips, steps, stop, question, loops, scratch, per_class):  # type: ignore[no-untyped-def]
-    """`_walk_shell` by evaluating each input: `bits` are those of the centre, input i is at ``places[i]``."""
-    klass, targeted, ties = question
-    table, weights, mask, limits, conjunction, ranks = loops
-    work, counts, out = scratch
-    d, n = flips.shape[0], places.shape[0]
-    for i in range(d):
-        _toggle(bits, places[flips[i]])
-    visited, adversarial, exhausted, found = 0, 0, False, False
-    while visited < steps and not exhausted:
-        forward_stages(bits, 0, table, weights, mask, limits, conjunction, ranks, work, counts, out)
-        best = argmax_first(out)
-        per_class[best] += 1
-        visited += 1
-        if _adversarial(out, klass, targeted, ties, best):
-            adversarial += 1
-            if stop:
-                found = True
-                break
-        level = d - 1
-        while level >= 0 and flips[level] == n - d + level:
-            level -= 1
-        exhausted = level < 0
-        if not exhausted:
-            for i in range(level, d):
-                _toggle(bits, places[flips[i]])
-            flips[level] += 1
-            for i in range(level + 1, d):
-                flips[i] = flips[i - 1] + 1
-            for i in range(level, d):
-                _toggle(bits, places[flips[i]])
-    for i in range(d):
-        _toggle(bits, places[flips[i]])  # back to the centre
-    return visited, adversarial, exhausted, found
-
-
-@njit(cache=True)
-def _walk_gray_stages(bits, places, signs, start, total, steps, stop, question, loops, scratch, per_class):  # type: ignore[no-untyped-def]
-    """`_walk_gray` by evaluating each input; `bits` and `signs` follow, free input i is at ``places[i]``."""
-    klass, targeted, ties = question
-    table, weights, mask, limits, conjunction, ranks = loops
-    work, counts, out = scratch
-    visited, adversarial = 0, 0
-    index = start
-    while visited < steps:
-        forward_stages(bits, 0, table, weights, mask, limits, conjunction, ranks, work, counts, out)
-        best = argmax_first(out)
-        per_class[best] += 1
-        visited += 1
-        if _adversarial(out, klass, targeted, ties, best):
-            adversarial += 1
-            if stop:
-                return visited, adversarial, True
-        index += 1
-        if index >= total:
-            break
-        bit, rest = 0, index
-        while rest & 1 == 0:
-            rest >>= 1
-            bit += 1
-        _toggle(bits, places[bit])
-        signs[bit] = -signs[bit]
-    return visited, adversarial, False
+_PIECE = 0.05  # seconds of a piece of work, by a rough guess
+_LEAF, _TILE = 0.6e-6, 0.05e-6  # the guess: seconds for a tail, and for 512 inputs of it and one class
+_TABLE_BYTES = 1 << 25  # largest table of a tail
 
 
 @dataclass(slots=True)
-class _Walk:
-    """State of one enumeration: what was seen so far."""
+class _Tally:
+    """What is known of the region so far, in Python integers."""
 
     query: Query
-    clock: Clock
-    node_limit: int | None
-    stop_at_first: bool
-    visited: int = 0
+    shells: list[list[int]] = field(default_factory=list)
+    settled: int = 0
     adversarial: int = 0
-    per_radius: list[int] = field(default_factory=list)
-    witness: tuple[int, ...] | None = None
-    reason: str = ""
-    per_class: NDArray[np.int64] = field(init=False)
-    chunk: int = field(init=False)
+    leaves: int = 0
+    closed: int = 0
 
-    def __post_init__(self) -> None:
-        self.per_class = np.zeros(self.query.network.n_classes, dtype=np.int64)
-        self.chunk = min(max(_CHUNK_OPERATIONS // max(summarize(self.query.network).macs, 1), 1), _CHUNK)
+    def wins(self, klass: int) -> bool:
+        """True if an input whose winner is `klass` is adversarial."""
+        prop = self.query.property
+        return klass == prop.target if isinstance(prop, Targeted) else klass != prop.label
 
-    def steps(self) -> int:
-        """Inputs that may be visited before the next look at the limits; 0 when one is reached."""
+    def add(self, shell: int, klass: int, count: int) -> None:
+        while len(self.shells) <= shell:
+            self.shells.append([0] * self.query.network.n_classes)
+        self.shells[shell][klass] += count
+        self.settled += count
+        self.adversarial += count if self.wins(klass) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of the walk: after `head`, go on with inputs in [low, high).
+
+    For shells `head` lists the flips and `flips` is how many there are in all; for settings `head` holds the values of
+    the first inputs (1 where flipped), and `low` and `high` are not used.
+    """
+
+    head: tuple[int, ...]
+    low: int
+    high: int
+    flips: int
+    size: int
+
+
+class _Walker:
+    """One plan, its tails, and work space for every thread."""
+
+    def __init__(self, query: Query, order: tuple[int, ...], *, prune: bool) -> None:
+        self.query, self.prune = query, prune
+        self.plan: Plan = make_plan(query, order)
+        self.is_ball = isinstance(query.region, HammingBall)
+        self.size = len(self.plan.margins)
+        self._deltas = self.plan.deltas.ravel()
+        self._tails: dict[int, Tail] = {}
+        self._scratch: deque[tuple[Any, ...]] = deque()
+        budget = self.plan.budget if self.is_ball else 0
+        self._binomials = binomial_table(self.plan.free, max(budget, 1))
+        uppers = np.repeat(np.arange(budget + 1, dtype=np.int8), self.size)
+        self._ball_bounds = (uppers, -uppers)
+        if not self.is_ball:
+            suffix = self.plan.deltas[::-1].astype(np.int16)
+            downs = np.zeros((self.plan.free + 1, self.size), dtype=np.int16)
+            ups = downs.copy()
+            downs[1:], ups[1:] = np.cumsum(suffix < 0, axis=0), np.cumsum(suffix > 0, axis=0)
+            self._cube_bounds = (
+                downs[::-1].astype(np.int8).ravel(),
+                (-ups[::-1]).astype(np.int8).ravel(),
+            )
+        self.work = 0.3 + 0.1 * len(self.plan.classes) + sum(
+            a * b for a, b in zip(self.plan.widths, self.plan.widths[1:], strict=False)
+        ) / 100  # fmt: skip
+
+    def tail(self, number: int) -> Tail:
+        """The tail of `number` flips, or of `number` settings."""
+        if number not in self._tails:
+            make = subset_tail if self.is_ball else None
+            tail = make(self.plan, number, self.plan.free) if make else setting_tail(self.plan, number)
+            self._tails[number] = tail
+        return self._tails[number]
+
+    def seconds(self, flips: int, tail: int, *, free: int | None = None) -> float:
+        """A rough guess for a shell, or for `flips` free inputs."""
+        n = self.plan.free if free is None else free
+        if not self.is_ball:
+            leaves = 2.0 ** (flips - tail)
+            return float(leaves * (_LEAF + _TILE * self.work * max(1, 2**tail / 512)))
+        leaves = float(math.comb(n, flips - tail))
+        return leaves * _LEAF + _TILE * self.work * (leaves / 2 + math.comb(n, flips) / 512)
+
+    def best_tail(self, flips: int) -> int:
+        """How many flips (inputs) to leave to the tail."""
+        plan = self.plan
+        if not self.is_ball:
+            return min(flips, 12 if flips > 20 else 9)
+
+        def cost(tail: int) -> float:
+            levels = max(tail, 1) if not plan.is_masked else 2 * tail
+            table = plan.neurons * levels * math.comb(plan.free, tail) / 8
+            if table > _TABLE_BYTES and tail > 1:
+                return math.inf
+            return self.seconds(flips, tail) + table / 1.5e9
+
+        return min(range(1, min(flips, 5) + 1), key=cost) if flips else 0
+
+    def margins_after(self, head: tuple[int, ...]) -> NDArray[np.int8]:
+        """Margins after the flips (values) of a head."""
+        rows = list(head) if self.is_ball else [i for i, value in enumerate(head) if value]
+        total = self.plan.margins.astype(np.int16) + self.plan.deltas[rows].sum(axis=0, dtype=np.int16)
+        total[self.plan.neurons :] = -128
+        margins: NDArray[np.int8] = total.astype(np.int8)
+        return margins
+
+    def settled(self, head: tuple[int, ...], left: int) -> int:
+        """The class of everything below a head, or -1; `left` flips or values remain."""
+        if not self.prune:
+            return -1
+        scratch = self._take()
+        row = (left if self.is_ball else self.plan.free - left) * self.size
+        bounds = self._ball_bounds if self.is_ball else self._cube_bounds
+        place = settled_place(self.margins_after(head), 0, bounds, row, row, self.plan.net, scratch)
+        self._scratch.append(scratch)
+        return -1 if place < 0 else self.plan.classes[place]
+
+    def run(self, piece: _Piece, tail: int) -> tuple[list[int], int, int]:
+        """Inputs of a piece by place, tails evaluated, subtrees closed. Runs in any thread, without the GIL."""
+        scratch = self._take()
+        plan, depth = self.plan, len(piece.head)
+        tallies = np.zeros(8 * len(plan.classes), dtype=np.uint64)
+        if self.is_ball:
+            margins = np.zeros((piece.flips + 1) * self.size, dtype=np.int8)
+            margins[depth * self.size : (depth + 1) * self.size] = self.margins_after(piece.head)
+            leaves, closed = walk_shell(
+                margins, self._deltas, np.array(piece.head, dtype=np.int64), piece.low, piece.high, piece.flips,
+                self.tail(tail).loops, tail, self._binomials, self._ball_bounds, self.prune, plan.net, scratch,
+                tallies,
+            )  # fmt: skip
+        else:
+            last = plan.free - tail
+            margins = np.zeros((last + 1) * self.size, dtype=np.int8)
+            margins[depth * self.size : (depth + 1) * self.size] = self.margins_after(piece.head)
+            leaves, closed = walk_settings(
+                margins, self._deltas, depth, last, self.tail(tail).loops, 1 << tail, self._cube_bounds, self.prune,
+                plan.net, scratch, tallies,
+            )  # fmt: skip
+        self._scratch.append(scratch)
+        return [int(v) for v in tallies.reshape(-1, 8).sum(axis=1, dtype=np.uint64)], leaves, closed
+
+    def _take(self) -> tuple[Any, ...]:
+        try:
+            return self._scratch.popleft()
+        except IndexError:
+            return make_scratch(self.plan)
+
+
+class _Enumeration:
+    """One question in progress."""
+
+    def __init__(self, query: Query, limits: Limits, clock: Clock, *, prune: bool, stop_at_first: bool) -> None:
+        self.query, self.limits, self.clock, self.stop = query, limits, clock, stop_at_first
+        self.threads = limits.threads or os.cpu_count() or 1
+        self.prune = prune
+        self.tally = _Tally(query)
+        self.found: tuple[_Piece, int] | None = None
+        self.reason = ""
+        self.shells_done = 0
+
+    def go(self, order: tuple[int, ...]) -> None:
+        """Count everything, or stop at a limit or at the first piece with an adversarial input."""
+        self.walker = _Walker(self.query, order, prune=self.prune)
+        region = self.query.region
+        if isinstance(region, HammingBall):
+            for flips in range(min(region.radius, self.walker.plan.free) + 1):
+                self._part(flips, math.comb(self.walker.plan.free, flips))
+                if self.reason or self.found:
+                    return
+                self.shells_done += 1
+        else:
+            self._part(self.walker.plan.free, region.size())
+
+    def _part(self, flips: int, size: int) -> None:
+        """A shell of a ball, or the whole of a fixed-index region."""
+        walker, shell = self.walker, flips if self.walker.is_ball else 0
+        klass = walker.settled((), flips)
+        if klass >= 0:
+            self.tally.closed += 1
+            self.tally.add(shell, klass, size)
+            if self.stop and self.tally.adversarial:
+                self.found = _Piece((), 0, walker.plan.free, flips, size), 0
+            return
+        tail = walker.best_tail(flips)
+        walker.tail(tail)
+        pieces = self._pieces(flips, tail, shell)
+        if self.threads == 1 or walker.seconds(flips, tail) < 0.002:
+            for piece in pieces:
+                if not self._may_go_on():
+                    return
+                self._record(piece, tail, shell, walker.run(piece, tail))
+                if self.found:
+                    return
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            waiting = deque[tuple[_Piece, Future[tuple[list[int], int, int]]]]()
+            try:
+                for piece in pieces:
+                    if not self._may_go_on() or self.found:
+                        break
+                    waiting.append((piece, pool.submit(walker.run, piece, tail)))
+                    if len(waiting) > 2 * self.threads:
+                        first, future = waiting.popleft()
+                        self._record(first, tail, shell, future.result())
+            finally:
+                for first, future in waiting:
+                    if not future.cancel():
+                        self._record(first, tail, shell, future.result())
+
+    def _record(self, piece: _Piece, tail: int, shell: int, result: tuple[list[int], int, int]) -> None:
+        counts, leaves, closed = result
+        tally = self.tally
+        tally.leaves, tally.closed = tally.leaves + leaves, tally.closed + closed
+        before = tally.adversarial
+        for place, count in enumerate(counts):
+            if count:
+                tally.add(shell, self.walker.plan.classes[place], count)
+        if self.stop and self.found is None and tally.adversarial > before:
+            self.found = piece, tail
+        if self.clock.monitor is not None:
+            size = self.query.region.size()
+            self.clock.monitor.report(tally.adversarial, size - tally.settled + tally.adversarial, size)
+
+    def _may_go_on(self) -> bool:
         if self.clock.is_over:
             self.reason = self.clock.reason
-            return 0
-        if self.node_limit is not None and self.visited >= self.node_limit:
-            self.reason = f"limit of {self.node_limit} inputs reached"
-            return 0
-        return self.chunk if self.node_limit is None else min(self.chunk, self.node_limit - self.visited)
+        elif self.limits.nodes is not None and self.tally.settled >= self.limits.nodes:
+            self.reason = f"limit of {self.limits.nodes} inputs reached"
+        return not self.reason
 
-    def record(self, visited: int, adversarial: int) -> None:
-        self.visited += visited
-        self.adversarial += adversarial
+    def _largest(self, flips: int, tail: int) -> float:
+        """Inputs of a piece that takes about as long as a piece should."""
+        whole = self.query.region.size() if not self.walker.is_ball else math.comb(self.walker.plan.free, flips)
+        share = _PIECE / self.walker.seconds(flips, tail)
+        largest = max(whole * share, 512.0)
+        if self.limits.nodes is not None:
+            largest = min(largest, max(self.limits.nodes / 4, 1))
+        return min(largest, 2.0**62)
 
-    @property
-    def is_done(self) -> bool:
-        return bool(self.reason) or self.witness is not None
+    def _pieces(self, flips: int, tail: int, shell: int) -> Iterator[_Piece]:
+        largest = self._largest(flips, tail)
+        if self.walker.is_ball:
+            yield from self._shell_pieces((), 0, flips, tail, largest)
+        else:
+            yield from self._setting_pieces((), tail, largest)
 
-
-def _question(query: Query) -> tuple[int, bool, int]:
-    if isinstance(query.property, Targeted):
-        return query.property.target, True, _TIES[query.ties]
-    return query.property.label, False, _TIES[query.ties]
-
-
-class _Flips:
-    """A network of dense blocks at a centre: disagreements of the first block, and their change per flipped input."""
-
-    def __init__(self, walk: _Walk, center: NDArray[np.int64], free: NDArray[np.int64]) -> None:
-        network = walk.query.network
-        blocks = network.dense_blocks("convolutions are evaluated anew for every input.")
-        block = blocks[0] if blocks else network.output
-        products = block.weights.astype(np.int32) * center.astype(np.int32)
-        self._counts = np.count_nonzero(products < 0, axis=1).astype(np.int32)
-        self._deltas = np.ascontiguousarray(products.T[free])  # agreeing (+1): the flip adds a disagreement
-        packed = pack_layers(blocks[1:], network.output)
-        layers = (packed.shape, packed.weights, packed.mask, packed.limits, packed.ranks, packed.is_masked)
-        limits = disagreement_limits(blocks[0]) if blocks else np.zeros(0, dtype=np.int32)
-        ranks = np.zeros((0, 1), dtype=np.int32) if blocks else score_ranks(network.output)
-        width = max(network.widths)
-        bits = np.zeros((width + 63) // 64 + 1, dtype=np.uint64)
-        scratch = np.zeros(width, dtype=np.int64)
-        out = np.zeros(network.n_classes, dtype=np.int32)
-        front = (limits, ranks, *layers, bits, scratch, out)
-        self._rest = (walk.stop_at_first, _question(walk.query), front, walk.per_class)
-
-    def shell(self, flips: NDArray[np.int64], steps: int) -> tuple[int, int, bool, bool]:
-        """Some inputs of a shell over the free inputs: see `_walk_shell`."""
-        result: tuple[int, int, bool, bool] = _walk_shell(self._counts, self._deltas, flips, steps, *self._rest)
-        return result
-
-    def gray(self, signs: NDArray[np.int32], start: int, total: int, steps: int) -> tuple[int, int, bool]:
-        """Some settings of the free inputs: see `_walk_gray`."""
-        result: tuple[int, int, bool] = _walk_gray(self._counts, self._deltas, signs, start, total, steps, *self._rest)
-        return result
-
-
-class _Evaluations:
-    """A network with convolutions at a centre, as packed stages."""
-
-    def __init__(self, walk: _Walk, center: NDArray[np.int64], free: NDArray[np.int64]) -> None:
-        network = walk.query.network
-        stages = pack_stages(network.blocks, network.output)
-        self._bits = stages.packed(center[None])[0]
-        places = np.arange(center.size) if stages.order is None else np.argsort(stages.order)
-        self._places = places[free]
-        rest = (stages.loops, stages.workspace(), walk.per_class)
-        self._rest = (walk.stop_at_first, _question(walk.query), *rest)
-
-    def shell(self, flips: NDArray[np.int64], steps: int) -> tuple[int, int, bool, bool]:
-        """Some inputs of a shell over the free inputs: see `_walk_shell`."""
-        result: tuple[int, int, bool, bool] = _walk_shell_stages(self._bits, self._places, flips, steps, *self._rest)
-        return result
-
-    def gray(self, signs: NDArray[np.int32], start: int, total: int, steps: int) -> tuple[int, int, bool]:
-        """Some settings of the free inputs: see `_walk_gray`."""
-        rest = self._rest
-        result: tuple[int, int, bool] = _walk_gray_stages(self._bits, self._places, signs, start, total, steps, *rest)
-        return result
-
-
-def _at(walk: _Walk, center: NDArray[np.int64], free: NDArray[np.int64]) -> _Flips | _Evaluations:
-    return _Evaluations(walk, center, free) if walk.query.network.has_convolutions else _Flips(walk, center, free)
-
-
-def _walk_ball(walk: _Walk, region: HammingBall) -> None:
-    center = np.array(region.center, dtype=np.int64)
-    free = np.array(region.free, dtype=np.int64)
-    network = _at(walk, center, free)
-    for radius in range(region.radius + 1):
-        walk.per_radius.append(0)
-        flips = np.arange(radius, dtype=np.int64)
-        exhausted = False
-        while not exhausted:
-            if (steps := walk.steps()) == 0:
-                return
-            visited, adversarial, exhausted, found = network.shell(flips, steps)
-            walk.record(visited, adversarial)
-            walk.per_radius[radius] += adversarial
-            if found:
-                center[free[flips]] *= -1
-                walk.witness = tuple(int(v) for v in center)
-                return
-
-
-def _walk_free(walk: _Walk, region: FixedIndexRegion) -> None:
-    center = np.array(region.center, dtype=np.int64)
-    free = np.array(region.free, dtype=np.int64)
-    network = _at(walk, center, free)
-    signs = np.ones(free.size, dtype=np.int32)
-    total = region.size()
-    while walk.visited < total:
-        if (steps := walk.steps()) == 0:
+    def _shell_pieces(self, head: tuple[int, ...], low: int, flips: int, tail: int, largest: float) -> Iterator[_Piece]:
+        """Pieces of what begins with `head`; what bounds settle at once is recorded here, in exact integers."""
+        free, left = self.walker.plan.free, flips - len(head)
+        size = math.comb(free - low, left)
+        if left == tail or size <= largest:
+            yield _Piece(head, low, free, flips, size)
             return
-        end = min(total, 2**63 - 1)  # no walk gets that far
-        visited, adversarial, found = network.gray(signs, walk.visited, end, steps)
-        walk.record(visited, adversarial)
-        if found:
-            center[free] *= signs
-            walk.witness = tuple(int(v) for v in center)
+        start, together = low, 0
+        for i in range(low, free - left + 1):
+            below = math.comb(free - 1 - i, left - 1)
+            if together + below <= largest:
+                together += below
+                continue
+            if together:
+                yield _Piece(head, start, i, flips, together)
+            together, start = 0, i + 1
+            if below <= largest:
+                together, start = below, i
+                continue
+            longer = (*head, i)
+            klass = self.walker.settled(longer, left - 1)
+            if klass >= 0:
+                self.tally.closed += 1
+                self.tally.add(flips, klass, below)
+                continue
+            yield from self._shell_pieces(longer, i + 1, flips, tail, largest)
+        if together:
+            yield _Piece(head, start, free, flips, together)
+
+    def _setting_pieces(self, head: tuple[int, ...], tail: int, largest: float) -> Iterator[_Piece]:
+        free = self.walker.plan.free
+        left = free - len(head)
+        if left == tail or 1 << left <= largest:
+            yield _Piece(head, 0, 0, free, 1 << left)
             return
+        klass = self.walker.settled(head, left) if head else -1
+        if klass >= 0:
+            self.tally.closed += 1
+            self.tally.add(0, klass, 1 << left)
+            return
+        for value in (0, 1):
+            yield from self._setting_pieces((*head, value), tail, largest)
+
+    def witness(self) -> tuple[int, ...]:
+        """An adversarial input of the piece that was found to hold one, by counting ever smaller parts of it."""
+        assert self.found is not None
+        piece, walker = self.found[0], self.walker
+        if walker.is_ball:
+            flips = self._first_flips(piece)
+        else:
+            flips = [i for i, value in enumerate(self._first_setting(piece.head)) if value]
+        x = list(self.query.region.center)
+        for i in flips:
+            x[self.query.region.free[i]] *= -1
+        return tuple(x)
+
+    def _has(self, piece: _Piece, tail: int) -> bool:
+        counts, _, _ = self.walker.run(piece, tail)
+        return any(count and self.tally.wins(self.walker.plan.classes[p]) for p, count in enumerate(counts))
+
+    def _first_flips(self, piece: _Piece) -> list[int]:
+        head, low, high = list(piece.head), piece.low, piece.high
+        while len(head) < piece.flips:
+            left = piece.flips - len(head)
+            high = min(high, self.walker.plan.free - left + 1)
+            while high - low > 1:
+                middle = (low + high) // 2
+                # a tail takes no range, so at least one flip is walked
+                part = _Piece(tuple(head), low, middle, piece.flips, 0)
+                if self._has(part, min(self._short_tail(left), left - 1)):
+                    high = middle
+                else:
+                    low = middle
+            head.append(low)
+            low, high = low + 1, self.walker.plan.free
+        return head
+
+    def _short_tail(self, left: int) -> int:
+        ready = [t for t in self.walker._tails if t <= left - 1]
+        return max(ready, default=left - 1 if left <= 2 else 2)
+
+    def _first_setting(self, head: tuple[int, ...]) -> tuple[int, ...]:
+        while len(head) < self.walker.plan.free:
+            left = self.walker.plan.free - len(head) - 1
+            part = _Piece((*head, 0), 0, 0, 0, 0)
+            head = (*head, 0 if self._has(part, min(left, 9)) else 1)
+        return head
 
 
 @dataclass(frozen=True, slots=True)
 class EnumerationEngine:
-    """Visits every input of the region; exact for any network, practical up to some 10^9 inputs.
+    """Counts every input of the region, hundreds at a time, and whole subtrees where bounds settle the class.
 
-    With convolutions every input is evaluated anew: about as fast as packed inference, 10^6 inputs take a minute or so.
+    Exact for any network. Dense networks whose classes share one scale (up to its sign) and whose regions flip at most
+    60 inputs at once go through the bit-sliced loops, at 10^8 to 10^10 inputs a second and core; all others are
+    visited one by one (`visits.py`), at some 10^6 a second, convolutions more slowly.
+
+    Attributes:
+        prune: False to evaluate every input: for measurements.
     """
+
+    prune: bool = True
 
     @property
     def name(self) -> str:
@@ -360,42 +397,87 @@ class EnumerationEngine:
 
         Args:
             query: The question.
-            limits: `nodes` limits the inputs visited.
+            limits: `nodes` limits the inputs visited, to within one piece of work.
 
         Returns:
             A proved verdict, or UNKNOWN with the limit that was reached.
         """
-        walk = self._walk(query, limits, None, stop_at_first=True)
-        run = self._run(walk)
-        if walk.witness is not None:
-            point, predicted = replayed(query, walk.witness, self.name)
+        clock = Clock(limits.seconds)
+        if not _is_served(query):
+            visits = visit(query, limits, clock, stop_at_first=True)
+            clean = visits.per_radius[:-1]
+            run = self._run(query, clock, visits.reason, {"inputs_visited": visits.visited}, clean)
+            witness, reason = visits.witness, visits.reason
+        else:
+            work = _Enumeration(query, limits, clock, prune=self.prune, stop_at_first=True)
+            work.go(tie_order(query))
+            clean = [0] * work.shells_done
+            run = self._run(query, clock, work.reason, _statistics(work), clean)
+            witness, reason = (work.witness() if work.found else None), work.reason
+        if witness is not None:
+            point, predicted = replayed(query, witness, self.name)
             return Decision(Verdict.NOT_ROBUST, run, point, predicted)
-        return Decision(Verdict.UNKNOWN if walk.reason else Verdict.ROBUST, run)
+        return Decision(Verdict.UNKNOWN if reason else Verdict.ROBUST, run)
 
     def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
-        """Exact counts by class, and by distance in a ball; bounds if a limit is reached."""
-        walk = self._walk(query, limits, monitor, stop_at_first=False)
-        size = query.region.size()
-        if walk.reason:
-            upper = size - (walk.visited - walk.adversarial)
-            return Count(Kind.INTERVAL, walk.adversarial, upper, size, self._run(walk))
-        radii = tuple(walk.per_radius) if isinstance(query.region, HammingBall) else None
-        per_class = tuple(int(v) for v in walk.per_class)
-        return Count(Kind.EXACT, walk.adversarial, walk.adversarial, size, self._run(walk), per_class, radii)
+        """Exact counts by class, and by distance in a ball; bounds if a limit is reached.
 
-    def _walk(self, query: Query, limits: Limits, monitor: Monitor | None, *, stop_at_first: bool) -> _Walk:
-        walk = _Walk(query, Clock(limits.seconds, monitor), limits.nodes, stop_at_first)
-        if isinstance(query.region, HammingBall):
-            _walk_ball(walk, query.region)
-        else:
-            _walk_free(walk, query.region)
-        return walk
+        Args:
+            query: The question.
+            limits: Time, threads, and `nodes` for the inputs visited, to within one piece of work.
+            monitor: Whom to report to, and who may stop the work.
+        """
+        clock, size = Clock(limits.seconds, monitor), query.region.size()
+        is_ball = isinstance(query.region, HammingBall)
+        if not _is_served(query):
+            visits = visit(query, limits, clock, stop_at_first=False)
+            run = self._run(query, clock, visits.reason, {"inputs_visited": visits.visited}, visits.per_radius[:-1])
+            if visits.reason:
+                upper = size - (visits.visited - visits.adversarial)
+                return Count(Kind.INTERVAL, visits.adversarial, upper, size, run)
+            per_class = tuple(int(v) for v in visits.per_class)
+            radii = tuple(visits.per_radius) if is_ball else None
+            return Count(Kind.EXACT, visits.adversarial, visits.adversarial, size, run, per_class, radii)
+        work = _Enumeration(query, limits, clock, prune=self.prune, stop_at_first=False)
+        work.go(tie_order(query))
+        radii = tuple(_adversarial_of(work.tally, shell) for shell in work.tally.shells) if is_ball else None
+        if work.reason:
+            run = self._run(query, clock, work.reason, _statistics(work), list(radii or ())[: work.shells_done])
+            lower = work.tally.adversarial
+            return Count(Kind.INTERVAL, lower, size - work.tally.settled + lower, size, run)
+        classes: tuple[int, ...] | None = tuple(map(sum, zip(*work.tally.shells, strict=True)))
+        statistics = _statistics(work)
+        if query.ties is not Ties.LOWEST_INDEX:  # winners under another tie rule: the classes need a walk of their own
+            again = _Enumeration(query, limits, clock, prune=self.prune, stop_at_first=False)
+            again.go(tuple(range(query.network.n_classes)))
+            classes = None if again.reason else tuple(map(sum, zip(*again.tally.shells, strict=True)))
+        run = self._run(query, clock, "", statistics, [])
+        return Count(Kind.EXACT, work.tally.adversarial, work.tally.adversarial, size, run, classes, radii)
 
-    def _run(self, walk: _Walk) -> Run:
-        statistics = {"inputs_visited": walk.visited}
-        if isinstance(walk.query.region, HammingBall) and walk.reason:
-            clean = walk.per_radius[:-1]  # the last shell is not complete
-            statistics["radius_proved"] = (
-                len(clean) - 1 if not any(clean) else clean.index(next(filter(None, clean))) - 1
-            )
-        return Run(self.name, walk.clock.elapsed, walk.reason, statistics)
+    def _run(self, query: Query, clock: Clock, reason: str, statistics: dict[str, Any], clean: list[int]) -> Run:
+        """How it went; `clean` are the adversarial inputs of the shells that were finished."""
+        if reason and isinstance(query.region, HammingBall):
+            broken = [radius for radius, count in enumerate(clean) if count]
+            statistics = statistics | {"radius_proved": (broken[0] if broken else len(clean)) - 1}
+        return Run(self.name, clock.elapsed, reason, statistics)
+
+
+def _is_served(query: Query) -> bool:
+    region = query.region
+    budget = min(region.radius, len(region.free)) if isinstance(region, HammingBall) else len(region.free)
+    return budget <= MOST_FLIPS and is_plannable(query.network)
+
+
+def _adversarial_of(tally: _Tally, shell: list[int]) -> int:
+    return sum(count for klass, count in enumerate(shell) if tally.wins(klass))
+
+
+def _statistics(work: _Enumeration) -> dict[str, Any]:
+    tally = work.tally
+    return {
+        "inputs_visited": tally.settled,
+        "tails": tally.leaves,
+        "subtrees_closed": tally.closed,
+        "unsettled_neurons": work.walker.plan.neurons,
+        "threads": work.threads,
+    }

@@ -1,0 +1,607 @@
+"""512 inputs at a time: the later blocks of a network on inputs whose first hidden signs are rows of bits.
+
+A *tail* is a list of inputs that share everything but their last few free places. For a first-block neuron with margin
+m before the tail, its sign over all inputs of the tail is a row of bits that depends on m only: a row of a table, all
+ones, or all zeros. `leaf` settles what is constant over the tail (three-valued popcounts), finds which classes can
+still win, and adds the remaining rows up in bit-sliced counters, comparing pairs of classes by the neurons in which
+they differ.
+
+References:
+    Bit-sliced counting with carry-save adders: Warren, "Hacker's Delight", 2nd ed., Sec. 5-1. Tails: ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from bnnverify.packing import popcount
+from bnnverify.simd import (
+    bgreater_equal,
+    bless,
+    bload,
+    trailing_zeros,
+    vadd,
+    vand,
+    vany,
+    vload,
+    vor,
+    vpopcount,
+    vsplat,
+    vstore,
+    vxor,
+)
+
+TILES = 8  # vectors of a row that are worked on together
+_TILES = TILES
+_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+
+
+@njit(inline="always")
+def _majority(a, b, c):  # type: ignore[no-untyped-def]
+    return vor(vand(a, b), vand(c, vor(a, b)))
+
+
+@njit(inline="always")
+def _bit(number, place):  # type: ignore[no-untyped-def]
+    return vsplat(_ZERO - np.uint64((number >> place) & 1))
+
+
+@njit(inline="always")
+def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore[no-untyped-def]
+    """Add rows to a counter of three digits; `over` collects what leaves it."""
+    while i + 4 <= end:
+        a, b = vxor(vload(source, rows[i] + shift), flip), vxor(vload(source, rows[i + 1] + shift), flip)
+        c, d = vxor(vload(source, rows[i + 2] + shift), flip), vxor(vload(source, rows[i + 3] + shift), flip)
+        k = _majority(a, b, c0)
+        c0 = vxor(vxor(a, b), c0)
+        m = _majority(c, d, c0)
+        c0 = vxor(vxor(c, d), c0)
+        carry = _majority(k, m, c1)
+        c1 = vxor(vxor(k, m), c1)
+        over = vor(over, vand(carry, c2))
+        c2 = vxor(c2, carry)
+        i += 4
+    if i + 2 <= end:
+        a, b = vxor(vload(source, rows[i] + shift), flip), vxor(vload(source, rows[i + 1] + shift), flip)
+        carry = _majority(a, b, c0)
+        c0 = vxor(vxor(a, b), c0)
+        k = vand(carry, c1)
+        c1 = vxor(c1, carry)
+        over = vor(over, vand(k, c2))
+        c2 = vxor(c2, k)
+        i += 2
+    if i < end:
+        a = vxor(vload(source, rows[i] + shift), flip)
+        carry = vand(a, c0)
+        c0 = vxor(a, c0)
+        k = vand(carry, c1)
+        c1 = vxor(c1, carry)
+        over = vor(over, vand(k, c2))
+        c2 = vxor(c2, k)
+    return c0, c1, c2, over
+
+
+@njit(inline="always")
+def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # type: ignore[no-untyped-def]
+    """Add rows to a counter of six digits; `over` collects what leaves it."""
+    while i + 4 <= end:
+        a, b = vxor(vload(source, rows[i] + shift), flip), vxor(vload(source, rows[i + 1] + shift), flip)
+        c, d = vxor(vload(source, rows[i + 2] + shift), flip), vxor(vload(source, rows[i + 3] + shift), flip)
+        k = _majority(a, b, c0)
+        c0 = vxor(vxor(a, b), c0)
+        m = _majority(c, d, c0)
+        c0 = vxor(vxor(c, d), c0)
+        carry = _majority(k, m, c1)
+        c1 = vxor(vxor(k, m), c1)
+        k = vand(carry, c2)
+        c2 = vxor(c2, carry)
+        carry = vand(k, c3)
+        c3 = vxor(c3, k)
+        k = vand(carry, c4)
+        c4 = vxor(c4, carry)
+        over = vor(over, vand(k, c5))
+        c5 = vxor(c5, k)
+        i += 4
+    while i < end:
+        a = vxor(vload(source, rows[i] + shift), flip)
+        carry = vand(a, c0)
+        c0 = vxor(a, c0)
+        k = vand(carry, c1)
+        c1 = vxor(c1, carry)
+        carry = vand(k, c2)
+        c2 = vxor(c2, k)
+        k = vand(carry, c3)
+        c3 = vxor(c3, carry)
+        carry = vand(k, c4)
+        c4 = vxor(c4, k)
+        over = vor(over, vand(carry, c5))
+        c5 = vxor(c5, carry)
+        i += 1
+    return c0, c1, c2, c3, c4, c5, over
+
+
+@njit(inline="always")
+def _add_any(source, rows, i, end, shift, flip, digits, at, width, over):  # type: ignore[no-untyped-def]
+    """Add rows to a counter of `width` digits in memory."""
+    while i < end:
+        carry = vxor(vload(source, rows[i] + shift), flip)
+        for place in range(width):
+            digit = vload(digits, at + 8 * place)
+            vstore(digits, at + 8 * place, vxor(digit, carry))
+            carry = vand(digit, carry)
+            if not vany(carry):
+                break
+        over = vor(over, carry)
+        i += 1
+    return over
+
+
+@njit(cache=True)
+def at_least(source, rows, start, plus, minus, need, shift, tiles, out, at, digits):  # type: ignore[no-untyped-def]
+    """Where at least `need` of these rows are set, for `tiles` times 512 bits, into ``out[at:]``.
+
+    Args:
+        source: Words of the rows.
+        rows: Where each begins, from ``rows[start]`` on: `plus` that count where set, then `minus` where not set.
+        start: First entry of `rows`.
+        plus: Rows that count where set.
+        minus: Rows that count where not set.
+        need: 1 to ``plus + minus``.
+        shift: Added to the beginning of every row.
+        tiles: Vectors of each row.
+        out: Result.
+        at: Its place.
+        digits: Work space, 24 vectors.
+    """
+    none, ones = vsplat(_ZERO), vsplat(_ONES)
+    n, middle, end = plus + minus, start + plus, start + plus + minus
+    if need <= 8 and n - need < 8:
+        initial = 8 - need
+        z0, z1, z2 = _bit(initial, 0), _bit(initial, 1), _bit(initial, 2)
+        for t in range(tiles):
+            c0, c1, c2, over = _add_3(source, rows, start, middle, shift + 8 * t, none, z0, z1, z2, none)
+            c0, c1, c2, over = _add_3(source, rows, middle, end, shift + 8 * t, ones, c0, c1, c2, over)
+            vstore(out, at + 8 * t, over)
+        return
+    if need <= 64 and n - need < 64:
+        initial = 64 - need
+        for t in range(tiles):
+            c0, c1, c2 = _bit(initial, 0), _bit(initial, 1), _bit(initial, 2)
+            c3, c4, c5 = _bit(initial, 3), _bit(initial, 4), _bit(initial, 5)
+            c0, c1, c2, c3, c4, c5, over = _add_6(
+                source, rows, start, middle, shift + 8 * t, none, c0, c1, c2, c3, c4, c5, none
+            )
+            c0, c1, c2, c3, c4, c5, over = _add_6(
+                source, rows, middle, end, shift + 8 * t, ones, c0, c1, c2, c3, c4, c5, over
+            )
+            vstore(out, at + 8 * t, over)
+        return
+    width = 7
+    while (1 << width) < max(need, n - need + 1):
+        width += 1
+    initial = (1 << width) - need
+    for t in range(tiles):
+        for place in range(width):
+            vstore(digits, 8 * place, _bit(initial, place))
+        over = _add_any(source, rows, start, middle, shift + 8 * t, none, digits, 0, width, none)
+        over = _add_any(source, rows, middle, end, shift + 8 * t, ones, digits, 0, width, over)
+        vstore(out, at + 8 * t, over)
+
+
+@njit(cache=True)
+def count_rows(source, rows, start, plus, minus, initial, width, shift, tiles, out, at):  # type: ignore[no-untyped-def]
+    """As `at_least`, but the sum of `initial` and the rows, as `width` digits per tile from the lowest on.
+
+    ``out[at + 8 * (t * (width + 1) + 1 + place)]`` is the digit at `place` of tile t; the first vector of each tile is
+    left alone.
+    """
+    none, ones = vsplat(_ZERO), vsplat(_ONES)
+    middle, end = start + plus, start + plus + minus
+    if width <= 3:
+        z0, z1, z2 = _bit(initial, 0), _bit(initial, 1), _bit(initial, 2)
+        for t in range(tiles):
+            c0, c1, c2, over = _add_3(source, rows, start, middle, shift + 8 * t, none, z0, z1, z2, none)
+            c0, c1, c2, over = _add_3(source, rows, middle, end, shift + 8 * t, ones, c0, c1, c2, over)
+            first = at + 8 * (t * (width + 1) + 1)
+            vstore(out, first, c0)
+            if width > 1:
+                vstore(out, first + 8, c1)
+            if width > 2:
+                vstore(out, first + 16, c2)
+        return
+    if width <= 6:
+        for t in range(tiles):
+            c0, c1, c2 = _bit(initial, 0), _bit(initial, 1), _bit(initial, 2)
+            c3, c4, c5 = _bit(initial, 3), _bit(initial, 4), _bit(initial, 5)
+            c0, c1, c2, c3, c4, c5, over = _add_6(
+                source, rows, start, middle, shift + 8 * t, none, c0, c1, c2, c3, c4, c5, none
+            )
+            c0, c1, c2, c3, c4, c5, over = _add_6(
+                source, rows, middle, end, shift + 8 * t, ones, c0, c1, c2, c3, c4, c5, over
+            )
+            first = at + 8 * (t * (width + 1) + 1)
+            vstore(out, first, c0)
+            vstore(out, first + 8, c1)
+            vstore(out, first + 16, c2)
+            vstore(out, first + 24, c3)
+            if width > 4:
+                vstore(out, first + 32, c4)
+            if width > 5:
+                vstore(out, first + 40, c5)
+        return
+    for t in range(tiles):
+        first = at + 8 * (t * (width + 1) + 1)
+        for place in range(width):
+            vstore(out, first + 8 * place, _bit(initial, place))
+        _add_any(source, rows, start, middle, shift + 8 * t, none, out, first, width, none)
+        _add_any(source, rows, middle, end, shift + 8 * t, ones, out, first, width, none)
+
+
+@njit(inline="always")
+def margin_masks(margins, row, upper, upper_row, lower, lower_row, width, known, active):  # type: ignore[no-untyped-def]
+    """Which neurons surely fire (margin >= upper) into `known`, which are open (lower <= margin < upper)."""
+    for w in range(width):
+        m = bload(margins, row + 64 * w)
+        sure = bgreater_equal(m, bload(upper, upper_row + 64 * w))
+        known[w] = sure
+        active[w] = ~(sure | bless(m, bload(lower, lower_row + 64 * w)))
+
+
+@njit(inline="always")
+def _settle_block(weights, present, first, needs, at, neurons, width, known, active, known_out, active_out, needed):  # type: ignore[no-untyped-def]
+    """Three-valued signs of one hidden block from three-valued inputs; `needed` for the open ones."""
+    for w in range((neurons + 63) // 64):
+        known_out[w] = _ZERO
+        active_out[w] = _ZERO
+    for j in range(neurons):
+        agreeing, free = 0, 0
+        for w in range(width):
+            here = present[first + j * width + w]
+            agreeing += np.int64(popcount(~(known[w] ^ weights[first + j * width + w]) & here & ~active[w]))
+            free += np.int64(popcount(active[w] & here))
+        need = needs[at + j] - agreeing
+        if need <= 0:
+            known_out[j >> 6] |= _ONE << np.uint64(j & 63)
+        elif need <= free:
+            active_out[j >> 6] |= _ONE << np.uint64(j & 63)
+            needed[j] = need
+
+
+@njit(inline="always")
+def _standings(out_weights, out_present, offsets, classes, width, known, active, base):  # type: ignore[no-untyped-def]
+    """Scores from what is settled, into `base`; returns the place that leads (ties to the lowest place)."""
+    leader = 0
+    for p in range(classes):
+        score = offsets[p]
+        for w in range(width):
+            here = out_present[p * width + w]
+            score += np.int64(popcount(~(known[w] ^ out_weights[p * width + w]) & here & ~active[w]))
+        base[p] = score
+        if score > base[leader]:
+            leader = p
+    return leader
+
+
+@njit(inline="always")
+def _reach(out_weights, out_present, p, q, width, active):  # type: ignore[no-untyped-def]
+    """How far the open neurons can move the score of place p against that of place q."""
+    far = 0
+    for w in range(width):
+        equal = out_present[q * width + w] & ~(out_weights[p * width + w] ^ out_weights[q * width + w])
+        only_q = out_present[q * width + w] & ~out_present[p * width + w]
+        far += np.int64(popcount(active[w] & ((out_present[p * width + w] & ~equal) | only_q)))
+    return far
+
+
+@njit(cache=True)
+def settled_place(margins, row, bounds, upper_row, lower_row, net, scratch):  # type: ignore[no-untyped-def]
+    """The place of the class that all inputs below a node of the walk get, or -1 if bounds do not tell."""
+    upper, lower = bounds
+    shape, weights, present, needs, out_weights, out_present, offsets = net
+    known, active, base, needed = scratch[0], scratch[1], scratch[2], scratch[3]
+    classes = offsets.shape[0]
+    width = shape[0, 0]
+    margin_masks(margins, row, upper, upper_row, lower, lower_row, width, known[0], active[0])
+    for block in range(1, shape.shape[0]):
+        _settle_block(
+            weights, present, shape[block, 2], needs, shape[block, 3], shape[block, 1], width,
+            known[block - 1], active[block - 1], known[block], active[block], needed[block],
+        )  # fmt: skip
+        width = (shape[block, 1] + 63) // 64
+    last = shape.shape[0] - 1
+    leader = _standings(out_weights, out_present, offsets, classes, width, known[last], active[last], base)
+    for p in range(classes):
+        if p != leader:
+            gap = base[leader] - base[p] - _reach(out_weights, out_present, p, leader, width, active[last])
+            if gap < 0 or (gap == 0 and p < leader):
+                return -1
+    return leader
+
+
+@njit(inline="always")
+def _list_rows(weights, wanted_first, active, present, width, offsets, twice, rows, at):  # type: ignore[no-untyped-def]
+    """Offsets of the open rows into `rows` from `at` on: those that count as they are, then those inverted.
+
+    `wanted_first` is where the signs begin that a row should agree with; `present` is a list of words, and rows that
+    lie in `twice` as well are listed twice. Returns how many count as they are, and how many are inverted.
+    """
+    n = at
+    for inverted in range(2):
+        middle = n
+        for w in range(width):
+            signs = weights[wanted_first + w]
+            bits = active[w] & present[w] & (signs if inverted == 0 else ~signs)
+            while bits:
+                j = trailing_zeros(bits)
+                rows[n] = offsets[64 * w + j]
+                n += 1
+                if twice[w] >> np.uint64(j) & _ONE:
+                    rows[n] = offsets[64 * w + j]
+                    n += 1
+                bits &= bits - _ONE
+        if inverted == 0:
+            plus = n - at
+    return plus, n - middle
+
+
+@njit(inline="always")
+def _duel(p, q, net, width, active, offsets, slot, flat, duels, present, twice):  # type: ignore[no-untyped-def]
+    """List the rows by which place p gains on place q: into ``duels[slot] = (start, plus, minus, constant, factor)``.
+
+    The open neurons move the difference of their scores by ``factor * (rows that count) - constant``.
+    """
+    shape, _, _, _, out_weights, out_present, _ = net
+    for w in range(width):
+        differ = out_weights[p * width + w] ^ out_weights[q * width + w]
+        present[w] = out_present[p * width + w] & out_present[q * width + w] & differ
+        twice[w] = _ZERO
+    start = duels[slot, 0]
+    if shape[0, 4] == 0:  # all classes see the same neurons
+        plus, minus = _list_rows(out_weights, p * width, active, present, width, offsets, twice, flat, start)
+        duels[slot, 1], duels[slot, 2], duels[slot, 3], duels[slot, 4] = plus, minus, plus + minus, 2
+        return
+    # a row that only one of them sees moves the difference by one, one that both see differently by two
+    end, plus, constant, middle = start, 0, 0, start
+    for w in range(width):
+        twice[w] = present[w]
+        present[w] |= out_present[p * width + w] & ~out_present[q * width + w]
+    for inverted in range(2):
+        middle = end
+        for w in range(width):
+            only_q = out_present[q * width + w] & ~out_present[p * width + w] & active[w]
+            mine = active[w] & present[w]
+            signs_p, signs_q = out_weights[p * width + w], out_weights[q * width + w]
+            bits = (mine & signs_p) | (only_q & ~signs_q)
+            if inverted == 1:
+                bits = (mine & ~signs_p) | (only_q & signs_q)
+            constant += np.int64(popcount(bits & (twice[w] | only_q)))
+            while bits:
+                j = trailing_zeros(bits)
+                flat[end] = offsets[64 * w + j]
+                end += 1
+                if twice[w] >> np.uint64(j) & _ONE:
+                    flat[end] = offsets[64 * w + j]
+                    end += 1
+                bits &= bits - _ONE
+        if inverted == 0:
+            plus = end - start
+    duels[slot, 1], duels[slot, 2], duels[slot, 3], duels[slot, 4] = plus, end - middle, constant, 1
+
+
+@njit(inline="always")
+def _contender(c, rivals, leader, place_of):  # type: ignore[no-untyped-def]
+    """Place of contender c: rivals and leader in ascending order of place."""
+    if c < rivals and place_of[c] < leader:
+        return place_of[c]
+    if c > 0 and place_of[c - 1] > leader:
+        return place_of[c - 1]
+    return leader
+
+
+@njit(inline="always")
+def _winners(counts, t, stride, vectors, rivals, leader, place_of, wins, best):  # type: ignore[no-untyped-def]
+    """Where each contender beats all before it, into `wins`, from the scores of tile t."""
+    for c in range(rivals + 1):
+        place = _contender(c, rivals, leader, place_of)
+        if place == leader:
+            first = rivals * _TILES * stride
+        elif place < leader:
+            first = c * _TILES * stride + t * stride
+        else:
+            first = (c - 1) * _TILES * stride + t * stride
+        if c == 0:
+            for v in range(vectors):
+                vstore(best, 8 * v, vload(counts, first + 8 * v))
+            continue
+        greater = vsplat(_ZERO)
+        for v in range(vectors):
+            ours, theirs = vload(counts, first + 8 * v), vload(best, 8 * v)
+            differ = vxor(ours, theirs)
+            greater = vor(vand(ours, differ), vand(greater, vxor(differ, vsplat(_ONES))))
+        vstore(wins, 8 * c, greater)
+        if c < rivals:
+            for v in range(vectors):
+                ours, theirs = vload(counts, first + 8 * v), vload(best, 8 * v)
+                vstore(best, 8 * v, vxor(theirs, vand(greater, vxor(ours, theirs))))
+
+
+@njit(cache=True)
+def leaf(margins, row, tail, bits, prune, net, scratch, tallies, at):  # type: ignore[no-untyped-def]
+    """Classes of the first `bits` inputs of a tail, from the margins before it.
+
+    Adds to ``tallies[at + 8 * place : ...]`` eight partial counts for every place but the leader, and the rest to the
+    leader: the sum over all places grows by `bits`. Returns the leader if it takes all, else -1.
+    """
+    table, table_base, row_words, divisor, bounds, bound_row, ends = tail
+    shape, weights, present, needs, out_weights, out_present, offsets = net
+    (
+        known,
+        active,
+        base,
+        needed,
+        row_of,
+        wired,
+        spans,
+        signs,
+        rows,
+        duels,
+        place_of,
+        wins,
+        digits,
+        here,
+        twice,
+        counts,
+    ) = scratch
+    upper, lower = bounds
+    classes = offsets.shape[0]
+    width = shape[0, 0]
+    margin_masks(margins, row, upper, bound_row, lower, bound_row, width, known[0], active[0])
+    if not prune:
+        for w in range(width):
+            active[0][w] = _ZERO
+        for j in range(shape[0, 1]):
+            active[0][j >> 6] |= _ONE << np.uint64(j & 63)
+            known[0][j >> 6] &= ~(_ONE << np.uint64(j & 63))
+    for block in range(1, shape.shape[0]):
+        _settle_block(
+            weights, present, shape[block, 2], needs, shape[block, 3], shape[block, 1], width,
+            known[block - 1], active[block - 1], known[block], active[block], needed[block],
+        )  # fmt: skip
+        width = (shape[block, 1] + 63) // 64
+    last = shape.shape[0] - 1
+    leader = _standings(out_weights, out_present, offsets, classes, width, known[last], active[last], base)
+    rivals = 0
+    for p in range(classes):
+        if p != leader:
+            gap = base[leader] - base[p] - _reach(out_weights, out_present, p, leader, width, active[last])
+            if gap < 0 or (gap == 0 and p < leader) or not prune:
+                place_of[rivals] = p
+                rivals += 1
+    if rivals == 0:
+        tallies[at + 8 * leader] += np.uint64(bits)
+        return leader
+    # rows of the first block
+    for w in range(shape[0, 0]):
+        open_bits = active[0][w]
+        while open_bits:
+            j = 64 * w + trailing_zeros(open_bits)
+            open_bits &= open_bits - _ONE
+            level = np.int64(upper[bound_row + j]) - np.int64(margins[row + j])  # 1 to the span where really open
+            if level <= 0:
+                row_of[0, j] = table_base[shape[0, 1]] + row_words
+            elif np.int64(margins[row + j]) < np.int64(lower[bound_row + j]):
+                row_of[0, j] = table_base[shape[0, 1]]
+            else:
+                row_of[0, j] = table_base[j] + ((level + divisor - 1) // divisor - 1) * row_words
+    source_is_table = last == 0
+    flat_wired = wired.reshape(-1)
+    end = 0
+    in_width = shape[0, 0]
+    for block in range(1, shape.shape[0]):  # rows that each open neuron of a later block adds up
+        for w in range((shape[block, 1] + 63) // 64):
+            open_bits = active[block][w]
+            while open_bits:
+                j = 64 * w + trailing_zeros(open_bits)
+                open_bits &= open_bits - _ONE
+                first = shape[block, 2] + j * in_width
+                for v in range(in_width):
+                    here[v] = present[first + v]
+                    twice[v] = _ZERO
+                plus, minus = _list_rows(
+                    weights, first, active[block - 1], here, in_width, row_of[block - 1], twice, flat_wired, end
+                )
+                spans[block, j, 0], spans[block, j, 1], spans[block, j, 2] = end, plus, minus
+                end += plus + minus
+                row_of[block, j] = 8 * _TILES * (shape[block, 4] + j)
+        in_width = (shape[block, 1] + 63) // 64
+    # the leader's duel with every rival
+    flat = rows.reshape(-1)
+    least, most = 0, 0
+    for r in range(rivals):
+        duels[r, 0] = r * rows.shape[1]
+        _duel(place_of[r], leader, net, width, active[last], row_of[last], r, flat, duels, here, twice)
+        low = base[place_of[r]] - base[leader] - duels[r, 3]
+        least = min(least, low)
+        most = max(most, low + duels[r, 4] * (duels[r, 1] + duels[r, 2]))
+    shift, remaining = 0, bits
+    if rivals == 1:
+        ties = 0 if place_of[0] < leader else 1
+        need = ties - (base[place_of[0]] - base[leader]) + duels[0, 3]
+        if duels[0, 4] == 2:
+            need = (need + 1) >> 1
+        always = need <= 0
+        never = need > duels[0, 1] + duels[0, 2]
+    factor = duels[0, 4]
+    width_of_count = 1
+    while (1 << width_of_count) <= (most - least) // factor:
+        width_of_count += 1
+    stride = 8 * (width_of_count + 1)
+    if rivals > 1:  # the leader's own score, the same in all tiles; in order of place with the others
+        own = rivals * _TILES * stride
+        vstore(counts, own, _bit(-least, 0) if factor == 2 else vsplat(_ZERO))
+        for place in range(width_of_count):
+            vstore(counts, own + 8 + 8 * place, _bit(-least // factor, place))
+    while remaining > 0:
+        tiles = min(_TILES, (remaining + 511) >> 9)
+        for block in range(1, shape.shape[0]):
+            for w in range((shape[block, 1] + 63) // 64):
+                open_bits = active[block][w]
+                while open_bits:
+                    j = 64 * w + trailing_zeros(open_bits)
+                    open_bits &= open_bits - _ONE
+                    start, plus, minus = spans[block, j, 0], spans[block, j, 1], spans[block, j, 2]
+                    if block == 1:
+                        at_least(
+                            table, flat_wired, start, plus, minus, needed[block][j], shift, tiles, signs,
+                            row_of[block, j], digits,
+                        )  # fmt: skip
+                    else:
+                        at_least(
+                            signs, flat_wired, start, plus, minus, needed[block][j], 0, tiles, signs,
+                            row_of[block, j], digits,
+                        )  # fmt: skip
+        if rivals == 1:
+            if always or never:
+                for t in range(tiles):
+                    vstore(wins, 8 * t, vsplat(_ONES if always else _ZERO))
+            elif source_is_table:
+                at_least(table, flat, 0, duels[0, 1], duels[0, 2], need, shift, tiles, wins, 0, digits)
+            else:
+                at_least(signs, flat, 0, duels[0, 1], duels[0, 2], need, 0, tiles, wins, 0, digits)
+            rival, other = at + 8 * place_of[0], at + 8 * leader
+            for t in range(tiles):
+                valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
+                won = vand(vload(wins, 8 * t), valid)
+                vstore(tallies, rival, vadd(vload(tallies, rival), vpopcount(won)))
+                vstore(tallies, other, vadd(vload(tallies, other), vpopcount(vxor(won, valid))))
+        else:
+            for r in range(rivals):
+                low = base[place_of[r]] - base[leader] - duels[r, 3] - least
+                plane = r * _TILES * stride
+                for t in range(tiles):
+                    vstore(counts, plane + t * stride, _bit(low, 0) if factor == 2 else vsplat(_ZERO))
+                if source_is_table:
+                    count_rows(
+                        table, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, shift,
+                        tiles, counts, plane,
+                    )  # fmt: skip
+                else:
+                    count_rows(
+                        signs, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, 0,
+                        tiles, counts, plane,
+                    )  # fmt: skip
+            for t in range(tiles):
+                valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
+                _winners(counts, t, stride, width_of_count + 1, rivals, leader, place_of, wins, digits)
+                for c in range(rivals, 0, -1):
+                    won = vand(vload(wins, 8 * c), valid)
+                    valid = vxor(valid, won)
+                    place = at + 8 * _contender(c, rivals, leader, place_of)
+                    vstore(tallies, place, vadd(vload(tallies, place), vpopcount(won)))
+                place = at + 8 * _contender(0, rivals, leader, place_of)
+                vstore(tallies, place, vadd(vload(tallies, place), vpopcount(valid)))
+        shift += 8 * tiles
+        remaining -= 512 * tiles
+    return -1
