@@ -1,21 +1,22 @@
 """Is it robust here, and how far is the nearest adversarial input?
 
-A portfolio over the engines: enumeration where the region is small enough, SAT elsewhere. Every counterexample
-has been replayed on the exact network by the engine that found it.
+Engines are picked by predicted cost (`engines/portfolio.py`). Every counterexample has been replayed on the exact
+network by the engine that found it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 
-from bnnverify.engines import engine_named
-from bnnverify.engines.base import UNLIMITED, Clock, Limits
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.costs import seconds_to_decide
+from bnnverify.engines.portfolio import engine_for
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import HammingBall, sign_vector
 from bnnverify.results import Decision, Distance, Run, Verdict
-
-ENUMERATE_UP_TO = 2_000_000  # inputs: about a second of enumeration
 
 
 def decide(query: Query, *, engine: str = "auto", limits: Limits = UNLIMITED) -> Decision:
@@ -23,9 +24,9 @@ def decide(query: Query, *, engine: str = "auto", limits: Limits = UNLIMITED) ->
 
     Args:
         query: The question.
-        engine: One of "auto", "enumeration", "bdd", "sat". Auto enumerates regions of up to 2 million inputs
-            and takes SAT for larger ones.
-        limits: Time, nodes and memory.
+        engine: ``auto`` or the name of an engine, such as ``enumeration``, ``bdd`` or ``sat``. Auto predicts what each
+            would cost, takes the cheapest, and changes when the guess was wrong.
+        limits: Time, nodes, memory and threads.
 
     Returns:
         ROBUST or NOT_ROBUST with a replayed counterexample, both exact; UNKNOWN with the reason if a limit was
@@ -34,9 +35,7 @@ def decide(query: Query, *, engine: str = "auto", limits: Limits = UNLIMITED) ->
     Raises:
         QueryError: No engine has this name.
     """
-    if engine == "auto":
-        engine = "enumeration" if query.region.size() <= ENUMERATE_UP_TO else "sat"
-    return engine_named(engine).decide(query, limits=limits)
+    return engine_for(engine).decide(query, limits=limits)
 
 
 def minimum_adversarial_distance(
@@ -48,6 +47,7 @@ def minimum_adversarial_distance(
     max_radius: int | None = None,
     engine: str = "auto",
     limits: Limits = UNLIMITED,
+    monitor: Monitor | None = None,
 ) -> Distance:
     """Hamming distance from `x` to the nearest input whose class is not `label`.
 
@@ -58,8 +58,11 @@ def minimum_adversarial_distance(
             distance is 0.
         ties: What equal scores mean.
         max_radius: Largest distance to look at; default n (the whole cube).
-        engine: As in `decide`; auto changes from enumeration to SAT when the balls outgrow it.
-        limits: Time for the whole search; nodes and memory for each step.
+        engine: As in `decide`; auto enumerates as long as that should be quickest, from the centre outward, then
+            takes other engines radius by radius.
+        limits: Time for the whole search; nodes, memory and threads for each step.
+        monitor: Who may stop the search, between two radii or by a `KeyboardInterrupt` once `stop` is set. It is
+            shown `(lower, last, last + 1)`: distances below `lower` are excluded, of those up to the last one.
 
     Returns:
         Exact if a nearest input was found (`lower == upper`, with the replayed witness). Otherwise `lower` is
@@ -69,39 +72,75 @@ def minimum_adversarial_distance(
         QueryError: x, label, max_radius or engine is not valid.
     """
     center = sign_vector(x, "input")
-    kept = Untargeted(network.evaluate(center) if label is None else label)
     furthest = network.n_inputs if max_radius is None else max_radius
-    clock, used = Clock(limits.seconds), list[str]()
-    Query(network, HammingBall(center, furthest), kept, ties)  # refuses wrong arguments before any work
-    lower = 0
-    for radius in _radii(center, furthest, engine):
-        ball = HammingBall(center, radius)
-        name = engine if engine != "auto" else ("enumeration" if ball.size() <= ENUMERATE_UP_TO else "sat")
-        used += [name] if name not in used else []
-        remaining = Limits(_positive(clock.remaining), limits.nodes, limits.memory_bytes)
-        answer = engine_named(name).decide(Query(network, ball, kept, ties), limits=remaining)
-        run = Run("+".join(used), clock.elapsed, answer.run.reason, answer.run.statistics)
-        if answer.counterexample is not None:
-            found = sum(a != b for a, b in zip(center, answer.counterexample, strict=True))
-            return Distance(found, found, run, answer.counterexample, answer.predicted)
-        if answer.verdict is Verdict.UNKNOWN:
-            lower = max(lower, int(answer.run.statistics.get("radius_proved", -1)) + 1)
-            return Distance(lower, None, run)
-        lower = radius + 1
-    where = "in the whole cube" if furthest == network.n_inputs else f"within distance {furthest}"
-    return Distance(lower, None, Run("+".join(used), clock.elapsed, f"no adversarial input {where}"))
+    if label is None:
+        Query(network, HammingBall(center, furthest), Untargeted(0), ties)  # refuses wrong arguments before any work
+    kept = Untargeted(network.evaluate(center) if label is None else label)
+    query = Query(network, HammingBall(center, furthest), kept, ties)
+    search = _Outward(query, engine, limits, monitor)
+    try:
+        return search.answer()
+    except KeyboardInterrupt:
+        if monitor is None or not monitor.stop:
+            raise
+        return Distance(search.lower, None, search.run(monitor.reason))
 
 
-def _radii(center: tuple[int, ...], furthest: int, engine: str) -> list[int]:
-    """Radii to ask for. Enumeration finds a nearest input in one go; the other engines need every radius."""
-    if engine == "enumeration":
-        return [furthest]
-    if engine != "auto":
-        return list(range(furthest + 1))
-    first = max(r for r in range(furthest + 1) if r == 0 or HammingBall(center, r).size() <= ENUMERATE_UP_TO)
-    return list(range(first, furthest + 1))
+class _Outward:
+    """Balls of growing radius around a centre."""
 
+    def __init__(self, query: Query, engine: str, limits: Limits, monitor: Monitor | None) -> None:
+        assert isinstance(query.region, HammingBall)
+        self.query, self.center, self.furthest = query, query.region.center, query.region.radius
+        self.engine, self.limits, self.monitor = engine, limits, monitor
+        self.clock = Clock(limits.seconds, monitor)
+        self.lower = 0
+        self.last = Run(engine)
+        self.used: dict[str, None] = {}
 
-def _positive(seconds: float | None) -> float | None:
-    """A time limit that is used up becomes one that is reached at once."""
-    return None if seconds is None else max(seconds, 1e-9)
+    def answer(self) -> Distance:
+        """The distance, or how far it is at least."""
+        for radius in self._radii():
+            if self.monitor is not None:
+                self.monitor.report(self.lower, self.furthest, self.furthest + 1)
+                if self.monitor.stop:
+                    return Distance(self.lower, None, self.run(self.monitor.reason))
+            engine = "enumeration" if self.engine == "auto" and self._is_enumerated(radius) else self.engine
+            answer = engine_for(engine).decide(self._ball(radius), limits=self._rest())
+            self.last = answer.run
+            self.used |= dict.fromkeys(answer.run.engine.split("+"))
+            if answer.counterexample is not None:  # one of the nearest: nothing below `radius`, or found by enumeration
+                found = sum(a != b for a, b in zip(self.center, answer.counterexample, strict=True))
+                return Distance(found, found, self.run(), answer.counterexample, answer.predicted)
+            if answer.verdict is Verdict.UNKNOWN:
+                self.lower = max(self.lower, int(answer.run.statistics.get("radius_proved", -1)) + 1)
+                return Distance(self.lower, None, self.run(answer.run.reason))
+            self.lower = radius + 1
+        everywhere = self.furthest == self.query.network.n_inputs
+        where = "in the whole cube" if everywhere else f"within distance {self.furthest}"
+        return Distance(self.lower, None, self.run(f"no adversarial input {where}"))
+
+    def run(self, reason: str = "") -> Run:
+        """How it was obtained so far."""
+        return Run("+".join(self.used) or self.engine, self.clock.elapsed, reason, self.last.statistics)
+
+    def _radii(self) -> range:
+        """Radii to ask for. Enumeration finds a nearest input in one go; the other engines need every radius."""
+        if self.engine == "enumeration":
+            return range(self.furthest, self.furthest + 1)
+        if self.engine != "auto":
+            return range(self.furthest + 1)
+        first = bisect_left(range(self.furthest + 1), True, key=lambda radius: not self._is_enumerated(radius))
+        return range(max(first - 1, 0), self.furthest + 1)
+
+    def _is_enumerated(self, radius: int) -> bool:
+        """True if enumeration should be the quickest way to a verdict on this ball."""
+        return next(iter(seconds_to_decide(self._ball(radius), limits=self.limits))) == "enumeration"
+
+    def _ball(self, radius: int) -> Query:
+        return replace(self.query, region=HammingBall(self.center, radius))
+
+    def _rest(self) -> Limits:
+        """The limits with the time that is left; time that is used up ends the next step at once."""
+        left = self.clock.remaining
+        return self.limits if left is None else replace(self.limits, seconds=max(left, 1e-9))

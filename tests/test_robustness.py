@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify import robustness
 from bnnverify.counting import count_adversarial
-from bnnverify.engines import NAMES, engine_named
-from bnnverify.engines.base import Limits, replayed
+from bnnverify.engines import NAMES, engine_named, portfolio
+from bnnverify.engines.base import Limits, Monitor, replayed
 from bnnverify.engines.enumeration import EnumerationEngine
 from bnnverify.errors import EngineError, QueryError
 from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
@@ -44,7 +45,12 @@ def test_distance_of_a_majority_vote_is_half_the_inputs(engine):
     assert (answer.kind, answer.upper, answer.predicted) == (Kind.EXACT, 11, 1)
 
 
-def test_distance_search_changes_to_sat_when_balls_outgrow_enumeration():
+def test_distance_search_changes_engine_when_balls_outgrow_enumeration(monkeypatch):
+    def guesses(query, **options):
+        return {"enumeration": 0.1, "sat": 1.0} if query.region.radius <= 3 else {"sat": 1.0, "enumeration": 9.0}
+
+    monkeypatch.setattr(robustness, "seconds_to_decide", guesses)
+    monkeypatch.setattr(portfolio, "seconds_to_decide", guesses)
     wide = BinaryNetwork(InputDomain.binary(101), (), OutputBlock.create([[1] * 101, [-1] * 101]))
     answer = minimum_adversarial_distance(wide, [1] * 101, max_radius=6)
     assert (answer.lower, answer.upper) == (7, None)
@@ -57,6 +63,25 @@ def test_a_limit_leaves_a_proved_lower_bound_of_the_distance():
     answer = minimum_adversarial_distance(MAJORITY, [1] * 21, engine="enumeration", limits=limits)
     assert (answer.lower, answer.upper, answer.kind) == (3, None, Kind.INTERVAL)
     assert "limit of 237 inputs reached" in answer.run.reason
+
+
+def test_a_distance_search_that_is_stopped_keeps_its_lower_bound(monkeypatch):
+    monkeypatch.setattr(robustness._Outward, "_radii", lambda self: range(self.furthest + 1))
+    monitor = Monitor(show=lambda lower, last, size: setattr(monitor, "stop", lower == 4))
+    answer = minimum_adversarial_distance(MAJORITY, [1] * 21, monitor=monitor)
+    assert (answer.lower, answer.upper, answer.run.reason) == (4, None, "interrupted")
+
+    def pressed(query, **options):
+        monitor.stop = query.region.radius == 6
+        raise KeyboardInterrupt
+
+    monitor = Monitor()
+    monkeypatch.setattr(robustness._Outward, "_radii", lambda self: range(6, 7))
+    monkeypatch.setattr(EnumerationEngine, "decide", lambda self, query, limits: pressed(query))
+    answer = minimum_adversarial_distance(MAJORITY, [1] * 21, engine="enumeration", monitor=monitor)
+    assert (answer.lower, answer.upper, answer.run.reason) == (0, None, "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        minimum_adversarial_distance(MAJORITY, [1] * 21, engine="enumeration")
 
 
 def test_enumeration_stopped_early_returns_proved_bounds_on_the_count():
