@@ -3,15 +3,17 @@
 #   PYTHON      interpreter to make the environment with      (python3)
 #   PIP_ARGS    extra arguments for pip, e.g. an index with CPU-only builds of torch
 #   JOBS        cores to use                                  (2)
+#   PEER        folder of BNNQuanalyst's models and results, for bench-counting
 
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
+PEER ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-slow lint types format bench models data study clean
+.PHONY: install demo test test-slow lint types format bench bench-counting models data study clean
 
 install: $(STAMP)
 
@@ -48,7 +50,12 @@ bench: install
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-100-10.npz
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-20-16-10.npz --images 40
 	$(BIN)/python case_studies/benchmarks/engines.py
+	$(BIN)/python case_studies/benchmarks/counting.py --threads $(JOBS)
 	$(BIN)/python case_studies/benchmarks/training.py --threads $(JOBS)
+
+# exact counts beside the published times of BNNQuanalyst; without PEER on the networks of models/
+bench-counting: install
+	$(BIN)/python case_studies/benchmarks/counting.py --threads $(JOBS) --cross-check 30 $(if $(PEER),--peer $(PEER) --goals)
 
 data: install
 	$(BIN)/bnnverify data --data-dir data
