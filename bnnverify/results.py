@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import Enum
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnnverify.errors import QueryError
+
+if TYPE_CHECKING:
+    from bnnverify.quantities import Quantity
 
 
 class Kind(Enum):
@@ -277,7 +280,107 @@ def _digits(value: Fraction, rounding: str, digits: int = 7) -> str:
     return f"{context.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize(context):g}"
 
 
-Answer = Decision | Count | Distance
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Inputs that settle a question: with their central values, no input of the region is adversarial.
+
+    EXACT: a prime implicant, of which no input can be dropped. INTERVAL: a limit was reached; `kept` is proved to
+    suffice, and every part of it that suffices contains `needed`, but nobody knows about `undecided`.
+
+    Attributes:
+        kept: Indices, in order. Proved to suffice.
+        values: The values there, -1/+1.
+        undecided: Those of `kept` that were not proved to be needed; empty iff the explanation is prime.
+        n_free: Inputs that vary in the region: what `kept` was chosen from.
+        order: Which inputs were given up first: `influence`, `index`, `random` or `given`.
+        run: How it was obtained.
+    """
+
+    kept: tuple[int, ...]
+    values: tuple[int, ...]
+    undecided: tuple[int, ...]
+    n_free: int
+    order: str
+    run: Run
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.kept) or len(self.kept) > self.n_free:
+            raise QueryError(f"{len(self.kept)} inputs with {len(self.values)} values do not fit in {self.n_free}.")
+        if not set(self.undecided) <= set(self.kept):
+            raise QueryError("undecided lists an input that is not kept, expected some of those that are.")
+
+    @property
+    def kind(self) -> Kind:
+        """EXACT if nothing is undecided, else INTERVAL."""
+        return Kind.INTERVAL if self.undecided else Kind.EXACT
+
+    @property
+    def is_prime(self) -> bool:
+        """True iff it is proved that no input can be dropped."""
+        return not self.undecided
+
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """Those of `kept` that cannot be dropped, proved."""
+        undecided = set(self.undecided)
+        return tuple(i for i in self.kept if i not in undecided)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {
+            "type": "explanation",
+            "kind": self.kind.value,
+            "kept": list(self.kept),
+            "values": list(self.values),
+            "undecided": list(self.undecided),
+            "n_free": self.n_free,
+            "order": self.order,
+            "run": self.run.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EssentialFeatures:
+    """Free inputs that have one value in all inputs of the region that are not adversarial.
+
+    Attributes:
+        essential: Indices, in order. Proved.
+        values: The one value of each, -1/+1.
+        undecided: Free inputs that a limit left open; empty iff the answer is complete.
+        n_free: Inputs that vary in the region.
+        witness: An input of the region that is not adversarial, replayed. None: there is no such input (then nothing
+            is called essential), or, if inputs are undecided, none was found in time.
+        run: How it was obtained.
+    """
+
+    essential: tuple[int, ...]
+    values: tuple[int, ...]
+    undecided: tuple[int, ...]
+    n_free: int
+    witness: tuple[int, ...] | None
+    run: Run
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.essential) or len(self.essential) + len(self.undecided) > self.n_free:
+            raise QueryError(f"{len(self.essential)} essential inputs do not fit in {self.n_free}.")
+
+    @property
+    def kind(self) -> Kind:
+        """EXACT if nothing is undecided, else INTERVAL."""
+        return Kind.INTERVAL if self.run.reason else Kind.EXACT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {
+            "type": "essential",
+            "kind": self.kind.value,
+            "essential": list(self.essential),
+            "values": list(self.values),
+            "undecided": list(self.undecided),
+            "n_free": self.n_free,
+            "witness": None if self.witness is None else list(self.witness),
+            "run": self.run.to_json(),
+        }
 
 
 def _run(data: Mapping[str, Any]) -> Run:
@@ -288,8 +391,11 @@ def _optional_tuple(values: list[int] | None) -> tuple[int, ...] | None:
     return None if values is None else tuple(values)
 
 
-def answer_from_json(text: str | Mapping[str, Any]) -> Answer:
-    """The Decision, Count or Distance that `to_json` wrote, from its JSON text or parsed values."""
+Answer = Decision | Count | Distance | Explanation | EssentialFeatures
+
+
+def answer_from_json(text: str | Mapping[str, Any]) -> Answer | Quantity:
+    """The answer that `to_json` wrote, from its JSON text or parsed values."""
     data = json.loads(text) if isinstance(text, str) else text
     run = _run(data["run"])
     if data["type"] == "decision":
@@ -301,4 +407,16 @@ def answer_from_json(text: str | Mapping[str, Any]) -> Answer:
     if data["type"] == "distance":
         witness = _optional_tuple(data["witness"])
         return Distance(data["lower"], data["upper"], run, witness, data["predicted"])
-    raise QueryError(f"result type is {data['type']!r}, expected 'decision', 'count' or 'distance'.")
+    if data["type"] == "explanation":
+        kept, values, undecided = (tuple(data[name]) for name in ("kept", "values", "undecided"))
+        return Explanation(kept, values, undecided, data["n_free"], data["order"], run)
+    if data["type"] == "essential":
+        essential, values, undecided = (tuple(data[name]) for name in ("essential", "values", "undecided"))
+        witness = _optional_tuple(data["witness"])
+        return EssentialFeatures(essential, values, undecided, data["n_free"], witness, run)
+    from bnnverify.quantities import TYPES, quantity_from_json
+
+    if data["type"] in TYPES:
+        return quantity_from_json(data, run)
+    expected = ", ".join(("decision", "count", "distance", "explanation", "essential", *TYPES))
+    raise QueryError(f"result type is {data['type']!r}, expected one of {expected}.")

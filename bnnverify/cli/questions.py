@@ -24,7 +24,7 @@ from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region, whole_cube
-from bnnverify.results import Answer, Count, Decision, Kind, Verdict
+from bnnverify.results import Answer, Decision, Distance, Kind, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,10 +335,10 @@ def is_partial(question: Question, answer: Answer) -> bool:
     """True for UNKNOWN, and for bounds that a limit left open."""
     if isinstance(answer, Decision):
         return answer.verdict is Verdict.UNKNOWN
-    if isinstance(answer, Count):
-        return answer.kind is not Kind.EXACT
-    assert isinstance(question.region, HammingBall)
-    return answer.upper is None and answer.lower <= question.region.radius  # else the whole ball was searched
+    if isinstance(answer, Distance):
+        assert isinstance(question.region, HammingBall)
+        return answer.upper is None and answer.lower <= question.region.radius  # else the whole ball was searched
+    return answer.kind is not Kind.EXACT
 
 
 def flipped(center: Sequence[int], x: Sequence[int]) -> list[int]:

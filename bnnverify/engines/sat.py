@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,22 +132,27 @@ class _Search:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.statistics["conflicts"] = self.solver.accum_stats()["conflicts"]
+        self.statistics["conflicts"] = self.conflicts
         self.solver.delete()
+
+    @property
+    def conflicts(self) -> int:
+        """Conflicts so far."""
+        return int(self.solver.accum_stats()["conflicts"])
 
     def _check(self) -> None:
         if self.clock.is_over:
             raise ResourceLimitError(self.clock.reason)
 
-    def solve(self) -> tuple[bool, ...] | None:
-        """Values of the inputs in some model; None if there is none."""
+    def solve(self, assumptions: Sequence[int] = ()) -> tuple[bool, ...] | None:
+        """Values of the inputs in some model that satisfies the assumed literals; None if there is none."""
         if () in self.cnf.clauses[-1:]:
             return None
         while True:
             self._check()
             start = time.perf_counter()
             self.solver.conf_budget(self.budget)
-            answer = self.solver.solve_limited()
+            answer = self.solver.solve_limited(assumptions=list(assumptions))
             if answer is not None:
                 break
             seconds = time.perf_counter() - start
@@ -158,6 +163,10 @@ class _Search:
         # a variable in no clause has no value in the model
         return tuple(v <= len(model) and model[v - 1] > 0 for v in self.cnf.instance.inputs)
 
+    def core(self) -> list[int]:
+        """Assumed literals that the last answer None rests on."""
+        return [] if () in self.cnf.clauses[-1:] else list(self.solver.get_core() or [])
+
     def all(self) -> Iterator[tuple[bool, ...]]:
         """Every model, by its input values, once."""
         while (values := self.solve()) is not None:
@@ -165,3 +174,63 @@ class _Search:
             if not values:
                 return
             self.solver.add_clause([-v if value else v for v, value in enumerate(values, start=1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Refutation:
+    """No adversarial input has the fixed values.
+
+    Attributes:
+        core: Indices of fixed inputs that suffice for that, a subset of those given, not minimal.
+    """
+
+    core: tuple[int, ...]
+
+
+class FixingSearch:
+    """One solver for many questions about a query that differ in which inputs are fixed.
+
+    What the solver learns from one question serves the next. A context manager.
+
+    Args:
+        query: Region and property.
+        clock: Of the encoding; each question brings its own.
+        engine: Solver and encoding.
+
+    Raises:
+        ResourceLimitError: The clock ran out (on entering).
+
+    References:
+        Incremental solving under assumptions: Een & Sorensson, SAT 2003.
+    """
+
+    def __init__(self, query: Query, clock: Clock, engine: SatEngine = SatEngine()) -> None:
+        self.statistics: dict[str, Any] = {}
+        self._query = query
+        self._search = _Search(engine, query, clock, self.statistics)
+        self._variables = {index: v for v, index in enumerate(query.region.free, start=1)}
+
+    def __enter__(self) -> FixingSearch:
+        self._search.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._search.__exit__(*error)
+
+    def search(self, fixed: Mapping[int, int], clock: Clock) -> tuple[int, ...] | Refutation:
+        """An adversarial input of the region with the fixed values, replayed, or the proof that there is none.
+
+        Args:
+            fixed: Value (-1/+1) by index, free inputs of the region only. Those listed first are preferred for the
+                core.
+            clock: Stops the search.
+
+        Raises:
+            ResourceLimitError: The clock ran out.
+        """
+        literals = {(v if fixed[i] == 1 else -v): i for i in fixed for v in (self._variables[i],)}
+        self._search.clock = clock
+        values = self._search.solve(list(literals))
+        if values is None:
+            return Refutation(tuple(sorted(literals[v] for v in self._search.core())))
+        return replayed(self._query, region_input(self._query.region, values), "sat")[0]
