@@ -1,4 +1,4 @@
-"""Vectors of 512 bits as values inside numba loops: eight words, or 64 small integers.
+"""Vectors as values inside numba loops: 512 bits as eight words or 64 small integers, and 16 small integers.
 
 numba compiles for the machine it runs on: one vector is one register with AVX-512, two with AVX2, four with SSE or
 NEON, so the loops are written once. Loads and stores are by index into contiguous arrays and are not checked.
@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 _I32, _I64, _I8 = ir.IntType(32), ir.IntType(64), ir.IntType(8)
-_WORDS, _BYTES = ir.VectorType(_I64, 8), ir.VectorType(_I8, 64)
+_WORDS, _BYTES, _SHORT = ir.VectorType(_I64, 8), ir.VectorType(_I8, 64), ir.VectorType(_I8, 16)
 
 
 class WordsType(types.Type):  # type: ignore[misc]
@@ -32,7 +32,14 @@ class BytesType(types.Type):  # type: ignore[misc]
         super().__init__(name="Bytes512")
 
 
-words512, bytes512 = WordsType(), BytesType()
+class ShortType(types.Type):  # type: ignore[misc]
+    """16 int8."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Bytes128")
+
+
+words512, bytes512, bytes128 = WordsType(), BytesType(), ShortType()
 
 
 @register_model(WordsType)
@@ -45,6 +52,12 @@ class _WordsModel(models.PrimitiveModel):  # type: ignore[misc]
 class _BytesModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _BYTES)
+
+
+@register_model(ShortType)
+class _ShortModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _SHORT)
 
 
 def _operation(name: str, kind: Any) -> Any:
@@ -62,6 +75,7 @@ def _operation(name: str, kind: Any) -> Any:
 vand, vor, vxor = (_operation(name, words512) for name in ("and_", "or_", "xor"))
 vadd = _operation("add", words512)
 badd = _operation("add", bytes512)
+hadd = _operation("add", bytes128)
 
 
 def _pointer(context: Any, builder: Any, kind: Any, arguments: Any, vector: Any) -> Any:
@@ -94,6 +108,20 @@ def _storer(kind: Any, vector: Any, align: int) -> Any:
 
 vload, vstore = _loader(words512, _WORDS, 8), _storer(words512, _WORDS, 8)
 bload, bstore = _loader(bytes512, _BYTES, 1), _storer(bytes512, _BYTES, 1)
+hload, hstore = _loader(bytes128, _SHORT, 1), _storer(bytes128, _SHORT, 1)
+
+
+def _choice(name: str) -> Any:
+    def typed(_context: Any, _a: Any, _b: Any) -> Any:
+        def generate(_ctx: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return _call(builder, f"llvm.{name}.v16i8", _SHORT, *arguments)
+
+        return bytes128(bytes128, bytes128), generate
+
+    return intrinsic(typed)
+
+
+hmin, hmax = _choice("smin"), _choice("smax")
 
 
 def _vsplat(_context: Any, _word: Any) -> Any:

@@ -428,13 +428,14 @@ def _winners(counts, t, stride, vectors, rivals, leader, place_of, wins, best): 
 
 
 @njit(cache=True)
-def leaf(margins, row, tail, bits, prune, net, scratch, tallies, at):  # type: ignore[no-untyped-def]
-    """Classes of the first `bits` inputs of a tail, from the margins before it.
+def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at):  # type: ignore[no-untyped-def]
+    """Classes of the inputs of a tail, from the margins before it.
 
-    Adds to ``tallies[at + 8 * place : ...]`` eight partial counts for every place but the leader, and the rest to the
-    leader: the sum over all places grows by `bits`. Returns the leader if it takes all, else -1.
+    With ``segments == 0`` these are the first `bits` inputs, and ``tallies[at + 8 * place:]`` are eight partial counts
+    for each place. Otherwise they are the first `segments` segments of the tail, each with tallies of its own, one
+    after the other. Every tally grows, in all by the number of inputs. Returns the place that takes all, or -1.
     """
-    table, table_base, row_words, divisor, bounds, bound_row, ends = tail
+    table, table_base, row_words, divisor, bounds, bound_row, ends, firsts, sizes = tail
     shape, weights, present, needs, out_weights, out_present, offsets = net
     (
         known,
@@ -480,7 +481,10 @@ def leaf(margins, row, tail, bits, prune, net, scratch, tallies, at):  # type: i
                 place_of[rivals] = p
                 rivals += 1
     if rivals == 0:
-        tallies[at + 8 * leader] += np.uint64(bits)
+        if segments == 0:
+            tallies[at + 8 * leader] += np.uint64(bits)
+        for g in range(segments):
+            tallies[at + 8 * (g * classes + leader)] += np.uint64(sizes[g])
         return leader
     # rows of the first block
     for w in range(shape[0, 0]):
@@ -525,7 +529,6 @@ def leaf(margins, row, tail, bits, prune, net, scratch, tallies, at):  # type: i
         low = base[place_of[r]] - base[leader] - duels[r, 3]
         least = min(least, low)
         most = max(most, low + duels[r, 4] * (duels[r, 1] + duels[r, 2]))
-    shift, remaining = 0, bits
     if rivals == 1:
         ties = 0 if place_of[0] < leader else 1
         need = ties - (base[place_of[0]] - base[leader]) + duels[0, 3]
@@ -543,65 +546,70 @@ def leaf(margins, row, tail, bits, prune, net, scratch, tallies, at):  # type: i
         vstore(counts, own, _bit(-least, 0) if factor == 2 else vsplat(_ZERO))
         for place in range(width_of_count):
             vstore(counts, own + 8 + 8 * place, _bit(-least // factor, place))
-    while remaining > 0:
-        tiles = min(_TILES, (remaining + 511) >> 9)
-        for block in range(1, shape.shape[0]):
-            for w in range((shape[block, 1] + 63) // 64):
-                open_bits = active[block][w]
-                while open_bits:
-                    j = 64 * w + trailing_zeros(open_bits)
-                    open_bits &= open_bits - _ONE
-                    start, plus, minus = spans[block, j, 0], spans[block, j, 1], spans[block, j, 2]
-                    if block == 1:
-                        at_least(
-                            table, flat_wired, start, plus, minus, needed[block][j], shift, tiles, signs,
-                            row_of[block, j], digits,
+    for g in range(max(segments, 1)):
+        shift, remaining = 0, bits
+        if segments:
+            shift, remaining = firsts[g], sizes[g]
+        while remaining > 0:
+            tiles = min(_TILES, (remaining + 511) >> 9)
+            for block in range(1, shape.shape[0]):
+                for w in range((shape[block, 1] + 63) // 64):
+                    open_bits = active[block][w]
+                    while open_bits:
+                        j = 64 * w + trailing_zeros(open_bits)
+                        open_bits &= open_bits - _ONE
+                        start, plus, minus = spans[block, j, 0], spans[block, j, 1], spans[block, j, 2]
+                        if block == 1:
+                            at_least(
+                                table, flat_wired, start, plus, minus, needed[block][j], shift, tiles, signs,
+                                row_of[block, j], digits,
+                            )  # fmt: skip
+                        else:
+                            at_least(
+                                signs, flat_wired, start, plus, minus, needed[block][j], 0, tiles, signs,
+                                row_of[block, j], digits,
+                            )  # fmt: skip
+            if rivals == 1:
+                if always or never:
+                    for t in range(tiles):
+                        vstore(wins, 8 * t, vsplat(_ONES if always else _ZERO))
+                elif source_is_table:
+                    at_least(table, flat, 0, duels[0, 1], duels[0, 2], need, shift, tiles, wins, 0, digits)
+                else:
+                    at_least(signs, flat, 0, duels[0, 1], duels[0, 2], need, 0, tiles, wins, 0, digits)
+                rival, other = at + 8 * place_of[0], at + 8 * leader
+                for t in range(tiles):
+                    valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
+                    won = vand(vload(wins, 8 * t), valid)
+                    vstore(tallies, rival, vadd(vload(tallies, rival), vpopcount(won)))
+                    vstore(tallies, other, vadd(vload(tallies, other), vpopcount(vxor(won, valid))))
+            else:
+                for r in range(rivals):
+                    low = base[place_of[r]] - base[leader] - duels[r, 3] - least
+                    plane = r * _TILES * stride
+                    for t in range(tiles):
+                        vstore(counts, plane + t * stride, _bit(low, 0) if factor == 2 else vsplat(_ZERO))
+                    if source_is_table:
+                        count_rows(
+                            table, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, shift,
+                            tiles, counts, plane,
                         )  # fmt: skip
                     else:
-                        at_least(
-                            signs, flat_wired, start, plus, minus, needed[block][j], 0, tiles, signs,
-                            row_of[block, j], digits,
+                        count_rows(
+                            signs, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, 0,
+                            tiles, counts, plane,
                         )  # fmt: skip
-        if rivals == 1:
-            if always or never:
                 for t in range(tiles):
-                    vstore(wins, 8 * t, vsplat(_ONES if always else _ZERO))
-            elif source_is_table:
-                at_least(table, flat, 0, duels[0, 1], duels[0, 2], need, shift, tiles, wins, 0, digits)
-            else:
-                at_least(signs, flat, 0, duels[0, 1], duels[0, 2], need, 0, tiles, wins, 0, digits)
-            rival, other = at + 8 * place_of[0], at + 8 * leader
-            for t in range(tiles):
-                valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
-                won = vand(vload(wins, 8 * t), valid)
-                vstore(tallies, rival, vadd(vload(tallies, rival), vpopcount(won)))
-                vstore(tallies, other, vadd(vload(tallies, other), vpopcount(vxor(won, valid))))
-        else:
-            for r in range(rivals):
-                low = base[place_of[r]] - base[leader] - duels[r, 3] - least
-                plane = r * _TILES * stride
-                for t in range(tiles):
-                    vstore(counts, plane + t * stride, _bit(low, 0) if factor == 2 else vsplat(_ZERO))
-                if source_is_table:
-                    count_rows(
-                        table, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, shift,
-                        tiles, counts, plane,
-                    )  # fmt: skip
-                else:
-                    count_rows(
-                        signs, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, 0,
-                        tiles, counts, plane,
-                    )  # fmt: skip
-            for t in range(tiles):
-                valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
-                _winners(counts, t, stride, width_of_count + 1, rivals, leader, place_of, wins, digits)
-                for c in range(rivals, 0, -1):
-                    won = vand(vload(wins, 8 * c), valid)
-                    valid = vxor(valid, won)
-                    place = at + 8 * _contender(c, rivals, leader, place_of)
-                    vstore(tallies, place, vadd(vload(tallies, place), vpopcount(won)))
-                place = at + 8 * _contender(0, rivals, leader, place_of)
-                vstore(tallies, place, vadd(vload(tallies, place), vpopcount(valid)))
-        shift += 8 * tiles
-        remaining -= 512 * tiles
+                    valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
+                    _winners(counts, t, stride, width_of_count + 1, rivals, leader, place_of, wins, digits)
+                    for c in range(rivals, 0, -1):
+                        won = vand(vload(wins, 8 * c), valid)
+                        valid = vxor(valid, won)
+                        place = at + 8 * _contender(c, rivals, leader, place_of)
+                        vstore(tallies, place, vadd(vload(tallies, place), vpopcount(won)))
+                    place = at + 8 * _contender(0, rivals, leader, place_of)
+                    vstore(tallies, place, vadd(vload(tallies, place), vpopcount(valid)))
+            shift += 8 * tiles
+            remaining -= 512 * tiles
+        at += 8 * classes
     return -1

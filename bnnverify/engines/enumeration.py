@@ -107,9 +107,11 @@ class _Walker:
     def tail(self, number: int) -> Tail:
         """The tail of `number` flips, or of `number` settings."""
         if number not in self._tails:
-            make = subset_tail if self.is_ball else None
-            tail = make(self.plan, number, self.plan.free) if make else setting_tail(self.plan, number)
-            self._tails[number] = tail
+            free = self.plan.free
+            last = np.arange(free - number, free)
+            self._tails[number] = (
+                subset_tail(self.plan, number, free) if self.is_ball else setting_tail(self.plan, last)
+            )
         return self._tails[number]
 
     def seconds(self, flips: int, tail: int, *, free: int | None = None) -> float:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bnnverify.engines.plan import Plan
 from bnnverify.packing import Words
+from bnnverify.simd import bgreater_equal, bload
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ZERO = np.uint64(0)
@@ -35,7 +36,8 @@ class Tail:
         upper: Margin from which a neuron fires on the whole tail, int8, as long as the margins of the plan.
         lower: Margin below which it never does.
         inputs: Free inputs that belong to the tail; for subsets the most that may.
-        flips: Flips of a tail of subsets; -1 for settings.
+        firsts: Word at which each segment of a row begins, a multiple of 8.
+        sizes: Inputs of each segment.
     """
 
     table: Words
@@ -45,16 +47,23 @@ class Tail:
     upper: NDArray[np.int8]
     lower: NDArray[np.int8]
     inputs: int
-    flips: int
+    firsts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
 
     @property
     def loops(self) -> tuple[Any, ...]:
         """What `bitslice.leaf` takes; its bounds are in row 0."""
-        return (self.table, self.base, self.row_words, self.divisor, (self.upper, self.lower), 0, ends())
-
-    def bits(self) -> int:
-        """Inputs of the longest tail."""
-        return 1 << self.inputs if self.flips < 0 else math.comb(self.inputs, self.flips)
+        return (
+            self.table,
+            self.base,
+            self.row_words,
+            self.divisor,
+            (self.upper, self.lower),
+            0,
+            ends(),
+            self.firsts,
+            self.sizes,
+        )
 
 
 @cache
@@ -145,39 +154,60 @@ def subset_tail(plan: Plan, flips: int, inputs: int) -> Tail:
         work = np.zeros((flips, max(1, 2 * (flips - 1) // divisor), low_words), dtype=np.uint64)
         _subset_rows(deltas, divisor, flips, binomial_table(inputs, flips), table, base, row_words, low_words, work)
     upper = np.full(len(plan.margins), flips, dtype=np.int8)
-    return Tail(table, base, row_words, divisor, upper, -upper, inputs, flips)
+    sizes = np.array([bits], dtype=np.int64)
+    return Tail(table, base, row_words, divisor, upper, -upper, inputs, np.zeros(1, dtype=np.int64), sizes)
 
 
 @njit(cache=True, nogil=True)
-def _setting_rows(deltas, downs, table, base, row_words):  # type: ignore[no-untyped-def]
+def _setting_rows(deltas, downs, places, levels, table, base, row_words):  # type: ignore[no-untyped-def]
     """Fill the rows of all neurons for all settings of the inputs of `deltas` `(inputs, neurons)`."""
     inputs, neurons = deltas.shape
     nets = np.zeros(1 << inputs, dtype=np.int8)
+    placed = np.full(64 * row_words, -128, dtype=np.int8)
     for j in range(neurons):
         nets[0] = downs[j]
         for q in range(inputs):
             half = 1 << q
             for i in range(half):
                 nets[half + i] = nets[i] + deltas[q, j]
+        for i in range(nets.shape[0]):
+            placed[places[i]] = nets[i]
         for level in range(1, inputs + 1):
             start = base[j] + (level - 1) * row_words
-            for w in range((nets.shape[0] + 63) // 64):
-                word = _ZERO
-                part = nets[64 * w : 64 * w + 64]
-                for i in range(part.shape[0]):
-                    word |= np.uint64(part[i] >= level) << np.uint64(i)
-                table[start + w] = word
+            for w in range(row_words):
+                table[start + w] = bgreater_equal(bload(placed, 64 * w), bload(levels, 64 * level))
 
 
-def setting_tail(plan: Plan, inputs: int) -> Tail:
-    """All values of the last `inputs` free inputs; bit q of an input's place is set where the q-th of them flips."""
-    n = plan.neurons
-    row_words = 8 * -(-(1 << inputs) // 512)
+def setting_tail(plan: Plan, free: NDArray[np.int64], *, by_flips: bool = False) -> Tail:
+    """All values of some free inputs: bit q of an input's number is set where the q-th of them flips.
+
+    Args:
+        plan: Margins and deltas.
+        free: Which of the plan's free inputs, at most 24.
+        by_flips: One segment for each number of flips, instead of one for all.
+    """
+    n, inputs = plan.neurons, len(free)
+    numbers = np.arange(1 << inputs)
+    if by_flips:
+        flips = np.zeros(1 << inputs, dtype=np.int64)
+        for q in range(inputs):
+            flips[1 << q : 2 << q] = flips[: 1 << q] + 1
+        sizes = np.bincount(flips, minlength=inputs + 1)
+        vectors = -(-sizes // 512)
+        firsts = 8 * (np.cumsum(vectors) - vectors)
+        order = np.argsort(flips, kind="stable")
+        places = np.empty(1 << inputs, dtype=np.int64)
+        places[order] = numbers - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(64 * firsts, sizes)
+        row_words = 8 * int(vectors.sum())
+    else:
+        sizes, firsts, places = np.array([1 << inputs]), np.zeros(1, dtype=np.int64), numbers
+        row_words = 8 * -(-(1 << inputs) // 512)
     table = np.zeros((n * inputs + 2) * row_words, dtype=np.uint64)
     base = np.arange(n + 1, dtype=np.int64) * (inputs * row_words)
     table[int(base[n]) + row_words :] = _ONES
-    deltas = np.ascontiguousarray(plan.deltas[plan.free - inputs :])
+    deltas = plan.deltas[free]
     downs = np.count_nonzero(deltas < 0, axis=0).astype(np.int8)
     ups = np.count_nonzero(deltas > 0, axis=0).astype(np.int8)
-    _setting_rows(np.ascontiguousarray(deltas[:, :n]), downs, table, base, row_words)
-    return Tail(table, base, row_words, 1, downs, -ups, inputs, -1)
+    levels = np.repeat(np.arange(inputs + 1, dtype=np.int8), 64)
+    _setting_rows(np.ascontiguousarray(deltas[:, :n]), downs, places, levels, table, base, row_words)
+    return Tail(table, base, row_words, 1, downs, -ups, inputs, firsts.astype(np.int64), sizes.astype(np.int64))

@@ -50,7 +50,7 @@ def walk_shell(
     bottom = depth
     if flips - depth == tail_flips:
         start = free if depth == 0 else free - 1 - head[depth - 1]
-        leaf(margins, depth * size, tail, binomials[start, tail_flips], prune, net, scratch, tallies, 0)
+        leaf(margins, depth * size, tail, binomials[start, tail_flips], 0, prune, net, scratch, tallies, 0)
         return 1, 0
     choice = np.empty(flips + 1, dtype=np.int64)
     choice[depth] = low - 1
@@ -66,7 +66,7 @@ def walk_shell(
         move(margins, depth * size, (depth + 1) * size, deltas, i * size, words)
         left, rest = flips - depth - 1, free - 1 - i
         if left == tail_flips:
-            leaf(margins, (depth + 1) * size, tail, binomials[rest, left], prune, net, scratch, tallies, 0)
+            leaf(margins, (depth + 1) * size, tail, binomials[rest, left], 0, prune, net, scratch, tallies, 0)
             leaves += 1
             continue
         if prune:
@@ -111,7 +111,7 @@ def walk_settings(margins, deltas, first, last, tail, tail_bits, bounds, prune, 
         if entered:  # a node whose margins are in row `depth`
             entered = False
             if depth == last:
-                leaf(margins, depth * size, tail, tail_bits, prune, net, scratch, tallies, 0)
+                leaf(margins, depth * size, tail, tail_bits, 0, prune, net, scratch, tallies, 0)
                 leaves += 1
                 depth -= 1
                 continue
