@@ -9,18 +9,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bnnverify import datasets, explain
+from bnnverify import datasets
 from bnnverify.engines.base import Clock, Limits, Monitor
 from bnnverify.engines.bounds import IntervalBounds
 from bnnverify.engines.probing import Probe
 from bnnverify.engines.sat import FixingSearch, Refutation
 from bnnverify.errors import QueryError, ResourceLimitError
-from bnnverify.explain import check_explanation, essential_features, negated, prime_implicant, within
+from bnnverify.explain import check_explanation, essential, essential_features, implicants, prime_implicant
+from bnnverify.explain.parts import negated, within
 from bnnverify.formats import native
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
 from bnnverify.results import Kind, Verdict, answer_from_json
+from bnnverify.robustness import decide
 from tests import oracle
 from tests.strategies import conv_networks, queries
 
@@ -64,7 +66,7 @@ def explained(query, **options):
 
 
 @settings(max_examples=200)
-@given(small_queries(), st.sampled_from(explain.ORDERS), st.integers(0, 3))
+@given(small_queries(), st.sampled_from(implicants.ORDERS), st.integers(0, 3))
 def test_an_explanation_is_prime_by_the_definition(query, order, seed):
     explained(query, order=order, seed=seed)
 
@@ -72,19 +74,19 @@ def test_an_explanation_is_prime_by_the_definition(query, order, seed):
 @pytest.fixture
 def by_sat(monkeypatch):
     """Nothing is enumerated, and local search finds nothing: the solver does all the work."""
-    monkeypatch.setattr(explain, "ENUMERATE_UP_TO", 0)
+    monkeypatch.setattr(implicants, "is_enumerable", lambda query, seconds: False)
     monkeypatch.setattr("bnnverify.engines.probing._POOL", 0)
 
 
 @pytest.mark.parametrize("nodes", [0, 10, 10**6])
 @pytest.mark.parametrize("proves", [True, False], ids=["bounds", "no bounds"])
 def test_sat_explains_by_the_definition_however_large_its_formulas(by_sat, monkeypatch, nodes, proves):
-    monkeypatch.setattr(explain, "_ENCODE_UP_TO", nodes)
+    monkeypatch.setattr(implicants, "_ENCODE_UP_TO", nodes)
     if not proves:
         monkeypatch.setattr(IntervalBounds, "prove", lambda self, free: False)
 
     @settings(max_examples=80)
-    @given(small_queries(), st.sampled_from(explain.ORDERS))
+    @given(small_queries(), st.sampled_from(implicants.ORDERS))
     def check(query, order):
         explained(query, order=order)
 
@@ -140,8 +142,8 @@ def essentials(query):
 @pytest.mark.parametrize("enumerated", [True, False], ids=["enumeration", "sat"])
 def test_essential_features_are_those_of_the_definition(monkeypatch, enumerated):
     if not enumerated:
-        monkeypatch.setattr(explain, "ENUMERATE_UP_TO", 0)
-        monkeypatch.setattr(explain, "_SAMPLES", 0)
+        monkeypatch.setattr(essential, "is_enumerable", lambda query, seconds: False)
+        monkeypatch.setattr(essential, "_SAMPLES", 0)
 
     @settings(max_examples=150)
     @given(small_queries())
@@ -279,7 +281,7 @@ def test_a_limit_leaves_a_set_that_suffices_and_says_that_it_may_not_be_minimal(
     assert answer.kind is Kind.INTERVAL and answer.run.reason == "time limit of 0.05 s reached"
     assert answer.undecided and set(answer.undecided) | set(answer.needed) == set(answer.kept)
     free = [i for i in range(60) if i not in answer.kept]
-    assert explain.decide(Query(hard.network, within(hard.region, free), hard.property)).verdict is Verdict.ROBUST
+    assert decide(Query(hard.network, within(hard.region, free), hard.property)).verdict is Verdict.ROBUST
 
 
 @settings(max_examples=40, deadline=None)
@@ -309,7 +311,7 @@ def test_an_engine_that_gives_up_leaves_inputs_undecided(hard):
 
 
 def test_essential_features_that_a_limit_leaves_open_are_listed(hard, monkeypatch):
-    monkeypatch.setattr(explain, "_SAMPLES", 0)
+    monkeypatch.setattr(essential, "_SAMPLES", 0)
     region = HammingBall(hard.region.center, 30)
     answer = essential_features(Query(hard.network, region, hard.property), limits=Limits(seconds=1e-3))
     assert answer.kind is Kind.INTERVAL and answer.run.reason.startswith("time limit")

@@ -152,7 +152,8 @@ class _Search:
             self._check()
             start = time.perf_counter()
             self.solver.conf_budget(self.budget)
-            answer = self.solver.solve_limited(assumptions=list(assumptions))
+            # python-sat's own handler of the interrupt key would leave the solver broken
+            answer = self.solver.solve_limited(assumptions=list(assumptions), expect_interrupt=True)
             if answer is not None:
                 break
             seconds = time.perf_counter() - start
