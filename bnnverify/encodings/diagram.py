@@ -24,14 +24,15 @@ class Diagram:
 
     Numbers below `n_leaves` are leaves, the node of row i has the number ``i + n_leaves``. Nodes come sorted by level,
     the deepest first, so children have smaller numbers than their parents. No two rows are equal, no row has equal
-    children, and the root reaches all of them.
+    children, and the root reaches all of them. If the rows of each level are sorted too (`canonical`), equal
+    functions have equal arrays.
 
     Attributes:
         n_levels: Number of variables.
         n_leaves: Number of leaves.
         levels: Variable that each node tests, shape `(nodes,)`, int32.
-        low: Where to go if it is false (a region's input: has its central value), likewise.
-        high: Where to go if it is true (is flipped), likewise.
+        low: Where to go if it is false, likewise.
+        high: Where to go if it is true, likewise.
         root: Number of the node where reading starts.
     """
 
@@ -63,10 +64,10 @@ class Diagram:
         """What is wrong with the arrays, as half a sentence; None if they are what the class says."""
         size, first = len(self.levels), self.n_leaves
         numbers = np.arange(first, first + size)
-        if not 0 <= self.root < first + size:
-            return f"the root is {self.root}, expected a number below {first + size}"
         if len(self.low) != size or len(self.high) != size:
             return f"there are {size} levels, {len(self.low)} low and {len(self.high)} high children, expected as many"
+        if not 0 <= self.root < first + size:
+            return f"the root is {self.root}, expected a number below {first + size}"
         for name, children in (("low", self.low), ("high", self.high)):
             bad = np.flatnonzero((children < 0) | (children >= numbers))
             if bad.size:
@@ -81,41 +82,67 @@ class Diagram:
             return "a node tests a variable below one that a descendant tests: the diagram is not ordered"
         if (self.low == self.high).any():
             return "a node has two equal children: the diagram is not reduced"
-        if size and len(np.unique(np.stack([self.levels, self.low, self.high]), axis=1).T) != size:
+        order = np.lexsort((self.high, self.low, -self.levels.astype(np.int64)))
+        rows = np.stack([self.levels, self.low, self.high])[:, order]
+        if (rows[:, 1:] == rows[:, :-1]).all(axis=0).any():
             return "two nodes are equal: the diagram is not reduced"
-        reached = {self.root, *self.low.tolist(), *self.high.tolist()}
-        if lost := set(numbers.tolist()) - reached:
-            return f"node {min(lost) - first} has no parent"
-        return None
+        reached = np.zeros(first + size, dtype=bool)
+        reached[self.root] = reached[self.low] = reached[self.high] = True
+        lost = np.flatnonzero(~reached[first:])
+        return f"node {first + lost[0]} has no parent" if lost.size else None
+
+    def canonical(self, *, swapped: Sequence[bool] | None = None) -> Diagram:
+        """The diagram with the rows of each level in order of their children.
+
+        Args:
+            swapped: Levels whose variable changes its meaning to its negation. Default: none.
+        """
+        swap = np.zeros(self.n_levels, dtype=bool) if swapped is None else np.array(swapped, dtype=bool)
+        turned = swap[self.levels]
+        numbers = np.arange(self.n_leaves + len(self), dtype=np.int32)
+        low, high = np.where(turned, self.high, self.low), np.where(turned, self.low, self.high)
+        for rows in self.by_level():
+            below = numbers[low[rows]], numbers[high[rows]]
+            order = np.lexsort(below[::-1])
+            numbers[self.n_leaves + rows.start + order] = np.arange(rows.start, rows.stop) + self.n_leaves
+            low[rows], high[rows] = below[0][order], below[1][order]
+        return Diagram(self.n_levels, self.n_leaves, self.levels, low, high, int(numbers[self.root]))
 
     def count(
-        self, *, steps: int | None = None, values: Sequence[bool | None] | None = None
+        self,
+        *,
+        steps: int | None = None,
+        origin: Sequence[bool] | None = None,
+        values: Sequence[bool | None] | None = None,
     ) -> tuple[tuple[int, ...], ...]:
         """Number of assignments that lead to each leaf, exact.
 
         Args:
-            steps: Count by the number of true variables, 0 to `steps`. Default: all together.
+            steps: Count by the number of variables that differ from `origin`, 0 to `steps`. Default: all together.
+            origin: A value of each variable. Default: all false.
             values: Fixed value of each variable, None where it is free. Default: all free.
 
         Returns:
-            By leaf and number of true variables; one number per leaf if `steps` is None.
+            By leaf and number of differing variables; one number per leaf if `steps` is None.
         """
         n, width = self.n_levels, 1 if steps is None else steps + 1
         fixed = [None] * n if values is None else list(values)
-        free_before = np.cumsum([0] + [v is None for v in fixed])
-        true_before = np.cumsum([0] + [v is True for v in fixed]) if steps is not None else np.zeros(n + 1, np.int64)
+        start = np.zeros(n, dtype=bool) if origin is None else np.array(origin, dtype=bool)
+        moved = [steps is not None and v is not None and v != o for v, o in zip(fixed, start.tolist(), strict=True)]
+        free_before, moved_before = np.cumsum([0] + [v is None for v in fixed]), np.cumsum([0, *moved])
         allowed = np.array([[v is not True, v is not False] for v in fixed], dtype=bool).reshape(n, 2)
         free = int(free_before[-1])
         most = 2**free if steps is None else sum(math.comb(free, d) for d in range(min(free, steps) + 1))
-        args = (self.levels, self.low, self.high, self.n_leaves, self.root, n, free_before, true_before, allowed)
+        args = (self.levels, self.low, self.high, self.n_leaves, self.root, n, free_before, moved_before, allowed)
         ways = _ways(free, steps)
+        cost = np.stack([start, ~start], axis=1).astype(np.int64) * (steps is not None)
         if most < _PLAIN:
             table = np.array([[min(w, _PLAIN) for w in row] for row in ways], dtype=np.int64).reshape(-1, width)
-            return tuple(map(tuple, _pushed(*args, table, steps is not None, 0).tolist()))
+            return tuple(map(tuple, _pushed(*args, table, cost, 0).tolist()))
         residues, product = None, 1
         for prime in _primes():
             table = np.array([[w % prime for w in row] for row in ways], dtype=np.int64).reshape(-1, width)
-            found = _pushed(*args, table, steps is not None, prime).astype(object)
+            found = _pushed(*args, table, cost, prime).astype(object)
             if residues is None:
                 residues = found
             else:  # Chinese remainders: a number below `product` from its residues
@@ -126,13 +153,14 @@ class Diagram:
         assert residues is not None
         return tuple(tuple(int(v) for v in row) for row in residues)
 
-    def distances(self, leaves: Collection[int]) -> Array:
-        """Fewest true variables on a way from each number to one of these leaves; `n_levels` + 1 if there is none."""
+    def distances(self, leaves: Collection[int], origin: Sequence[bool]) -> Array:
+        """Fewest steps away from `origin` on a way from each number to one of these leaves; `n_levels` + 1 if none."""
         far = self.n_levels + 1
         found = np.full(self.n_leaves + len(self), far, dtype=np.int64)
         found[list(leaves)] = 0
         for rows in self.by_level():
-            here = np.minimum(found[self.low[rows]], found[self.high[rows]] + 1)
+            away = bool(origin[self.levels[rows.start]])
+            here = np.minimum(found[self.low[rows]] + away, found[self.high[rows]] + (not away))
             found[rows.start + self.n_leaves : rows.stop + self.n_leaves] = np.minimum(here, far)
         return found
 
@@ -142,17 +170,18 @@ class Diagram:
         ends = [0, *cuts.tolist(), len(self)] if len(self) else [0]
         return [slice(a, b) for a, b in pairwise(ends)]
 
-    def nearest(self, leaves: Collection[int]) -> tuple[bool, ...] | None:
-        """An assignment with fewest true variables that leads to one of these leaves, or None."""
-        distances = self.distances(leaves)
+    def nearest(self, leaves: Collection[int], origin: Sequence[bool]) -> tuple[bool, ...] | None:
+        """An assignment that leads to one of these leaves and differs from `origin` in fewest variables, or None."""
+        distances = self.distances(leaves, origin)
         if distances[self.root] > self.n_levels:
             return None
-        values, here = [False] * self.n_levels, self.root
+        values, here = list(origin), self.root
         while here >= self.n_leaves:
             row = here - self.n_leaves
-            low, high = int(self.low[row]), int(self.high[row])
-            values[self.levels[row]] = bool(distances[high] + 1 < distances[low])
-            here = high if values[self.levels[row]] else low
+            level, low, high = self.levels[row], int(self.low[row]), int(self.high[row])
+            away = bool(origin[level])
+            values[level] = bool(distances[high] + (not away) < distances[low] + away)
+            here = high if values[level] else low
         return tuple(values)
 
     def weights(self, leaves: Collection[int]) -> list[int]:
@@ -182,14 +211,14 @@ def _primes() -> Any:
 
 @njit(cache=True)
 def _pushed(  # type: ignore[no-untyped-def]
-    levels, low, high, n_leaves, root, n, free_before, true_before, allowed, ways, by_steps, prime
+    levels, low, high, n_leaves, root, n, free_before, moved_before, allowed, ways, cost, prime
 ):
-    """Assignments that reach each leaf, by number of true variables; residues of `prime` unless that is 0."""
+    """Assignments that reach each leaf, by number of steps; residues of `prime` unless that is 0."""
     width = ways.shape[1]
     size = n_leaves + levels.shape[0]
     reached = np.zeros((size, width), dtype=np.int64)
     start = n if root < n_leaves else levels[root - n_leaves]
-    f, g = free_before[start], true_before[start]
+    f, g = free_before[start], moved_before[start]
     for d in range(width - g):
         reached[root, d + g] = ways[f, d]
     for number in range(size - 1, n_leaves - 1, -1):
@@ -201,7 +230,7 @@ def _pushed(  # type: ignore[no-untyped-def]
             child = low[row] if side == 0 else high[row]
             under = n if child < n_leaves else levels[child - n_leaves]
             f = free_before[under] - free_before[level + 1]
-            shift = true_before[under] - true_before[level + 1] + (side if by_steps else 0)
+            shift = moved_before[under] - moved_before[level + 1] + cost[level, side]
             for d in range(width):
                 here = reached[number, d]
                 if here == 0:
