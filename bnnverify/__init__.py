@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bnnverify.engines.base import Limits
     from bnnverify.engines.montecarlo import sample_errors
     from bnnverify.errors import BnnVerifyError
+    from bnnverify.explain import check_explanation, essential_features, prime_implicant
     from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, log_grid
     from bnnverify.folding import fold_block, fold_conv_block
     from bnnverify.formats import load_network as load
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         fault_enumerator,
         tolerance_bracket,
     )
-    from bnnverify.results import Count, Decision, Distance, Kind, Probability, Verdict
+    from bnnverify.results import Count, Decision, Distance, EssentialFeatures, Explanation, Kind, Probability, Verdict
     from bnnverify.robustness import decide, minimum_adversarial_distance
     from bnnverify.summary import summarize
 
@@ -48,6 +49,8 @@ _PUBLIC = {
     "Decision": "results",
     "DenseBlock": "network",
     "Distance": "results",
+    "EssentialFeatures": "results",
+    "Explanation": "results",
     "FixedIndexRegion": "regions",
     "HammingBall": "regions",
     "InputDomain": "network",
@@ -64,9 +67,11 @@ _PUBLIC = {
     "Untargeted": "query",
     "Verdict": "results",
     "accuracy_curve": "reliability",
+    "check_explanation": "explain",
     "count_adversarial": "counting",
     "decide": "robustness",
     "error_probability": "reliability",
+    "essential_features": "explain",
     "expected_accuracy": "reliability",
     "fault_enumerator": "reliability",
     "fold_block": "folding",
@@ -75,6 +80,7 @@ _PUBLIC = {
     "load_dataset": "datasets:load",
     "log_grid": "faults",
     "minimum_adversarial_distance": "robustness",
+    "prime_implicant": "explain",
     "sample_errors": "engines.montecarlo",
     "save": "formats.native",
     "summarize": "summary",
@@ -92,6 +98,8 @@ __all__ = [
     "Decision",
     "DenseBlock",
     "Distance",
+    "EssentialFeatures",
+    "Explanation",
     "FixedIndexRegion",
     "HammingBall",
     "InputDomain",
@@ -108,9 +116,11 @@ __all__ = [
     "Untargeted",
     "Verdict",
     "accuracy_curve",
+    "check_explanation",
     "count_adversarial",
     "decide",
     "error_probability",
+    "essential_features",
     "expected_accuracy",
     "fault_enumerator",
     "fold_block",
@@ -119,6 +129,7 @@ __all__ = [
     "load_dataset",
     "log_grid",
     "minimum_adversarial_distance",
+    "prime_implicant",
     "sample_errors",
     "save",
     "summarize",

@@ -15,7 +15,7 @@ from bnnverify.engines.bounds import IntervalBounds
 from bnnverify.engines.probing import Probe
 from bnnverify.engines.sat import FixingSearch, Refutation
 from bnnverify.errors import QueryError, ResourceLimitError
-from bnnverify.explain import check_explanation, essential, essential_features, implicants, prime_implicant
+from bnnverify.explain import check_explanation, essential, essential_features, implicants, parts, prime_implicant
 from bnnverify.explain.parts import negated, within
 from bnnverify.formats import native
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
@@ -71,11 +71,20 @@ def test_an_explanation_is_prime_by_the_definition(query, order, seed):
     explained(query, order=order, seed=seed)
 
 
+@settings(max_examples=100)
+@given(small_queries(), st.sampled_from(implicants.ORDERS))
+def test_local_search_changes_nothing(query, order):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "ENUMERATE_UP_TO", 0)
+        explained(query, order=order)
+
+
 @pytest.fixture
 def by_sat(monkeypatch):
     """Nothing is enumerated, and local search finds nothing: the solver does all the work."""
     monkeypatch.setattr(implicants, "is_enumerable", lambda query, seconds: False)
     monkeypatch.setattr("bnnverify.engines.probing._POOL", 0)
+    monkeypatch.setattr(parts, "ENUMERATE_UP_TO", 0)
 
 
 @pytest.mark.parametrize("nodes", [0, 10, 10**6])

@@ -11,8 +11,8 @@ References:
 
 from __future__ import annotations
 
-from bnnverify.explain.checking import ExplanationCheck, check_explanation
+from bnnverify.explain.checking import ExplanationCheck, check_explanation, explanation
 from bnnverify.explain.essential import essential_features
 from bnnverify.explain.implicants import ORDERS, prime_implicant
 
-__all__ = ["ORDERS", "ExplanationCheck", "check_explanation", "essential_features", "prime_implicant"]
+__all__ = ["ORDERS", "ExplanationCheck", "check_explanation", "essential_features", "explanation", "prime_implicant"]

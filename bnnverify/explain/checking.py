@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.errors import EngineError
+from bnnverify.explain.implicants import prime_implicant
 from bnnverify.explain.parts import wish, within
 from bnnverify.query import Query
-from bnnverify.results import Verdict
+from bnnverify.results import Explanation, Verdict
 from bnnverify.robustness import decide
 
 
@@ -94,3 +96,40 @@ def check_explanation(
             undecided.append(index)
             reason = reason or why
     return ExplanationCheck(sufficient, counterexample, tuple(redundant), tuple(undecided), clock.elapsed, reason)
+
+
+def explanation(
+    query: Query,
+    *,
+    order: str = "influence",
+    seed: int = 0,
+    check: bool = False,
+    engine: str = "auto",
+    limits: Limits = UNLIMITED,
+    monitor: Monitor | None = None,
+) -> Explanation:
+    """`prime_implicant`, on request with the result of `check_explanation` in its statistics.
+
+    Args:
+        query: What to explain.
+        order: As in `prime_implicant`.
+        seed: As in `prime_implicant`.
+        check: Whether to check. The limits hold for the search and for the check, each.
+        engine: As in `decide`.
+        limits: Time for each; nodes and memory for each step.
+        monitor: Whom to tell, and who may stop the work.
+
+    Raises:
+        EngineError: The check contradicts the explanation: a bug.
+    """
+    found = prime_implicant(query, order=order, seed=seed, engine=engine, limits=limits, monitor=monitor)
+    if not check:
+        return found
+    report = check_explanation(query, found.kept, engine=engine, limits=limits, monitor=monitor)
+    if report.sufficient is Verdict.NOT_ROBUST or set(report.redundant) & set(found.needed):
+        raise EngineError(
+            f"the check found an explanation wrong ({query.property}, {query.region}, inputs {found.kept}). "
+            "This is a bug in bnnverify; please report it with the network and the input."
+        )
+    run = replace(found.run, statistics={**found.run.statistics, "check": report.to_json()})
+    return replace(found, run=run)

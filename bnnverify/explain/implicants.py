@@ -12,6 +12,7 @@ from bnnverify.engines.bounds import IntervalBounds
 from bnnverify.engines.probing import Probe
 from bnnverify.engines.sat import FixingSearch, Refutation
 from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.explain import parts
 from bnnverify.explain.parts import fixing, is_enumerable, wish, within
 from bnnverify.query import Query
 from bnnverify.regions import HammingBall
@@ -149,7 +150,7 @@ class _Reduction:
         probed = -1
         while self.open and not self.clock.is_over:
             self._report()
-            if probed != len(self.freed):
+            if probed != len(self.freed) and self._is_large(self.open[:1]):
                 probed = len(self.freed)
                 for index in self._note("probe", self.probe.breakers(self.freed, self.open)):
                     self._need(index)
@@ -229,7 +230,7 @@ class _Reduction:
     def _prove(self, chunk: list[int]) -> Refutation | tuple[int, ...] | None:
         """Can `chunk` be freed as well? A proof, with what it needs fixed; an adversarial input; or None: unsettled."""
         self.gave_up = False
-        if len(chunk) > 1 and (x := self.probe.search(self.freed + chunk)) is not None:
+        if len(chunk) > 1 and self._is_large(chunk) and (x := self.probe.search(self.freed + chunk)) is not None:
             return x
         region = within(self.query.region, self.freed + chunk)
         if len(chunk) == 1:
@@ -250,6 +251,10 @@ class _Reduction:
         if decision.counterexample is None and "time limit" not in decision.run.reason:
             self.reason, self.gave_up = decision.run.reason, True
         return decision.counterexample
+
+    def _is_large(self, chunk: Sequence[int]) -> bool:
+        """True if enumeration would take longer than a local search."""
+        return within(self.query.region, [*self.freed, *chunk]).size() > parts.ENUMERATE_UP_TO
 
     def _share(self, chunk: Sequence[int]) -> float | None:
         """Seconds that a step may take: the more the fewer inputs it is about."""

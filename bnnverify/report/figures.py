@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -77,12 +78,42 @@ class Pair:
     above_after: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReasonPanel:
+    """An image and the part of it that forces the class.
+
+    Attributes:
+        x: The input, -1/+1.
+        width: Inputs per row of the image; channels are drawn one above the other.
+        kept: Indices of the inputs that force the class.
+        undecided: Those of `kept` that may not be needed.
+        essential: Indices of inputs that the class never goes without.
+        title: Above the image.
+    """
+
+    x: Sequence[int]
+    width: int
+    kept: Sequence[int]
+    undecided: Sequence[int]
+    essential: Sequence[int]
+    title: str
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same figure."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06)
     return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as SVG or PNG, by the suffix of the path; the same bytes for the same figure."""
+    if path.suffix == ".svg":
+        path.write_text(svg(figure), encoding="utf-8")
+        return
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=160, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.06)
 
 
 def accuracy_figure(curves: Sequence[Curve], *, x_label: str, confidence: float | None) -> Figure:
@@ -187,6 +218,54 @@ def _draw(axes: Any, rows: Sequence[Sequence[int]], before: Sequence[Sequence[in
                 axes.add_patch(Rectangle((j - 0.43, i - 0.43), 0.86, 0.86, **frame))
                 axes.plot(j, i, marker="o", markersize=2.4, color=CHANGED)
     axes.set_title(title, fontsize=8, pad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color("#aab4be")
+        spine.set_linewidth(0.6)
+
+
+def reasons_figure(panels: Sequence[ReasonPanel], *, columns: int = 4) -> Figure:
+    """Images of which only the inputs that force the class stand out.
+
+    Kept inputs are dark (+1) or white with a ring (-1), the others are pale; what may not be needed is hatched;
+    essential inputs are framed.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(2.4 * columns, 2.7 * rows))
+        for k, panel in enumerate(panels):
+            _reason(figure.add_subplot(rows, columns, k + 1), panel)
+        return figure
+
+
+def _reason(axes: Any, panel: ReasonPanel) -> None:
+    values = list(panel.x) + [-1] * (-len(panel.x) % panel.width)
+    height, kept = len(values) // panel.width, set(panel.kept)
+    # 0: pale -1, 1: pale +1, 2: kept -1, 3: kept +1
+    shades = [(2 if i in kept else 0) + (v == 1) for i, v in enumerate(values)]
+    grid = [shades[row * panel.width : (row + 1) * panel.width] for row in range(height)]
+    axes.imshow(grid, cmap=ListedColormap([PAPER, "#c3ccd4", "#ffffff", INK]), vmin=0, vmax=3, interpolation="nearest")
+    size = 62 / max(height, panel.width)  # of a marker in points, about a third of an input
+    for i in sorted(kept):
+        row, column = divmod(i, panel.width)
+        edge: dict[str, Any] = {"fill": False, "edgecolor": INK, "linewidth": 0.4}
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **edge))
+        if values[i] == -1:
+            axes.plot(
+                column, row, "o", markersize=size, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.7
+            )
+    for indices, style in (
+        (panel.undecided, {"hatch": "////", "edgecolor": "#8a949e", "linewidth": 0}),
+        (panel.essential, {"edgecolor": CHANGED, "linewidth": 1.8}),
+    ):
+        for i in indices:
+            row, column = divmod(i, panel.width)
+            frame: dict[str, Any] = {"fill": False, **style}
+            axes.add_patch(Rectangle((column - 0.45, row - 0.45), 0.9, 0.9, **frame))
+    axes.set_title(panel.title, fontsize=8, pad=3)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
