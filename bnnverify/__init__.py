@@ -14,9 +14,16 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnnverify.counting import count_adversarial
+    from bnnverify.counting import (
+        adversarial_inputs,
+        count_adversarial,
+        counts_by_radius,
+        maximal_safe_distance,
+        misclassification_probability,
+        sample_adversarial,
+    )
     from bnnverify.datasets import load as load_dataset
-    from bnnverify.engines.base import Limits
+    from bnnverify.engines.base import Limits, Monitor
     from bnnverify.engines.montecarlo import sample_errors
     from bnnverify.errors import BnnVerifyError
     from bnnverify.explain import check_explanation, essential_features, prime_implicant
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from bnnverify.formats import load_network as load
     from bnnverify.formats.native import save
     from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
+    from bnnverify.quantities import NoiseError, RadiusCounts, SafeDistance, Samples
     from bnnverify.query import Query, Targeted, Ties, Untargeted
     from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
     from bnnverify.reliability import (
@@ -56,19 +64,26 @@ _PUBLIC = {
     "InputDomain": "network",
     "Kind": "results",
     "Limits": "engines.base",
+    "Monitor": "engines.base",
+    "NoiseError": "quantities",
     "OutputBlock": "network",
     "PerBlock": "faults",
     "Probability": "results",
     "Provenance": "network",
     "Query": "query",
+    "RadiusCounts": "quantities",
+    "SafeDistance": "quantities",
+    "Samples": "quantities",
     "StuckAt": "faults",
     "Targeted": "query",
     "Ties": "query",
     "Untargeted": "query",
     "Verdict": "results",
     "accuracy_curve": "reliability",
+    "adversarial_inputs": "counting",
     "check_explanation": "explain",
     "count_adversarial": "counting",
+    "counts_by_radius": "counting",
     "decide": "robustness",
     "error_probability": "reliability",
     "essential_features": "explain",
@@ -79,8 +94,11 @@ _PUBLIC = {
     "load": "formats:load_network",
     "load_dataset": "datasets:load",
     "log_grid": "faults",
+    "maximal_safe_distance": "counting",
     "minimum_adversarial_distance": "robustness",
+    "misclassification_probability": "counting",
     "prime_implicant": "explain",
+    "sample_adversarial": "counting",
     "sample_errors": "engines.montecarlo",
     "save": "formats.native",
     "summarize": "summary",
@@ -105,19 +123,26 @@ __all__ = [
     "InputDomain",
     "Kind",
     "Limits",
+    "Monitor",
+    "NoiseError",
     "OutputBlock",
     "PerBlock",
     "Probability",
     "Provenance",
     "Query",
+    "RadiusCounts",
+    "SafeDistance",
+    "Samples",
     "StuckAt",
     "Targeted",
     "Ties",
     "Untargeted",
     "Verdict",
     "accuracy_curve",
+    "adversarial_inputs",
     "check_explanation",
     "count_adversarial",
+    "counts_by_radius",
     "decide",
     "error_probability",
     "essential_features",
@@ -128,8 +153,11 @@ __all__ = [
     "load",
     "load_dataset",
     "log_grid",
+    "maximal_safe_distance",
     "minimum_adversarial_distance",
+    "misclassification_probability",
     "prime_implicant",
+    "sample_adversarial",
     "sample_errors",
     "save",
     "summarize",

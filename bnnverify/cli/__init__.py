@@ -28,6 +28,8 @@ VERBS = {
     "verify": "Is there an input nearby that changes the class?",
     "count": "How many inputs nearby change the class?",
     "distance": "How near is the nearest input that changes the class?",
+    "explain": "Which inputs force the class?",
+    "diagram": "The classes of a region as a diagram in a file, to ask again.",
     "reliability": "Accuracy of chips whose cells hold wrong bits.",
     "report": "One self-contained HTML page from results.",
 }
@@ -126,7 +128,7 @@ def complaint(error: BaseException, where: str) -> tuple[int, str]:
     if isinstance(error, MemoryError):
         return LIMIT, f"{where}: out of memory. Take a smaller question, or --engine sat."
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        return INTERRUPTED, f"{where}: interrupted; the answers printed so far are complete."
+        return INTERRUPTED, f"{where}: interrupted; {str(error) or 'the answers printed so far are complete'}."
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
         return NO_READER, ""

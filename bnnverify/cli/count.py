@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,19 +12,21 @@ from bnnverify.cli.options import (
     image_options,
     keep_option,
     model_argument,
+    one_rate,
     output_options,
     region_options,
     ties_option,
 )
-
-if TYPE_CHECKING:
-    from bnnverify.cli.questions import Asked
+from bnnverify.errors import QueryError
 
 EXAMPLES = """\b
 Examples:
   bnnverify count net.npz --data digits --index 0:5 --radius 3
   bnnverify count net.npz --data digits --index 0 --free 0:24 --engine bdd --json
   bnnverify count net.npz --data digits --index 0 --whole-cube --timeout 60
+  bnnverify count net.npz --data digits --index 0:5 --radius 4 --by-radius
+  bnnverify count net.npz --data digits --index 0 --radius 3 --samples 10 --seed 1 --json
+  bnnverify count net.npz --data digits --index 0 --whole-cube --noise 0.001
   bnnverify count models/NAME --input instance.txt --hamming 3
 """
 
@@ -36,46 +38,43 @@ Examples:
 @click.option("--target", type=int, metavar="CLASS", help="Count inputs of this class only, not of every other one.")
 @keep_option
 @ties_option
+@click.option("--by-radius", is_flag=True, help="Counts and densities of every radius up to the one of --radius.")
+@click.option("--samples", type=int, metavar="N", help="Draw N adversarial inputs, each exactly equally likely.")
+@click.option("--seed", type=int, metavar="SEED", help="Of the draws. Default: 0.")
+@click.option(
+    "--noise",
+    metavar="P",
+    help="Probability that the class changes when every input that varies in the region flips with probability P; "
+    "with --radius R from the inputs with at most R flips: then two bounds.",
+)
 @engine_options
 @output_options
-def command(model: Path, **options: Any) -> int:
+def command(
+    model: Path, by_radius: bool, samples: int | None, seed: int | None, noise: str | None, **options: Any
+) -> int:
     """How many inputs of the region change the class, and to which?
 
-    Counts are exact integers of any size. If a limit is reached, two proved bounds are printed and the exit code is 3.
+    Counts are exact integers of any size. If a limit is reached, or after Ctrl-C, two proved bounds are printed (exit
+    codes 3 and 130).
     """
     from bnnverify.cli import questions as q
+    from bnnverify.cli import tables
 
-    table = q.Table(
-        header=f"{q.FIRST_HEADERS}  {'adversarial':>14}  {'of':>14}  {'share':>9}  {'kind':<8}  {'engine':<15}"
-        "     time",
-        question=lambda one: f"How many inputs are there {q.goal(one, options['keep'])}? In each {q.in_region(one)}.",
-        row=_row,
-        summary=_summary,
-    )
-    return q.limit_code(q.ask("count", model, table=table, **options))
-
-
-def _row(asked: Asked) -> str:
-    from bnnverify.cli.questions import engine_columns, first_columns
-    from bnnverify.results import Count, Kind
-
-    answer = asked.answer
-    assert isinstance(answer, Count)
-    exact = answer.kind is Kind.EXACT
-    number = f"{answer.lower:,}" if exact else f"{answer.lower:,}..{answer.upper:,}"
-    share = f"{float(answer.density):9.3%}" if exact else f"{'':9}"
-    row = f"{first_columns(asked)}  {number:>14}  {answer.region_size:>14,}  {share}  {answer.kind.value:<8}"
-    row += f"  {engine_columns(asked)}"
-    if answer.per_class is not None:
-        parts = [f"{k}: {count:,}" for k, count in enumerate(answer.per_class) if count]
-        row += f"\n{'':21}by class   {'  '.join(parts)}"
-    if answer.per_radius is not None:
-        row += f"\n{'':21}by distance  {'  '.join(f'{r}: {count:,}' for r, count in enumerate(answer.per_radius))}"
-    return row + (f"\n{'':21}{answer.run.reason}" if answer.run.reason else "")
-
-
-def _summary(asked: list[Asked]) -> str:
-    from bnnverify.results import Count, Kind
-
-    exact = sum(isinstance(one.answer, Count) and one.answer.kind is Kind.EXACT for one in asked)
-    return f"{exact} of {len(asked)} counts are exact" + ("." if exact == len(asked) else ", the others proved bounds.")
+    if by_radius + (samples is not None) + (noise is not None) > 1:
+        raise QueryError("--by-radius, --samples and --noise are given together, expected at most one of them.")
+    if seed is not None and samples is None:
+        raise QueryError("--seed is given without --samples N, expected both or none.")
+    what: dict[str, Any] = {"table": tables.counts(options["keep"])}
+    if by_radius:
+        what = {"table": tables.by_radius(options["keep"]), "analysis": "by-radius"}
+    if samples is not None:
+        if samples < 1:
+            raise QueryError(f"--samples is {samples}, expected at least 1.")
+        detail: dict[str, Any] = {"n": samples, "seed": seed or 0}
+        what = {"table": tables.samples(options["keep"]), "analysis": "samples", "detail": detail}
+    if noise is not None:
+        if options["target"] is not None or options["ties"] != "lowest-index":
+            raise QueryError("--noise is given with --target or --ties, expected neither: it is about the class alone.")
+        detail = {"rate": one_rate(noise, "--noise")}
+        what = {"table": tables.noise(options["keep"]), "analysis": "noise", "detail": detail}
+    return q.limit_code(q.ask("count", model, **what, **options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from bnnverify.cli.options import (
     image_options,
     keep_option,
     model_argument,
+    one_rate,
     output_options,
     ties_option,
 )
@@ -23,6 +25,7 @@ EXAMPLES = """\b
 Examples:
   bnnverify distance net.npz --data digits --index 0:20
   bnnverify distance net.npz --data digits --index 0 --max-radius 4 --timeout 30 --json
+  bnnverify distance net.npz --data digits --index 0:5 --tolerance 0.01 --max-radius 5
 """
 
 
@@ -30,28 +33,47 @@ Examples:
 @model_argument
 @image_options
 @click.option("--max-radius", type=int, metavar="R", help="Look no further than this. Default: everywhere.")
+@click.option(
+    "--tolerance",
+    metavar="SHARE",
+    help="Ask for the maximal safe distance instead: the largest r such that in every ball of radius up to r at most "
+    "this share of the inputs is adversarial, such as 0.01.",
+)
 @keep_option
 @ties_option
 @engine_options
 @output_options
-def command(model: Path, max_radius: int | None, **options: Any) -> int:
+def command(model: Path, max_radius: int | None, tolerance: str | None, **options: Any) -> int:
     """How many inputs must flip to change the class?
 
-    The distance is exact: a replayed witness lies at it, and nothing nearer is adversarial. If a limit is reached, the
-    proved lower bound is printed and the exit code is 3.
+    The distance is exact: a replayed witness lies at it, and nothing nearer is adversarial. If a limit is reached, or
+    after Ctrl-C, the proved lower bound is printed (exit codes 3 and 130).
     """
     from bnnverify.cli import questions as q
     from bnnverify.regions import HammingBall
 
+    def ball(x: Any) -> HammingBall:
+        return HammingBall(tuple(x), len(x) if max_radius is None else max_radius)
+
+    if tolerance is not None:
+        detail = {"tolerance": one_rate(tolerance, "--tolerance")}
+        asked = q.ask(
+            "distance",
+            model,
+            region=ball,
+            table=_safe_table(q, detail["tolerance"], options["keep"]),
+            target=None,
+            analysis="safe-distance",
+            detail=detail,
+            **options,
+        )
+        return q.limit_code(asked)
     table = q.Table(
         header=f"{q.FIRST_HEADERS}  {'distance':>8}  {'kind':<8}  {'witness':<34}  {'engine':<15}     time",
         question=lambda one: f"How near is an input {q.goal(one, options['keep'])}? Within each {q.in_region(one)}.",
         row=_row,
         summary=_summary,
     )
-
-    def ball(x: Any) -> HammingBall:
-        return HammingBall(tuple(x), len(x) if max_radius is None else max_radius)
 
     return q.limit_code(q.ask("distance", model, ball, table=table, target=None, **options))
 
@@ -75,3 +97,40 @@ def _summary(asked: list[Asked]) -> str:
     exact = [one.answer.lower for one in asked if isinstance(one.answer, Distance) and one.answer.kind is Kind.EXACT]
     spread = "; ".join(f"{exact.count(d)} at {d}" for d in sorted(set(exact)))
     return f"{len(exact)} of {len(asked)} distances are exact" + (f": {spread}." if spread else ".")
+
+
+def _safe_table(q: Any, tolerance: Fraction, keep: str) -> Any:
+    """The table of maximal safe distances."""
+    return q.Table(
+        header=f"{q.FIRST_HEADERS}  {'safe up to':>10}  {'kind':<8}  {'then':<34}  {'engine':<15}     time",
+        question=lambda one: (
+            f"Up to which radius is at most {tolerance} of every ball made of inputs "
+            f"{q.goal(one, keep)}? Within each {q.in_region(one)}."
+        ),
+        row=_safe_row,
+        summary=_safe_summary,
+    )
+
+
+def _safe_row(asked: Asked) -> str:
+    from bnnverify.cli.questions import engine_columns, first_columns
+    from bnnverify.quantities import SafeDistance
+    from bnnverify.results import Kind
+
+    answer = asked.answer
+    assert isinstance(answer, SafeDistance)
+    number = str(answer.lower) if answer.kind is Kind.EXACT else f">= {answer.lower}"
+    found = answer.run.reason or "every input is in"
+    if answer.violation is not None:
+        found = f"at least {float(answer.violation):.4%} at radius {answer.lower + 1}"
+    return f"{first_columns(asked)}  {number:>10}  {answer.kind.value:<8}  {found:<34}  {engine_columns(asked)}"
+
+
+def _safe_summary(asked: list[Asked]) -> str:
+    from bnnverify.quantities import SafeDistance
+    from bnnverify.results import Kind
+
+    exact = sum(isinstance(one.answer, SafeDistance) and one.answer.kind is Kind.EXACT for one in asked)
+    return f"{exact} of {len(asked)} safe distances are exact" + (
+        "." if exact == len(asked) else ", the others bounds."
+    )

@@ -83,9 +83,10 @@ engine_options = together(
         type=click.Choice(["auto", "enumeration", "bdd", "sat"]),
         default="auto",
         show_default=True,
-        help="All give the same answer; auto picks by the size of the region.",
+        help="All give the same answer; auto picks by predicted cost, and changes when the guess was wrong.",
     ),
     click.option("--timeout", type=float, metavar="SECONDS", help="Time for each question; then UNKNOWN or bounds."),
+    click.option("--threads", type=int, metavar="N", help="Cores for each question. Default: all; with --jobs one."),
     click.option("--jobs", type=int, default=1, show_default=True, help="Processes; each takes whole questions."),
 )
 
@@ -232,6 +233,14 @@ def rates(text: str, what: str = "--ber") -> tuple[Fraction, ...]:
     if not found:
         raise QueryError(f"{what} is empty, expected a rate such as 1e-3 or a grid such as 1e-4:1e-1:log:8.")
     return tuple(dict.fromkeys(found))
+
+
+def one_rate(text: str, what: str) -> Fraction:
+    """The one rate that a text means; see `rates`."""
+    found = rates(text, what)
+    if len(found) != 1:
+        raise QueryError(f"{what} is {text!r:.60}, expected one number such as 0.001, 1e-3 or 1/1000.")
+    return found[0]
 
 
 def require_writable(path: Path, what: str) -> None:

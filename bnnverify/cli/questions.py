@@ -1,15 +1,11 @@
-"""The questions of verify, count and distance: checked before any work, answered in order, in several processes."""
+"""The questions of verify, count, distance and explain: checked before any work, answered in order."""
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import builtins
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +14,12 @@ import click
 from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
 from bnnverify.cli.options import index_file, index_list_or_file
-from bnnverify.engines.base import Limits
-from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
+from bnnverify.cli.workers import answers
+from bnnverify.engines.base import Limits, Monitor
+from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
+from bnnverify.quantities import NoiseError, Quantity, SafeDistance
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region, whole_cube
 from bnnverify.results import Answer, Decision, Distance, Kind, Verdict
@@ -32,12 +30,15 @@ class Question:
     """One question; the network stays outside, so that it travels to a process once.
 
     Attributes:
-        verb: ``verify``, ``count`` or ``distance``.
+        verb: ``verify``, ``count``, ``distance`` or ``explain``.
         region: Where to look; for distance the ball of the largest radius.
         property: What is adversarial there.
         ties: What equal scores mean.
         engine: Name of the engine.
         limits: For this question.
+        analysis: The verb, or what it does instead: ``by-radius``, ``noise``, ``samples``, ``safe-distance``,
+            ``prime-implicant``, ``essential-features``.
+        detail: What this analysis takes besides.
     """
 
     verb: str
@@ -46,33 +47,69 @@ class Question:
     ties: Ties
     engine: str
     limits: Limits
+    analysis: str
+    detail: Mapping[str, Any]
 
     def about(self, network: BinaryNetwork) -> Query:
         """The query; raises what a wrong one raises."""
+        if self.analysis == "by-radius" and not isinstance(self.region, HammingBall):
+            raise QueryError(f"--by-radius is about balls, but the region is a {self.region}. Give --radius R.")
         return Query(network, self.region, self.property, self.ties)
 
-    def answer(self, network: BinaryNetwork) -> Answer:
-        """The answer, computed here and now."""
-        if self.verb == "verify":
-            from bnnverify.robustness import decide
+    @builtins.property
+    def breaks(self) -> bool:
+        """True if only a KeyboardInterrupt stops the work: the searches that ask for verdicts."""
+        return self.analysis not in ("count", "by-radius", "noise", "samples")
 
-            return decide(self.about(network), engine=self.engine, limits=self.limits)
-        if self.verb == "count":
-            from bnnverify.counting import count_adversarial
+    def to_json(self, network: BinaryNetwork) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        detail = {name: str(value) if isinstance(value, Fraction) else value for name, value in self.detail.items()}
+        extra = {} if self.analysis == self.verb else {"analysis": self.analysis, **detail}
+        return self.about(network).to_json() | extra
 
-            return count_adversarial(self.about(network), engine=self.engine, limits=self.limits)
-        from bnnverify.robustness import minimum_adversarial_distance
+    def answer(self, network: BinaryNetwork, monitor: Monitor) -> Any:
+        """The answer, computed here and now; what is proved so far once `monitor.stop` is set."""
+        from bnnverify import counting, robustness
 
-        assert isinstance(self.region, HammingBall) and isinstance(self.property, Untargeted)
-        return minimum_adversarial_distance(
-            network,
-            self.region.center,
-            label=self.property.label,
-            ties=self.ties,
-            max_radius=self.region.radius,
-            engine=self.engine,
-            limits=self.limits,
-        )
+        budget: dict[str, Any] = {"engine": self.engine, "limits": self.limits}
+        watched = {**budget, "monitor": monitor}
+        if self.analysis == "verify":
+            return robustness.decide(self.about(network), **budget)
+        if self.verb == "explain":
+            from bnnverify import explain
+
+            task = explain.essential_features if self.analysis == "essential-features" else explain.explanation
+            return task(self.about(network), **self.detail, **watched)
+        if self.analysis == "count":
+            return counting.count_adversarial(self.about(network), **watched)
+        if self.analysis == "samples":
+            return counting.sample_adversarial(self.about(network), **self.detail, allow_none=True, **watched)
+        if self.analysis == "noise":
+            return self._noise(network, watched)
+        assert isinstance(self.region, HammingBall)
+        center, radius = self.region.center, self.region.radius
+        if self.analysis == "by-radius":
+            goal = {"target": self.property.target} if isinstance(self.property, Targeted) else self._label()
+            where = {"ties": self.ties, "free": self.region.free, **goal}
+            return counting.counts_by_radius(network, center, radius, **where, **watched)
+        where = {"ties": self.ties, "max_radius": radius, **self._label()}
+        if self.analysis == "safe-distance":
+            return counting.maximal_safe_distance(network, center, **self.detail, **where, **watched)
+        return robustness.minimum_adversarial_distance(network, center, **where, **watched)
+
+    def _label(self) -> dict[str, Any]:
+        assert isinstance(self.property, Untargeted)
+        return {"label": self.property.label}
+
+    def _noise(self, network: BinaryNetwork, watched: Mapping[str, Any]) -> Any:
+        """Noise on the inputs that vary in the region; the radius of a ball is the most flips to look at."""
+        from bnnverify.counting import misclassification_probability
+
+        region, rate, free = self.region, self.detail["rate"], set(self.region.free)
+        rates = [rate if i in free else Fraction(0) for i in range(region.n)]
+        most = region.radius if isinstance(region, HammingBall) else None
+        where = {**self._label(), "max_flips": most}
+        return misclassification_probability(network, region.center, rates, **where, **watched)
 
 
 def region_of(
@@ -147,71 +184,13 @@ def class_to_keep(keep: str, image: Image, predicted: int) -> int:
     return int(keep)
 
 
-def limits_of(timeout: float | None) -> Limits:
-    """Limits of one question."""
+def limits_of(timeout: float | None, threads: int | None = None, jobs: int = 1) -> Limits:
+    """Limits of one question; of several processes each takes one core, unless threads are named."""
     if timeout is not None and not timeout > 0:
         raise QueryError(f"--timeout is {timeout:g}, expected a number of seconds above 0.")
-    return Limits(seconds=timeout)
-
-
-def answers(
-    network: BinaryNetwork, questions: Sequence[Question], *, jobs: int, bar: bool, verb: str
-) -> Iterator[Answer]:
-    """The answers in the order of the questions, as they come.
-
-    Args:
-        network: What all questions are about.
-        questions: Already checked.
-        jobs: Processes. They are spawned, not forked: numba's and torch's threads do not survive a fork.
-        bar: Whether a progress bar may show on stderr.
-        verb: Its title.
-    """
-    from tqdm import tqdm
-
-    progress = tqdm(total=len(questions), desc=verb, unit="question", delay=2, disable=None if bar else True)
-    with progress:
-        for answer in _computed(network, questions, min(jobs, len(questions))):
-            progress.update()
-            yield answer
-
-
-def _computed(network: BinaryNetwork, questions: Sequence[Question], jobs: int) -> Iterator[Answer]:
-    if jobs <= 1:
-        yield from (question.answer(network) for question in questions)
-        return
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(network,))
-    waiting = deque[Future[Answer]]()
-    try:
-        # Few are under way at a time: cancelling many while the processes end upsets the pool's own thread.
-        for question in questions:
-            waiting.append(pool.submit(_answer, question))
-            if len(waiting) > 2 * jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise ResourceLimitError("a process ended by itself, probably for lack of memory. Take fewer --jobs.") from None
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()  # a question may run for hours; nobody waits for its answer any more
-        raise
-    finally:
-        pool.shutdown()
-
-
-_network: BinaryNetwork | None = None
-
-
-def _start(network: BinaryNetwork) -> None:
-    """Runs once in each process; the interrupt of the terminal is for the parent."""
-    global _network
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _network = network
-
-
-def _answer(question: Question) -> Answer:
-    assert _network is not None
-    return question.answer(_network)
+    if threads is not None and threads < 1:
+        raise QueryError(f"--threads is {threads}, expected at least 1.")
+    return Limits(seconds=timeout, threads=1 if threads is None and jobs > 1 else threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +200,7 @@ class Asked:
     image: Image
     predicted: int
     question: Question
-    answer: Answer
+    answer: Answer | Quantity
     line: dict[str, Any]
 
 
@@ -235,16 +214,19 @@ def ask(
     ties: str,
     engine: str,
     timeout: float | None,
+    threads: int | None,
     jobs: int,
     quiet: bool,
     as_json: bool,
     table: Table,
+    analysis: str | None = None,
+    detail: Mapping[str, Any] | None = None,
     **source: Any,
 ) -> list[Asked]:
     """Everything that verify, count and distance do between their options and their exit code.
 
     Args:
-        verb: ``verify``, ``count`` or ``distance``.
+        verb: ``verify``, ``count``, ``distance`` or ``explain``.
         model: File of the network.
         region: Region around an input.
         keep: Text of ``--keep``.
@@ -252,10 +234,13 @@ def ask(
         ties: Text of ``--ties``.
         engine: Name of the engine.
         timeout: Seconds for each question.
+        threads: Cores for each question.
         jobs: Processes.
         quiet: No progress bar.
         as_json: Print JSON lines instead of the table.
         table: How people see the answers.
+        analysis: What to ask, if not the verb itself: see `Question`.
+        detail: What the analysis takes besides.
         **source: The options that name images.
     """
     if jobs < 1:
@@ -265,7 +250,7 @@ def ask(
     network = load_network(model)
     if not network.domain.is_binary:
         raise UnsupportedError(
-            f"{model} takes integer inputs, but verify, count and distance ask about regions of -1/+1 inputs. "
+            f"{model} takes integer inputs, but {verb} asks about regions of -1/+1 inputs. "
             "Use a network with a binary input domain."
         )
     images = choose(network, **source)
@@ -274,7 +259,8 @@ def ask(
     for image, own in zip(images.images, predicted, strict=True):
         kept = Untargeted(class_to_keep(keep, image, own))
         prop = kept if target is None else Targeted(target)
-        question = Question(verb, region(image.x), prop, Ties(ties), engine, limits_of(timeout))
+        limits, what = limits_of(timeout, threads, jobs), analysis or verb
+        question = Question(verb, region(image.x), prop, Ties(ties), engine, limits, what, detail or {})
         question.about(network)  # refuses what makes no sense before any work
         questions.append(question)
     shared = envelope(verb, model, network)
@@ -283,13 +269,12 @@ def ask(
         click.echo(table.question(questions[0]) + "\n")
         click.echo(table.header)
     asked = []
-    # On a terminal the rows themselves show the progress.
-    stream = answers(network, questions, jobs=jobs, bar=not quiet and not sys.stdout.isatty(), verb=verb)
+    stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb)
     for image, own, question, answer in zip(images.images, predicted, questions, stream, strict=True):
         line = {
             **shared,
             **about_image(images, image, own),
-            "question": question.about(network).to_json(),
+            "question": question.to_json(network),
             "answer": answer.to_json(),
         }
         asked.append(Asked(image, own, question, answer, line))
@@ -331,13 +316,17 @@ def limit_code(asked: list[Asked]) -> int:
     return 3 if any(is_partial(one.question, one.answer) for one in asked) else 0
 
 
-def is_partial(question: Question, answer: Answer) -> bool:
-    """True for UNKNOWN, and for bounds that a limit left open."""
+def is_partial(question: Question, answer: Answer | Quantity) -> bool:
+    """True for UNKNOWN, and for bounds that a limit left open; bounds as close as one asked for are not."""
     if isinstance(answer, Decision):
         return answer.verdict is Verdict.UNKNOWN
-    if isinstance(answer, Distance):
+    if isinstance(answer, NoiseError):
+        as_asked = isinstance(question.region, HammingBall) and answer.radius == question.region.radius
+        return answer.kind is not Kind.EXACT and bool(answer.run.reason) and not as_asked
+    if isinstance(answer, Distance | SafeDistance):
         assert isinstance(question.region, HammingBall)
-        return answer.upper is None and answer.lower <= question.region.radius  # else the whole ball was searched
+        searched = question.region.radius + (1 if isinstance(answer, Distance) else 0)
+        return answer.upper is None and answer.lower < searched  # else the whole ball was searched
     return answer.kind is not Kind.EXACT
 
 

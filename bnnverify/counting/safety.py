@@ -45,7 +45,8 @@ def maximal_safe_distance(
         free: Indices that may flip; default all.
         engine: As in `count_adversarial`; ``propagation`` only counts, and with a tolerance of 0 auto decides instead.
         limits: Time for everything together; nodes, memory and threads for each step.
-        monitor: Whom to tell what is proved so far, and who may stop the work.
+        monitor: Whom to tell what is proved so far, and who may stop the work; a `KeyboardInterrupt` once `stop` is
+            set stops it as well.
 
     Returns:
         EXACT if some radius was proved to exceed the tolerance, or none does up to the last one there is. Otherwise
@@ -62,7 +63,14 @@ def maximal_safe_distance(
     search = Search(around, engine, limits, monitor)
     if accepted == 0 and around.n == network.n_inputs:
         return _without_tolerance(search)
-    return _Walk(search, accepted).answer()
+    walk = _Walk(search, accepted)
+    try:
+        return walk.answer()
+    except KeyboardInterrupt:
+        if monitor is None or not monitor.stop:
+            raise
+        search.reason = monitor.reason
+        return SafeDistance(accepted, walk.safe, None, search.run())
 
 
 def _without_tolerance(search: Search) -> SafeDistance:

@@ -34,6 +34,7 @@ def sample_adversarial(
     *,
     seed: int | random.Random = 0,
     replacement: bool = True,
+    allow_none: bool = False,
     engine: str = "auto",
     limits: Limits = UNLIMITED,
     monitor: Monitor | None = None,
@@ -48,6 +49,7 @@ def sample_adversarial(
         seed: Of Python's generator, or a generator. Uniform as far as the generator is: ranks are drawn as integers
             of any size, and no float is involved.
         replacement: False to draw without replacement.
+        allow_none: Draw nothing, rather than raise an error, if no input is adversarial.
         engine: As in `count_adversarial`.
         limits: Time for everything together; nodes, memory and threads for each count.
         monitor: Whom to tell what is proved so far, and who may stop the work.
@@ -67,6 +69,8 @@ def sample_adversarial(
     generator = seed if isinstance(seed, random.Random) else random.Random(seed)
     try:
         total = tree.count(query.region)
+        if total == 0 and allow_none:
+            return Samples((), (), 0, size, own_seed, replacement, tree.run())
         ranks = _draw(generator, total, n, replacement, query)
         found = tree.find(query.region, total, ranks)
     except ResourceLimitError as limit:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from bnnverify.engines.base import UNLIMITED, Limits
+from bnnverify.engines.plan import MOST_FLIPS, is_plannable
 from bnnverify.kernels import disagreement_limits
 from bnnverify.query import Query
 from bnnverify.regions import HammingBall
@@ -33,10 +35,12 @@ class Rates:
 
     Attributes:
         enumeration_setup: s.
-        enumeration_input: s per input of the region, dense networks.
-        enumeration_neuron: s per input and unsettled neuron of the first block.
+        enumeration_free: s per input that varies (tables of the loops).
+        enumeration_input: s per input of the region, bit-sliced loops.
+        enumeration_neuron: s per input and unsettled neuron of the first block, bit-sliced loops.
+        enumeration_later: s per input and multiply-accumulate between hidden blocks, bit-sliced loops.
+        enumeration_one: s per input where they are taken one by one.
         enumeration_mac: s per input and multiply-accumulate where there are convolutions.
-        enumeration_threads: True if the loops run on several cores.
         propagation_setup: s.
         propagation_state: s per state that is expanded.
         bdd_setup: s.
@@ -50,11 +54,13 @@ class Rates:
         sat_decision: s for a verdict, without set-up.
     """
 
-    enumeration_setup: float = 1e-3
-    enumeration_input: float = 2.4e-7
-    enumeration_neuron: float = 4e-10
+    enumeration_setup: float = 7e-4
+    enumeration_free: float = 3e-6
+    enumeration_input: float = 3e-10
+    enumeration_neuron: float = 1.2e-11
+    enumeration_later: float = 1.5e-12
+    enumeration_one: float = 2.8e-7
     enumeration_mac: float = 6e-10
-    enumeration_threads: bool = False
     propagation_setup: float = 5e-3
     propagation_state: float = 3e-8
     bdd_setup: float = 5e-3
@@ -83,6 +89,8 @@ class Shape:
         gates: Those, and all neurons of the later hidden blocks.
         blocks: Hidden blocks.
         macs: Multiply-accumulates for one input.
+        later: Those of the hidden blocks after the first.
+        is_sliced: True if enumeration takes many inputs at a time.
         has_convolutions: True if some block is a convolution.
     """
 
@@ -93,6 +101,8 @@ class Shape:
     gates: int
     blocks: int
     macs: int
+    later: int
+    is_sliced: bool
     has_convolutions: bool
 
     @classmethod
@@ -101,6 +111,7 @@ class Shape:
         network, region = query.network, query.region
         first = network.widths[1] if network.blocks else network.n_classes
         unsettled = first if network.has_convolutions else _unsettled(query)
+        flips = region.radius if isinstance(region, HammingBall) else len(region.free)
         return cls(
             inputs=region.size(),
             free=len(region.free),
@@ -109,6 +120,8 @@ class Shape:
             gates=unsettled + sum(network.widths[2:-1]),
             blocks=len(network.blocks),
             macs=max(summarize(network).macs, 1),
+            later=sum(a * b for a, b in pairwise(network.widths[1:-1])),
+            is_sliced=flips <= MOST_FLIPS and is_plannable(network),
             has_convolutions=network.has_convolutions,
         )
 
@@ -172,10 +185,8 @@ def _sorted(guesses: dict[str, float]) -> dict[str, float]:
 def _count(name: str, shape: Shape, limits: Limits, rates: Rates) -> float:
     inputs = math.exp2(min(_log2(shape.inputs), 990.0))
     if name == "enumeration":
-        if shape.has_convolutions:
-            return rates.enumeration_setup + inputs * rates.enumeration_mac * shape.macs
-        each = rates.enumeration_input + rates.enumeration_neuron * shape.unsettled
-        return rates.enumeration_setup + inputs * each / (_threads(limits) if rates.enumeration_threads else 1)
+        setup = rates.enumeration_setup + rates.enumeration_free * shape.free
+        return setup + inputs * _each_input(shape, limits, rates)
     if name == "propagation":
         return rates.propagation_setup + rates.propagation_state * shape.frontier
     if name == "bdd":
@@ -185,6 +196,16 @@ def _count(name: str, shape: Shape, limits: Limits, rates: Rates) -> float:
     if name == "sat":
         return rates.sat_setup + rates.sat_mac * shape.macs + rates.sat_input * inputs
     return NEVER  # an engine that nobody has measured goes last
+
+
+def _each_input(shape: Shape, limits: Limits, rates: Rates) -> float:
+    """Seconds that enumeration needs for one input."""
+    if shape.has_convolutions:
+        return rates.enumeration_mac * shape.macs
+    if not shape.is_sliced:
+        return rates.enumeration_one
+    first = rates.enumeration_input + rates.enumeration_neuron * shape.unsettled
+    return (first + rates.enumeration_later * shape.later) / _threads(limits)
 
 
 def _threads(limits: Limits) -> int:
