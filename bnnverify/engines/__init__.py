@@ -26,4 +26,8 @@ def engine_named(name: str) -> Engine:
         from bnnverify.engines.sat import SatEngine
 
         return SatEngine()
+    if name == "approxmc":
+        from bnnverify.engines.approxmc import ApproxMcEngine
+
+        return ApproxMcEngine()
     raise QueryError(f"engine is {name!r}, expected auto, {', '.join(NAMES)}.")
