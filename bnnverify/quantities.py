@@ -133,14 +133,14 @@ class NoiseError:
     Attributes:
         probability: EXACT or INTERVAL, in Fractions.
         label: The class that should be kept.
-        radius: Flips up to which every pattern of noise was accounted for.
-        unseen: Exact probability of more flips than that.
+        radius: Flips up to which every pattern of noise was accounted for; None if they were not taken by flips.
+        unseen: Exact probability of what was not accounted for.
         run: How it was obtained.
     """
 
     probability: Probability
     label: int
-    radius: int
+    radius: int | None
     unseen: Fraction
     run: Run
 

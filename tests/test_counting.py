@@ -258,6 +258,20 @@ def test_few_flips_give_an_interval_of_the_wanted_width(monkeypatch):
     assert answer.probability.lower <= exact <= answer.probability.upper
 
 
+def test_rates_of_their_own_are_propagated_where_that_is_quicker(monkeypatch):
+    monkeypatch.setattr(noise, "seconds_to_count", lambda query, limits: {"propagation": 0.0})
+    network = random_network(1, 12, 6, 3)
+    x, rates = (1,) * 12, [Fraction(k, 50) for k in range(12)]
+    answer = misclassification_probability(network, x, rates, label=0, width=0)
+    assert answer.run.engine == "propagation" and answer.radius == 11
+    listed = misclassification_probability(network, x, rates, label=0, width=0, engine="enumeration")
+    assert listed.run.engine == "listing" and listed.probability == answer.probability
+    assert answer.probability.lower == noise_by_definition(network, x, rates, 0)
+    cut = misclassification_probability(network, x, rates, label=0, limits=Limits(seconds=1e-9))
+    assert cut.kind is Kind.INTERVAL and cut.radius is None and "time limit" in cut.run.reason
+    assert cut.probability.lower <= answer.probability.lower <= cut.probability.upper
+
+
 def test_noise_cut_short_says_what_is_not_seen():
     for rates in ("0.3", ["0.3"] * 20 + ["0.2"]):
         answer = misclassification_probability(MAJORITY, (1,) * 21, rates, max_flips=2)
@@ -276,6 +290,7 @@ def test_noise_cut_short_says_what_is_not_seen():
         ({"rates": 0.1, "label": 2}, "class 2 does not exist"),
         ({"rates": 0.1, "max_flips": -1}, "max_flips is -1, expected 0 or more"),
         ({"rates": 0.1, "width": 3}, "width is 3, expected a probability"),
+        ({"rates": [0.1] * 20 + [0.2], "engine": "z3"}, "engine is 'z3', expected auto"),
     ],
 )
 def test_noise_that_makes_no_sense_is_refused(options, message):

@@ -189,6 +189,11 @@ def test_guesses_are_finite_and_sorted_at_every_size():
             assert values == sorted(values) and all(0 < value <= costs.NEVER for value in values)
 
 
+def test_only_engines_that_prove_their_answers_are_picked(monkeypatch):
+    monkeypatch.setattr("bnnverify.engines.NAMES", ("enumeration", "approximate", "sat"))
+    assert set(seconds_to_count(QUERY)) == set(seconds_to_decide(QUERY)) == {"enumeration", "sat"}
+
+
 def test_more_inputs_cost_more():
     x = (1,) * 5
     guesses = [seconds_to_count(Query(MAJORITY, HammingBall(x, r), Untargeted(0)))["enumeration"] for r in range(6)]

@@ -131,6 +131,6 @@ def _noise_question(one: Question, keep: str) -> str:
 def _noise_row(asked: Asked) -> str:
     answer = asked.answer
     assert isinstance(answer, NoiseError)
-    flips = f"<= {answer.radius}"
+    flips = "" if answer.radius is None else f"<= {answer.radius}"
     row = f"{first_columns(asked)}  {answer.probability!s:<42}  {flips:>7}  {engine_columns(asked)}"
     return row + (f"\n{_INDENT}{answer.run.reason}" if answer.run.reason else "")

@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 from bnnverify.counting.listing import choices, with_flips
 from bnnverify.counting.radii import CHEAP, Around, Search
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.costs import seconds_to_count
+from bnnverify.engines.portfolio import engine_for
+from bnnverify.engines.propagation import weighted
 from bnnverify.errors import QueryError
 from bnnverify.faults import rate
 from bnnverify.kernels import PackedNetwork
 from bnnverify.network import BinaryNetwork
 from bnnverify.quantities import NoiseError
-from bnnverify.query import Ties, Untargeted
-from bnnverify.regions import sign_vector
+from bnnverify.query import Query, Ties, Untargeted
+from bnnverify.regions import FixedIndexRegion, sign_vector
 from bnnverify.results import Kind, Probability, Run
 
+_LISTING = 3e-6  # s for each input that is listed
 _LISTED = 1 << 20  # as many inputs are rather listed than counted: a second or so
 
 
@@ -41,9 +45,9 @@ def misclassification_probability(
     """Probability that the class is not `label` when every input bit flips independently.
 
     With one rate for all inputs, p, the adversarial inputs A_r at every distance r are counted: the probability is the
-    sum of A_r p^r (1-p)^(n-r). With rates of their own, the inputs are listed by number of flips, with their exact
-    weights. Either way what is not counted yet is at most the probability of that many flips, so the answer is an
-    interval that shrinks with the radius, and exact once all flips are counted. Only Fractions are used.
+    sum of A_r p^r (1-p)^(n-r). With rates of their own, the inputs are propagated with their weights where that should
+    be quickest, else listed by number of flips. In each case what is not counted yet has a known probability, so the
+    answer is an interval that shrinks, and exact in the end. Only integers and Fractions are used.
 
     Args:
         network: A network with binary inputs.
@@ -54,7 +58,8 @@ def misclassification_probability(
             (the event is a change).
         width: The search ends once the interval is no wider than this. 0: only with the exact value.
         max_flips: Count no inputs with more flips than this; default all.
-        engine: As in `count_adversarial`, for the counts with one rate.
+        engine: As in `count_adversarial`, for the counts with one rate. With rates of their own, ``propagation`` asks
+            for just that.
         limits: Time for everything together; nodes, memory and threads for each count.
         monitor: Whom to tell what is proved so far, and who may stop the work.
 
@@ -66,6 +71,7 @@ def misclassification_probability(
     """
     kept = Around.of(network, x, 0, label=label, ties=Ties.LOWEST_INDEX).wanted
     assert isinstance(kept, Untargeted)
+    engine_for(engine)  # refuses a wrong name even where no engine is asked
     noise, wanted = _Noise.of(sign_vector(x, "input"), rates), rate(width, "width")
     if max_flips is not None and max_flips < 0:
         raise QueryError(f"max_flips is {max_flips}, expected 0 or more.")
@@ -74,6 +80,8 @@ def misclassification_probability(
     if noise.is_uniform:
         around = Around.of(network, noise.center, None, label=kept.label, ties=Ties.LOWEST_INDEX, free=noise.free)
         found = _counted(noise, around, enough, most, engine, limits, monitor)
+    elif max_flips is None and _is_propagated(noise, network, kept, enough, engine, limits):
+        found = _propagated(noise, network, kept, limits, monitor)
     else:
         found = _listed(noise, network, kept.label, enough, most, limits, monitor)
     return found.answer(noise, kept.label, wanted)
@@ -144,15 +152,16 @@ class _Noise:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What was counted: `weight` of adversarial inputs with up to `radius` flips, in units of 1 / total."""
+    """What was counted: `weight` of adversarial inputs, and `unseen` of what may be either, in units of 1 / total."""
 
     weight: int
-    radius: int
+    unseen: int
+    radius: int | None
     run: Run
 
     def answer(self, noise: _Noise, label: int, width: Fraction) -> NoiseError:
         """The result with its kind."""
-        unseen = Fraction(sum(noise.masses()[self.radius + 1 :]), noise.total)
+        unseen = Fraction(self.unseen, noise.total)
         lower = Fraction(self.weight, noise.total)
         if unseen == 0:
             probability = Probability(Kind.EXACT, lower, lower)
@@ -168,13 +177,16 @@ def _counted(
 ) -> _Found:
     """One rate: from the counts at each distance."""
     whole = Search(around.within(most), engine, limits, monitor)
-    search = whole if whole.seconds(most) <= CHEAP else Search(around.within(enough), engine, limits, monitor)
+    search = Search(around.within(enough), engine, limits, monitor)
+    if whole.seconds(most) <= max(CHEAP, 2 * search.seconds(enough)):
+        search = whole
     shells = list(search.run_all())
     p, n = (noise.flips[0] if noise.free else 0), len(noise.free)
     weight = sum(count * p**r * (noise.unit - p) ** (n - r) for r, count in enumerate(shells))
     run = search.run()
     reason = run.reason or f"inputs with more than {most} flips were not asked for"
-    return _Found(weight, len(shells) - 1, Run(run.engine, run.seconds, reason, run.statistics))
+    unseen = sum(noise.masses()[len(shells) :])
+    return _Found(weight, unseen, len(shells) - 1, Run(run.engine, run.seconds, reason, run.statistics))
 
 
 def _listed(
@@ -198,13 +210,43 @@ def _listed(
         for flips in choices(n, r):
             if clock.is_over or (limits.nodes is not None and seen >= limits.nodes):
                 stopped = clock.reason if clock.is_over else f"limit of {limits.nodes} inputs reached"
-                return _Found(weight, radius, Run("listing", clock.elapsed, stopped, {"inputs_visited": seen}))
+                return _by_flips(
+                    noise, weight, radius, Run("listing", clock.elapsed, stopped, {"inputs_visited": seen})
+                )
             shell += sum(
                 _weights(noise, calm, flips[packed.classes(with_flips(noise.center, noise.free, flips)) != label])
             )
             seen += len(flips)
         weight, radius = weight + shell, r
-    return _Found(weight, radius, Run("listing", clock.elapsed, reason, {"inputs_visited": seen}))
+    return _by_flips(noise, weight, radius, Run("listing", clock.elapsed, reason, {"inputs_visited": seen}))
+
+
+def _by_flips(noise: _Noise, weight: int, radius: int, run: Run) -> _Found:
+    return _Found(weight, sum(noise.masses()[radius + 1 :]), radius, run)
+
+
+def _is_propagated(
+    noise: _Noise, network: BinaryNetwork, kept: Untargeted, enough: int, engine: str, limits: Limits
+) -> bool:
+    """True if one pass over the whole cube should be quicker than listing the likely inputs."""
+    if engine not in ("auto", "propagation"):
+        return False
+    query = Query(network, FixedIndexRegion(noise.center, noise.free), kept)
+    guess = seconds_to_count(query, limits=limits).get("propagation")
+    listed = sum(comb(len(noise.free), r) for r in range(enough + 1)) * _LISTING
+    return guess is not None and (engine == "propagation" or guess < listed)
+
+
+def _propagated(
+    noise: _Noise, network: BinaryNetwork, kept: Untargeted, limits: Limits, monitor: Monitor | None
+) -> _Found:
+    """Rates of their own: the weights of all classes in one pass."""
+    query = Query(network, FixedIndexRegion(noise.center, noise.free), kept)
+    weights = [(noise.unit - p, p) for p in noise.flips]
+    per_class, run = weighted(query, weights, limits=limits, monitor=monitor)
+    adversarial = sum(per_class) - per_class[kept.label]
+    unseen = noise.total - sum(per_class)
+    return _Found(adversarial, unseen, None if unseen else len(noise.free), run)
 
 
 def _weights(noise: _Noise, calm: int, flips: NDArray[np.int64]) -> Iterator[int]:

@@ -4,9 +4,8 @@ The model is coarse on purpose: a wrong guess costs time, never an answer, becau
 one takes much longer than it should. Its constants are `RATES`; ``case_studies/benchmarks/portfolio.py`` measures
 them again and prints guess and truth side by side.
 
-Three numbers carry it. Enumeration pays for every input. Propagation and decision diagrams pay for what is still
-different after the first i inputs: at most the number of ways to set these, and at most the number of values that
-the unsettled margins of the first block can have by then. SAT counts one adversarial input at a time.
+Three numbers carry it. Enumeration pays for every input. Propagation and decision diagrams pay for the states that
+differ after some of the inputs (`Shape.states`). SAT counts one adversarial input at a time.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ from bnnverify.query import Query
 from bnnverify.regions import HammingBall
 from bnnverify.summary import summarize
 
+MODELLED = ("enumeration", "propagation", "bdd", "sat")
+"""Engines whose answers are proved and whose cost is modelled here; no other engine is picked by itself."""
+
 NEVER = 1e300
 """Seconds that stand for "hopeless": larger guesses are cut to this, so that they stay numbers in JSON."""
 
@@ -42,12 +44,11 @@ class Rates:
         enumeration_one: s per input where they are taken one by one.
         enumeration_mac: s per input and multiply-accumulate where there are convolutions.
         propagation_setup: s.
-        propagation_state: s per state that is expanded.
+        propagation_free: s per pair of inputs that vary (the next input is chosen among all).
+        propagation_state: s per state of the largest layer.
         bdd_setup: s.
         bdd_gate: s per neuron that the region does not settle.
-        bdd_node: s per state of the frontier and hidden block where the first block is wide.
-        bdd_node_narrow: The same where few hidden words are possible, and nearly all states are equal.
-        bdd_wide: Unsettled neurons from which on a block is wide; each one less makes a state four times cheaper.
+        bdd_state: s per state of the largest layer and hidden block.
         sat_setup: s.
         sat_mac: s per weight of the network (writing the clauses).
         sat_input: s per input that is found and excluded.
@@ -62,12 +63,11 @@ class Rates:
     enumeration_one: float = 2.8e-7
     enumeration_mac: float = 6e-10
     propagation_setup: float = 5e-3
-    propagation_state: float = 3e-8
-    bdd_setup: float = 5e-3
-    bdd_gate: float = 2e-3
-    bdd_node: float = 4e-5
-    bdd_node_narrow: float = 2e-8
-    bdd_wide: int = 13
+    propagation_free: float = 2.5e-6
+    propagation_state: float = 5e-6
+    bdd_setup: float = 2e-2
+    bdd_gate: float = 1e-3
+    bdd_state: float = 6e-5
     sat_setup: float = 1e-2
     sat_mac: float = 1e-5
     sat_input: float = 3e-4
@@ -126,24 +126,21 @@ class Shape:
         )
 
     @property
-    def frontier(self) -> float:
-        """States that a pass over the inputs meets, all positions together; at most `NEVER`.
+    def states(self) -> float:
+        """Most states that differ after some of the inputs: a guess; at most `NEVER`.
 
-        A state that has no flip left is finished, hence the last flip does not count.
+        A share of the region's inputs in powers, which grows with the unsettled neurons (fitted), and no more than the
+        unsettled margins have values half-way: about ``sqrt(2 pi e n / 8)`` each over a cube, in a ball as many as
+        flips can make.
         """
-        # The Gaussian estimate is no bound; it only has to be right within a factor of ten or so.
-        flips = self.free if self.radius is None else max(self.radius - 1, 0)
-        chance = 0.5 if self.radius is None else min(0.5, flips / max(self.free, 1))
-        distances = 1 if self.radius is None else flips + 1
-        total, ways = 0.0, 1
-        for i in range(self.free + 1):
-            spread = i * chance * (1 - chance)
-            values = math.sqrt(2 * math.pi * math.e * (spread + 1 / 12))
-            window = min(self.free - i, 2 * flips) + 2
-            margins = self.unsettled * math.log2(max(min(values, window), 1.0)) + math.log2(distances)
-            total += math.exp2(min(margins, _log2(ways), 990.0))
-            ways = 2 * ways if self.radius is None else 2 * ways - (math.comb(i, flips) if i >= flips else 0)
-        return min(total, NEVER)
+        merged = min(0.24 + 0.026 * self.unsettled, 0.75) * _log2(self.inputs)
+        values = math.sqrt(2 * math.pi * math.e * max(self.free, 1) / 8)
+        if self.radius is not None:
+            values = min(values, 2 * self.radius + 1)
+        margins = self.unsettled * math.log2(max(values, 2.0))
+        if self.radius is not None:
+            margins += math.log2(self.radius + 1)
+        return math.exp2(min(merged, margins, 990.0))
 
 
 def seconds_to_count(query: Query, *, limits: Limits = UNLIMITED, rates: Rates | None = None) -> dict[str, float]:
@@ -155,7 +152,7 @@ def seconds_to_count(query: Query, *, limits: Limits = UNLIMITED, rates: Rates |
         rates: Constants; default `RATES`.
     """
     shape, rates = Shape.of(query), rates or RATES
-    return _sorted({name: _count(name, shape, limits, rates) for name in _served(shape)})
+    return _sorted({name: _count(name, shape, limits, rates) for name in _names(query)})
 
 
 def seconds_to_decide(query: Query, *, limits: Limits = UNLIMITED, rates: Rates | None = None) -> dict[str, float]:
@@ -167,15 +164,17 @@ def seconds_to_decide(query: Query, *, limits: Limits = UNLIMITED, rates: Rates 
         rates: Constants; default `RATES`.
     """
     shape, rates = Shape.of(query), rates or RATES
-    guesses = {name: _count(name, shape, limits, rates) for name in _served(shape) if name != "propagation"}
+    guesses = {name: _count(name, shape, limits, rates) for name in _names(query)}
     guesses["sat"] = rates.sat_setup + rates.sat_mac * shape.macs + rates.sat_decision
     return _sorted(guesses)
 
 
-def _served(shape: Shape) -> list[str]:
+def _names(query: Query) -> list[str]:
+    """Engines that serve the query, with proof and with a model of their cost."""
     from bnnverify.engines import NAMES
+    from bnnverify.engines.propagation import is_served
 
-    return [name for name in NAMES if not (name == "propagation" and shape.has_convolutions)]
+    return [name for name in NAMES if name in MODELLED and (name != "propagation" or is_served(query))]
 
 
 def _sorted(guesses: dict[str, float]) -> dict[str, float]:
@@ -188,14 +187,11 @@ def _count(name: str, shape: Shape, limits: Limits, rates: Rates) -> float:
         setup = rates.enumeration_setup + rates.enumeration_free * shape.free
         return setup + inputs * _each_input(shape, limits, rates)
     if name == "propagation":
-        return rates.propagation_setup + rates.propagation_state * shape.frontier
+        setup = rates.propagation_setup + rates.propagation_free * shape.free**2
+        return setup + rates.propagation_state * shape.states
     if name == "bdd":
-        nodes = min(shape.frontier * max(shape.blocks, 1), NEVER)
-        each = rates.bdd_node * math.exp2(2 * min(shape.unsettled - rates.bdd_wide, 0))
-        return rates.bdd_setup + rates.bdd_gate * shape.gates + max(each, rates.bdd_node_narrow) * nodes
-    if name == "sat":
-        return rates.sat_setup + rates.sat_mac * shape.macs + rates.sat_input * inputs
-    return NEVER  # an engine that nobody has measured goes last
+        return rates.bdd_setup + rates.bdd_gate * shape.gates + rates.bdd_state * shape.states * max(shape.blocks, 1)
+    return rates.sat_setup + rates.sat_mac * shape.macs + rates.sat_input * inputs
 
 
 def _each_input(shape: Shape, limits: Limits, rates: Rates) -> float:
