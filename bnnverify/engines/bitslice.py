@@ -63,16 +63,7 @@ def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore
         over = vor(over, vand(carry, c2))
         c2 = vxor(c2, carry)
         i += 4
-    if i + 2 <= end:
-        a, b = vxor(vload(source, rows[i] + shift), flip), vxor(vload(source, rows[i + 1] + shift), flip)
-        carry = _majority(a, b, c0)
-        c0 = vxor(vxor(a, b), c0)
-        k = vand(carry, c1)
-        c1 = vxor(c1, carry)
-        over = vor(over, vand(k, c2))
-        c2 = vxor(c2, k)
-        i += 2
-    if i < end:
+    while i < end:
         a = vxor(vload(source, rows[i] + shift), flip)
         carry = vand(a, c0)
         c0 = vxor(a, c0)
@@ -80,6 +71,7 @@ def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore
         c1 = vxor(c1, carry)
         over = vor(over, vand(k, c2))
         c2 = vxor(c2, k)
+        i += 1
     return c0, c1, c2, over
 
 
@@ -401,30 +393,68 @@ def _contender(c, rivals, leader, place_of):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def _score_at(c, t, stride, rivals, leader, place_of):  # type: ignore[no-untyped-def]
+    """Where the score of contender c begins in tile t; the leader's is the same in all tiles, behind the others."""
+    place = _contender(c, rivals, leader, place_of)
+    if place == leader:
+        return rivals * _TILES * stride
+    if place < leader:
+        return c * _TILES * stride + t * stride
+    return (c - 1) * _TILES * stride + t * stride
+
+
+@njit(inline="always")
+def _digit(counts, first, place, vectors):  # type: ignore[no-untyped-def]
+    """A digit of a score, zeros above the highest."""
+    if place < vectors:
+        return vload(counts, first + 8 * place)
+    return vsplat(_ZERO)
+
+
+@njit(inline="always")
+def _greater(ours, theirs, below):  # type: ignore[no-untyped-def]
+    """Where a number is greater, from one digit of both and where it is greater by the digits below."""
+    differ = vxor(ours, theirs)
+    return vor(vand(ours, differ), vand(below, vxor(differ, vsplat(_ONES))))
+
+
+@njit(inline="always")
+def _either(where, ours, theirs):  # type: ignore[no-untyped-def]
+    return vxor(theirs, vand(where, vxor(ours, theirs)))
+
+
+@njit(cache=True)
 def _winners(counts, t, stride, vectors, rivals, leader, place_of, wins, best):  # type: ignore[no-untyped-def]
     """Where each contender beats all before it, into `wins`, from the scores of tile t."""
+    if vectors <= 6:
+        b0, b1, b2 = vsplat(_ZERO), vsplat(_ZERO), vsplat(_ZERO)
+        b3, b4, b5 = vsplat(_ZERO), vsplat(_ZERO), vsplat(_ZERO)
+        for c in range(rivals + 1):
+            first = _score_at(c, t, stride, rivals, leader, place_of)
+            o0, o1 = vload(counts, first), vload(counts, first + 8)
+            o2, o3 = _digit(counts, first, 2, vectors), _digit(counts, first, 3, vectors)
+            o4, o5 = _digit(counts, first, 4, vectors), _digit(counts, first, 5, vectors)
+            greater = _greater(o2, b2, _greater(o1, b1, vand(o0, vxor(b0, vsplat(_ONES)))))
+            greater = _greater(o5, b5, _greater(o4, b4, _greater(o3, b3, greater)))
+            if c == 0:
+                greater = vsplat(_ONES)
+            b0, b1, b2 = _either(greater, o0, b0), _either(greater, o1, b1), _either(greater, o2, b2)
+            b3, b4, b5 = _either(greater, o3, b3), _either(greater, o4, b4), _either(greater, o5, b5)
+            vstore(wins, 8 * c, greater)
+        return
     for c in range(rivals + 1):
-        place = _contender(c, rivals, leader, place_of)
-        if place == leader:
-            first = rivals * _TILES * stride
-        elif place < leader:
-            first = c * _TILES * stride + t * stride
-        else:
-            first = (c - 1) * _TILES * stride + t * stride
+        first = _score_at(c, t, stride, rivals, leader, place_of)
         if c == 0:
             for v in range(vectors):
                 vstore(best, 8 * v, vload(counts, first + 8 * v))
             continue
         greater = vsplat(_ZERO)
         for v in range(vectors):
-            ours, theirs = vload(counts, first + 8 * v), vload(best, 8 * v)
-            differ = vxor(ours, theirs)
-            greater = vor(vand(ours, differ), vand(greater, vxor(differ, vsplat(_ONES))))
+            greater = _greater(vload(counts, first + 8 * v), vload(best, 8 * v), greater)
         vstore(wins, 8 * c, greater)
         if c < rivals:
             for v in range(vectors):
-                ours, theirs = vload(counts, first + 8 * v), vload(best, 8 * v)
-                vstore(best, 8 * v, vxor(theirs, vand(greater, vxor(ours, theirs))))
+                vstore(best, 8 * v, _either(greater, vload(counts, first + 8 * v), vload(best, 8 * v)))
 
 
 @njit(cache=True)

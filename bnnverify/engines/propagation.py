@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ from bnnverify.results import Count, Decision, Kind, Run, Verdict
 MOST_INPUTS = 120  # margins are int8
 _LONGEST_TAIL = 16
 _PROBED = 100_000  # states up to which the next input is chosen by looking at their successors
-_STEP, _LEAF, _TILE = 60e-9, 0.6e-6, 0.1e-6  # guesses, s: a successor, a tail, 512 inputs of it and ten classes
+_STEP, _LEAF, _PAIR, _TILE = 60e-9, 0.4e-6, 12e-9, 0.15e-6  # guesses, s: a successor, a tail, a weight of its later blocks, 512 inputs
+_GROWTH = 1.6  # a layer may double now and then, several in a row grow less
 _DEFAULT_MEMORY = 8 << 30  # bytes
 _SMALL = 1 << 20  # inputs that enumeration searches at once
 
@@ -61,7 +63,7 @@ class _Layer:
         ends = np.cumsum(self.counts)
         cuts = np.searchsorted(ends, np.linspace(0, ends[-1], pieces + 1)[1:-1])
         places = [0, *sorted({int(c) + 1 for c in cuts if c + 1 < len(ends)}), len(ends)]
-        return list(zip(places, places[1:], strict=False))
+        return list(pairwise(places))
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ class _Propagation:
         self.found = _Found([[0] * len(order) for _ in range(self.most_flips + 1)])
         later = sum(a * b for a, b in zip(self.plan.widths, self.plan.widths[1:], strict=False))
         self.work = 0.2 + 0.08 * len(order) + later / 100
+        self.lists = later + len(order) * self.plan.widths[-1] / 2
         self._pool: ThreadPoolExecutor | None = None
         self._next_close = 0
 
@@ -304,14 +307,14 @@ class _Propagation:
             return False
         states = layer.states
         now = states * self._tail_seconds(left)
-        later = states * (2 * _STEP + max(growth_rate, 1.0) * self._tail_seconds(left - 1))
+        later = states * (2 * _STEP + min(max(growth_rate, 1.0), _GROWTH) * self._tail_seconds(left - 1))
         return now <= later
 
     def _tail_seconds(self, inputs: int) -> float:
         tiles = 2.0**inputs / 512
         if self.by_flips:
             tiles = sum(-(-math.comb(inputs, q) // 512) for q in range(min(inputs, self.most_flips // 2 + 1) + 1))
-        return _LEAF + _TILE * self.work * max(tiles, 0.5)
+        return _LEAF + _PAIR * self.lists + _TILE * self.work * max(tiles, 0.5)
 
     def _finish(self, layer: _Layer, free: list[int]) -> None:
         """Evaluate all states with all settings of the inputs that are left."""
