@@ -75,16 +75,15 @@ def test_an_explanation_is_prime_by_the_definition(query, order, seed):
 @given(small_queries(), st.sampled_from(implicants.ORDERS))
 def test_local_search_changes_nothing(query, order):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "ENUMERATE_UP_TO", 0)
+        patch.setattr(parts, "enumeration_seconds", lambda query: 10.0)  # long, but not too long to enumerate
         explained(query, order=order)
 
 
 @pytest.fixture
 def by_sat(monkeypatch):
     """Nothing is enumerated, and local search finds nothing: the solver does all the work."""
-    monkeypatch.setattr(implicants, "is_enumerable", lambda query, seconds: False)
+    monkeypatch.setattr(parts, "enumeration_seconds", lambda query: 1e9)
     monkeypatch.setattr("bnnverify.engines.probing._POOL", 0)
-    monkeypatch.setattr(parts, "ENUMERATE_UP_TO", 0)
 
 
 @pytest.mark.parametrize("nodes", [0, 10, 10**6])

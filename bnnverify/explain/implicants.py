@@ -22,6 +22,7 @@ from bnnverify.robustness import decide
 ORDERS = ("influence", "index", "random")
 
 _ENCODE_UP_TO = 150_000  # estimated diagram nodes of one CNF: some seconds of encoding
+_PROBE_SECONDS = 2.0  # of enumeration: what a local search takes on networks of a hundred thousand cells
 _CHUNK_SECONDS = 1.0  # for several inputs at once: they can still be tried one by one
 
 
@@ -254,7 +255,8 @@ class _Reduction:
 
     def _is_large(self, chunk: Sequence[int]) -> bool:
         """True if enumeration would take longer than a local search."""
-        return within(self.query.region, [*self.freed, *chunk]).size() > parts.ENUMERATE_UP_TO
+        region = within(self.query.region, [*self.freed, *chunk])
+        return parts.enumeration_seconds(replace(self.query, region=region)) > _PROBE_SECONDS
 
     def _share(self, chunk: Sequence[int]) -> float | None:
         """Seconds that a step may take: the more the fewer inputs it is about."""

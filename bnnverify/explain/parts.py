@@ -31,12 +31,15 @@ def fixing(region: Region, index: int, value: int) -> Region | None:
     return None if radius < 0 else HammingBall(center, min(radius, len(free)), free)
 
 
+def enumeration_seconds(query: Query) -> float:
+    """What enumeration should take, s: a guess, 0 where it is next to nothing."""
+    return 0.0 if query.region.size() <= ENUMERATE_UP_TO else seconds_to_decide(query)["enumeration"]
+
+
 def is_enumerable(query: Query, seconds: float | None) -> bool:
     """True if enumeration should settle the query in reasonable time, and in these seconds."""
-    if query.region.size() <= ENUMERATE_UP_TO:
-        return True
     most = _ENUMERATE_SECONDS if seconds is None else min(_ENUMERATE_SECONDS, seconds)
-    return seconds_to_decide(query)["enumeration"] <= most
+    return enumeration_seconds(query) <= most
 
 
 def negated(query: Query) -> Query:
