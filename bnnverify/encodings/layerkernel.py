@@ -99,6 +99,7 @@ def settle(key, level, force, rests, down, up, widest, consumers, thresholds, de
     if not changed:
         return -1
     if deep:
+        news = force
         reach[:c] = 0
         for position in range(n_open):
             j = open_[position]
@@ -109,10 +110,14 @@ def settle(key, level, force, rests, down, up, widest, consumers, thresholds, de
             if low < s < high:
                 if s - reach[k] >= thresholds[k]:
                     s = high
+                    news = True
                 elif s + reach[k] < thresholds[k]:
                     s = low
+                    news = True
                 key[h + k] = s
             values[k] = 1 if s == high else (-1 if s == low else 0)
+        if not news:
+            return -1  # the class and what it needs depend on the second block alone
         for position in range(n_open):
             j = open_[position]
             needed = False
