@@ -57,7 +57,7 @@ class Rates:
 
     enumeration_setup: float = 7e-4
     enumeration_free: float = 3e-6
-    enumeration_input: float = 3e-10
+    enumeration_input: float = 4e-10
     enumeration_neuron: float = 1.2e-11
     enumeration_later: float = 1.5e-12
     enumeration_one: float = 2.8e-7
@@ -66,8 +66,8 @@ class Rates:
     propagation_free: float = 2.5e-6
     propagation_state: float = 5e-6
     bdd_setup: float = 2e-2
-    bdd_gate: float = 1e-3
-    bdd_state: float = 6e-5
+    bdd_gate: float = 2e-4
+    bdd_state: float = 2.5e-5
     sat_setup: float = 1e-2
     sat_mac: float = 1e-5
     sat_input: float = 3e-4
