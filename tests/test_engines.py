@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify.engines import visits
-from bnnverify.engines.base import Clock, Limits
+from bnnverify.engines.base import Clock, Limits, Monitor
 from bnnverify.engines.bdd import BddEngine
 from bnnverify.engines.enumeration import EnumerationEngine
 from bnnverify.engines.sat import SatEngine
@@ -280,6 +280,20 @@ def test_the_bounds_of_bdd_at_a_limit_close_in_on_the_count(hard):
     assert all(a.lower <= b.lower and a.upper >= b.upper for a, b in pairwise(bounds))
     assert (bounds[0].lower, bounds[0].upper) == (0, query.region.size()) and bounds[-1].kind is Kind.EXACT
     assert bounds[3].lower > 0 and bounds[3].kind is Kind.INTERVAL
+
+
+@pytest.mark.parametrize("engine", [BddEngine(), BddEngine(package="dd.cudd")], ids=repr)
+def test_bdd_tells_its_monitor_what_is_proved_and_stops_when_asked(engine, monkeypatch):
+    monkeypatch.setattr("bnnverify.engines.layered._FIRST_REPORT", 0)
+    monkeypatch.setattr("bnnverify.engines.layered._REPORT_SHARE", 0)
+    query, told = ball_query(random_network(1, 12, 6, 4), 2, 4), []
+    count = engine.count(query, monitor=Monitor(show=lambda *bounds: told.append(bounds)))
+    assert len(told) > 2 and told[-1] == (count.adversarial, count.adversarial, count.region_size)
+    assert all(lower <= count.adversarial <= upper for lower, upper, _ in told)
+    assert all(a[0] <= b[0] and a[1] >= b[1] for a, b in pairwise(told))
+    stopped = engine.count(query, monitor=Monitor(stop=True, reason="enough"))
+    assert (stopped.kind, stopped.lower, stopped.upper) == (Kind.INTERVAL, 0, count.region_size)
+    assert stopped.run.reason == "enough"
 
 
 def test_sat_stops_at_the_time_limit_with_what_it_found(hard):

@@ -16,6 +16,7 @@ from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
+_FIRST_REPORT = 0.5  # s
 _REPORT_SHARE = 20  # reports may take a twentieth of the time
 
 
@@ -131,7 +132,7 @@ def _flips_to(so_far: Walk, wanted: list[int]) -> list[list[int]]:
 
 def _reporter(query: Query, clock: Clock) -> Callable[[Walk], bool]:
     """What tells the monitor what is proved, now and then."""
-    due = 0.5
+    due: float = _FIRST_REPORT
 
     def report(so_far: Walk) -> bool:
         nonlocal due
