@@ -278,8 +278,8 @@ class OutputBlock:
         common divisor, so that equal orders of magnitude stay small.
         """
         denominator = math.lcm(*(q.denominator for q in (*self.scale, *self.bias)))
-        a = [int(q * denominator) for q in self.scale]
-        b = [int(q * denominator) for q in self.bias]
+        a = [q.numerator * (denominator // q.denominator) for q in self.scale]
+        b = [q.numerator * (denominator // q.denominator) for q in self.bias]
         divisor = math.gcd(*a, *b) or 1
         return tuple(v // divisor for v in a), tuple(v // divisor for v in b)
 

@@ -7,7 +7,6 @@ flip of an input moves it by -1, 0 (masked) or +1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -157,18 +156,16 @@ def _output(
     """Classes by place, their weights over the open neurons, and integer offsets: score = offset + agreeing."""
     scales, biases = output.integer_form()
     weights = output.weights.astype(np.int64) * np.array([1 if a > 0 else -1 for a in scales])[:, None]
-    unit = abs(scales[0])
-    exact = []
-    for k in range(output.n_classes):
-        row = weights[k]
-        # unit * w.h + bias = 2 * unit * (agreeing - present / 2 + bias / (2 * unit))
-        agreeing = int(np.count_nonzero(row * settled > 0))
-        exact.append(agreeing - Fraction(int(np.count_nonzero(row)), 2) + Fraction(biases[k], 2 * unit))
+    unit = 2 * abs(scales[0])
+    # |scale| * w.h + bias = unit * agreeing - |scale| * present + bias, where the settled neurons agree or not for sure
+    agreeing = np.count_nonzero(weights * settled > 0, axis=1).tolist()
+    present = np.count_nonzero(weights, axis=1).tolist()
+    exact = [unit * agreeing[k] - unit // 2 * present[k] + biases[k] for k in range(output.n_classes)]
     rank = {k: i for i, k in enumerate(order)}
-    places = sorted(range(output.n_classes), key=lambda k: (-(exact[k] - exact[k].__floor__()), rank[k]))
+    places = sorted(rank, key=lambda k: (-(exact[k] % unit), rank[k]))
     reach = 4 * output.n_inputs + 4  # a class further behind than this never wins: its place is kept, its distance cut
-    top = max(e.__floor__() for e in exact)
-    offsets = [max(exact[k].__floor__() - top, -reach) for k in places]
+    top = max(e // unit for e in exact)
+    offsets = [max(exact[k] // unit - top, -reach) for k in places]
     return tuple(places), weights[places][:, selected], np.array(offsets, dtype=np.int64)
 
 

@@ -31,7 +31,7 @@ from bnnverify.engines.merging import close_all, finish_all, growth, merge_all, 
 from bnnverify.engines.plan import Plan, is_plannable, make_plan, make_scratch, tie_order
 from bnnverify.engines.residues import Residues
 from bnnverify.engines.tails import setting_tail
-from bnnverify.errors import UnsupportedError
+from bnnverify.errors import EngineError, UnsupportedError
 from bnnverify.query import Query, Targeted, Ties
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
@@ -39,7 +39,13 @@ from bnnverify.results import Count, Decision, Kind, Run, Verdict
 MOST_INPUTS = 120  # margins are int8
 _LONGEST_TAIL = 16
 _PROBED = 100_000  # states up to which the next input is chosen by looking at their successors
-_STEP, _LEAF, _PAIR, _TILE = 60e-9, 0.4e-6, 12e-9, 0.15e-6  # guesses, s: a successor, a tail, a weight of its later blocks, 512 inputs
+_STEP, _LEAF, _PAIR, _TILE = (
+    60e-9,
+    0.4e-6,
+    12e-9,
+    0.15e-6,
+)  # guesses, s: a successor, a tail, a weight of its later blocks, 512 inputs
+_FEWEST = 1 << 12  # states that any limit on memory leaves room for
 _GROWTH = 1.6  # a layer may double now and then, several in a row grow less
 _DEFAULT_MEMORY = 8 << 30  # bytes
 _SMALL = 1 << 20  # inputs that enumeration searches at once
@@ -57,6 +63,10 @@ class _Layer:
     @property
     def states(self) -> int:
         return int(self.counts.sum())
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First state and number of states of each partition."""
+        return zip(self.starts.tolist(), self.counts.tolist(), strict=True)
 
     def parts(self, pieces: int) -> list[tuple[int, int]]:
         """Ranges of partitions with about equally many states."""
@@ -102,11 +112,11 @@ class _Propagation:
         self.weights = weights
         total = region.size() if weights is None else math.prod(keep + flip for keep, flip in weights)
         self.total = total
-        self.residues = Residues.up_to(total)
+        self.residues = Residues.up_to(total - 1)
         self.width = 16 * -(-(self.plan.neurons + 1) // 16)
         self.threads = limits.threads or os.cpu_count() or 1
         bytes_of_state = self.width + 8 * len(self.residues.moduli)
-        self.most_states = max(1 << 12, (limits.memory_bytes or _default_memory()) // (5 * bytes_of_state))
+        self.most_states = max(_FEWEST, (limits.memory_bytes or _default_memory()) // (6 * bytes_of_state))
         deltas = np.zeros((self.plan.free, self.width), dtype=np.int8)
         deltas[:, : self.plan.neurons] = self.plan.deltas[:, : self.plan.neurons]
         deltas[:, -1] = 1 if self.by_flips else 0
@@ -141,7 +151,19 @@ class _Propagation:
                 self._run(layer, free, spread_of)
         else:
             self._run(layer, free, spread_of)
+        if not self.found.reason and self.found.settled != self.total:
+            self._whole()
         return self.found
+
+    def _whole(self) -> None:
+        """All inputs were counted at once, and their number is what one word takes for 0; anything else is a bug."""
+        if self.found.settled or self.residues.moduli != (0,) or self.total != 1 << 64:
+            raise EngineError(
+                f"propagation settled {self.found.settled} of {self.total} inputs. This is a bug in bnnverify; please "
+                "report it with the network and the question."
+            )
+        self.found.per_flips[0][self.query.network.evaluate(self.query.region.center)] = self.total
+        self.found.settled = self.total
 
     def _run(self, layer: _Layer, free: list[int], metric: NDArray[np.float64]) -> None:
         """Go on from a layer until every state is evaluated; `free` are the inputs not set yet."""
@@ -157,7 +179,9 @@ class _Propagation:
                 return
             if states > self.most_states:
                 self.found.split = True
-                for part in self._split(layer):
+                parts = self._split(layer, free)
+                del layer  # the parts are copies
+                for part in parts:
                     self._run(part, free, metric)
                 return
             chosen, metric = self._choose(layer, free, metric)
@@ -342,12 +366,35 @@ class _Propagation:
                 self.found.settled += ways
             self._report()
 
-    def _split(self, layer: _Layer) -> Iterator[_Layer]:
-        """The states in parts small enough for a few more layers."""
-        pieces = -(-8 * layer.states // self.most_states)
-        for a, b in layer.parts(pieces):
-            keep = slice(a, b)
-            yield _Layer(layer.rows, layer.factors, layer.starts[keep].copy(), layer.counts[keep].copy())
+    def _split(self, layer: _Layer, free: list[int]) -> Iterator[_Layer]:
+        """The states in parts small enough for a few more layers.
+
+        States that lie apart can merge again only if the inputs to come bring them together. So the cut is across the
+        direction in which the states spread most for how little those inputs move them.
+        """
+        n = self.plan.neurons
+        rows = np.concatenate([layer.rows.reshape(-1, self.width)[a : a + c] for a, c in layer.spans()])
+        factors = np.concatenate([layer.factors[a : a + c] for a, c in layer.spans()])
+        sample = rows[:: max(1, len(rows) // 100_000), :n].astype(np.float64)
+        moves = self.deltas[free][:, :n].astype(np.float64)
+        inverse = np.linalg.inv(np.linalg.cholesky(moves.T @ moves + np.eye(n)))
+        _, vectors = np.linalg.eigh(inverse @ np.cov(sample.T).reshape(n, n) @ inverse.T)
+        direction = (inverse.T @ vectors[:, -1]).astype(np.float32)
+        pieces = -(-4 * len(rows) // self.most_states)
+        cuts = np.quantile(sample @ direction, np.linspace(0, 1, pieces + 1)[1:-1])
+        step = 1 << 22  # a matrix of floats of all states would not fit
+        part_of = np.concatenate(
+            [
+                np.searchsorted(cuts, rows[a : a + step, :n].astype(np.float32) @ direction).astype(np.int32)
+                for a in range(0, len(rows), step)
+            ]
+        )
+        for part in range(pieces):
+            kept = np.flatnonzero(part_of == part)
+            if kept.size:
+                starts = np.arange(0, kept.size, 4096, dtype=np.int64)
+                counts = np.minimum(kept.size - starts, 4096)
+                yield _Layer(rows[kept].ravel(), factors[kept], starts, counts)
 
     # running them
 

@@ -132,6 +132,7 @@ def _subset_rows(deltas, divisor, flips, binomials, table, base, row_words, low_
                         _append(target, place, work[t - 1, row], 0, length)
 
 
+@cache
 def binomial_table(n: int, k: int) -> NDArray[np.int64]:
     """C(i, j) for i up to n and j up to k; those beyond int64 are cut, nobody may use them."""
     most = 2**63 - 1
