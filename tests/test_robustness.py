@@ -123,7 +123,7 @@ def test_scores_beyond_64_bits_are_compared_exactly():
 
 def test_unknown_engines_and_false_counterexamples_are_refused():
     query = Query(MAJORITY, HammingBall((1,) * 21, 3), Untargeted(0))
-    with pytest.raises(QueryError, match="engine is 'z3', expected auto, enumeration, bdd, sat"):
+    with pytest.raises(QueryError, match="engine is 'z3', expected auto, enumeration, propagation, bdd, sat"):
         decide(query, engine="z3")
     with pytest.raises(EngineError, match="This is a bug in bnnverify"):
         replayed(query, [1] * 21, "test")

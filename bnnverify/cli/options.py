@@ -80,7 +80,7 @@ image_options, all_image_options = _image_options("0"), _image_options("all")
 engine_options = together(
     click.option(
         "--engine",
-        type=click.Choice(["auto", "enumeration", "bdd", "sat"]),
+        type=click.Choice(["auto", "enumeration", "propagation", "bdd", "sat"]),
         default="auto",
         show_default=True,
         help="All give the same answer; auto picks by predicted cost, and changes when the guess was wrong.",

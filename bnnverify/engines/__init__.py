@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnnverify.engines.base import Engine
 from bnnverify.errors import QueryError
 
-NAMES = ("enumeration", "bdd", "sat")
+NAMES = ("enumeration", "propagation", "bdd", "sat")
 
 
 def engine_named(name: str) -> Engine:
@@ -18,6 +18,10 @@ def engine_named(name: str) -> Engine:
         from bnnverify.engines.enumeration import EnumerationEngine
 
         return EnumerationEngine()
+    if name == "propagation":
+        from bnnverify.engines.propagation import PropagationEngine
+
+        return PropagationEngine()
     if name == "bdd":
         from bnnverify.engines.bdd import BddEngine
 
