@@ -267,7 +267,11 @@ def test_rates_of_their_own_are_propagated_where_that_is_quicker(monkeypatch):
     listed = misclassification_probability(network, x, rates, label=0, width=0, engine="enumeration")
     assert listed.run.engine == "listing" and listed.probability == answer.probability
     assert answer.probability.lower == noise_by_definition(network, x, rates, 0)
-    cut = misclassification_probability(network, x, rates, label=0, limits=Limits(seconds=1e-9))
+    late = misclassification_probability(network, x, rates, label=0, engine="propagation", limits=Limits(seconds=1e-9))
+    assert late.run.engine == "propagation"
+    monkeypatch.setattr(noise, "seconds_to_count", lambda query, limits: {"propagation": 1e3})
+    assert misclassification_probability(network, x, rates, limits=Limits(seconds=60)).run.engine == "listing"
+    cut = late
     assert cut.kind is Kind.INTERVAL and cut.radius is None and "time limit" in cut.run.reason
     assert cut.probability.lower <= answer.probability.lower <= cut.probability.upper
 

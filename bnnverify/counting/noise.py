@@ -233,6 +233,8 @@ def _is_propagated(
         return False
     query = Query(network, FixedIndexRegion(noise.center, noise.free), kept)
     guess = seconds_to_count(query, limits=limits).get("propagation")
+    if limits.seconds is not None and (guess or 0) > limits.seconds and engine == "auto":
+        return False  # listing has something to show at any time
     listed = sum(comb(len(noise.free), r) for r in range(enough + 1)) * _LISTING
     return guess is not None and (engine == "propagation" or guess < listed)
 
