@@ -288,9 +288,12 @@ class _Reduction:
         wanted = {*self.freed, *chunk}
         if self.session is not None and wanted <= self.session[0]:
             return self.session[1], self.session[0]
-        self._close()
         candidates = [*self.freed, *self.open, *self.deferred, *self.stuck, *self.needed]
-        n = max(len(wanted), self._affordable(candidates))
+        affordable = self._affordable(candidates)
+        if len(chunk) > 1 and affordable < len(wanted):
+            raise ResourceLimitError("the formula would be too large")  # fewer inputs at once may do
+        self._close()
+        n = max(len(wanted), affordable)
         region = within(self.query.region, candidates[:n])
         search = FixingSearch(replace(self.query, region=region), clock)
         search.__enter__()
