@@ -176,7 +176,7 @@ def make_scratch(plan: Plan) -> tuple[Any, ...]:
     width = -(-most // 64)
     wired = 1 + sum(a * b for a, b in zip(plan.widths, plan.widths[1:], strict=False))
     signs = 8 * TILES * (1 + sum(plan.widths[1:]))
-    digits = 3 + (2 * most + 1).bit_length()
+    digits = 3 + (2 * most + 1 - int(plan.net[-1].min())).bit_length()  # unpruned, classes far behind count too
     words, whole = np.uint64, np.int64
     return (
         np.zeros((hidden, width), dtype=words),
