@@ -203,6 +203,7 @@ class _Enumeration:
     def go(self, order: tuple[int, ...]) -> None:
         """Count everything, or stop at a limit or at the first piece with an adversarial input."""
         self.walker = _Walker(self.query, order, prune=self.prune)
+        self.tells = order == tie_order(self.query)  # other winners say nothing about what is adversarial
         region = self.query.region
         if isinstance(region, HammingBall):
             for flips in range(min(region.radius, self.walker.plan.free) + 1):
@@ -259,7 +260,7 @@ class _Enumeration:
                 tally.add(shell, self.walker.plan.classes[place], count)
         if self.stop and self.found is None and tally.adversarial > before:
             self.found = piece, tail
-        if self.clock.monitor is not None:
+        if self.clock.monitor is not None and self.tells:
             size = self.query.region.size()
             self.clock.monitor.report(tally.adversarial, size - tally.settled + tally.adversarial, size)
 

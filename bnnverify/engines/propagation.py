@@ -102,7 +102,7 @@ class _Propagation:
         clock: Clock,
         weights: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self.query, self.clock = query, clock
+        self.query, self.clock, self.order = query, clock, order
         self.plan: Plan = make_plan(query, order)
         region = query.region
         self.by_flips = isinstance(region, HammingBall) and weights is None
@@ -156,13 +156,17 @@ class _Propagation:
         return self.found
 
     def _whole(self) -> None:
-        """All inputs were counted at once, and their number is what one word takes for 0; anything else is a bug."""
-        if self.found.settled or self.residues.moduli != (0,) or self.total != 1 << 64:
+        """All inputs were counted at once, and their number is what the words take for 0; anything else is a bug."""
+        if self.found.settled or self.total != (math.prod(self.residues.moduli) or 1 << 64):
             raise EngineError(
                 f"propagation settled {self.found.settled} of {self.total} inputs. This is a bug in bnnverify; please "
                 "report it with the network and the question."
             )
-        self.found.per_flips[0][self.query.network.evaluate(self.query.region.center)] = self.total
+        x = list(self.query.region.center)  # they share one winner: that of any input whose weight is not 0
+        for i, (keep, _) in zip(self.query.region.free, self.weights or (), strict=False):
+            x[i] *= 1 if keep else -1
+        scores = self.query.network.scores(x)
+        self.found.per_flips[0][max(self.order, key=scores.__getitem__)] = self.total
         self.found.settled = self.total
 
     def _run(self, layer: _Layer, free: list[int], metric: NDArray[np.float64]) -> None:
@@ -413,7 +417,8 @@ class _Propagation:
             yield from self._map(work, tasks[first : first + step])
 
     def _report(self) -> None:
-        if self.clock.monitor is not None and self.weights is None:
+        # winners by another order than the query's say nothing about what is adversarial
+        if self.clock.monitor is not None and self.weights is None and self.order == tie_order(self.query):
             lower = sum(
                 count
                 for shell in self.found.per_flips
