@@ -1,7 +1,8 @@
 """Vectors as values inside numba loops: 512 bits as eight words or 64 small integers, and 16 small integers.
 
 numba compiles for the machine it runs on: one vector is one register with AVX-512, two with AVX2, four with SSE or
-NEON, so the loops are written once. Loads and stores are by index into contiguous arrays and are not checked.
+NEON, so the loops are written once. Loads and stores are by address and index (in words, or in bytes) and are not
+checked.
 """
 
 from __future__ import annotations
@@ -78,37 +79,52 @@ badd = _operation("add", bytes512)
 hadd = _operation("add", bytes128)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, arguments: Any, vector: Any) -> Any:
-    array = context.make_array(kind)(context, builder, arguments[0])
-    return builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
+def _pointer(builder: Any, arguments: Any, vector: Any, unit: Any) -> Any:
+    first = builder.inttoptr(arguments[0], unit.as_pointer())
+    return builder.bitcast(builder.gep(first, [arguments[1]]), vector.as_pointer())
 
 
-def _loader(kind: Any, vector: Any, align: int) -> Any:
-    def typed(_context: Any, array: Any, _index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            value = builder.load(_pointer(context, builder, signature.args[0], arguments, vector))
-            value.align = align
+def _loader(kind: Any, vector: Any, unit: Any) -> Any:
+    def typed(_context: Any, _address: Any, _index: Any) -> Any:
+        def generate(_ctx: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            value = builder.load(_pointer(builder, arguments, vector, unit))
+            value.align = unit.width // 8
             return value
 
-        return kind(array, types.int64), generate
+        return kind(types.int64, types.int64), generate
 
     return intrinsic(typed)
 
 
-def _storer(kind: Any, vector: Any, align: int) -> Any:
-    def typed(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            builder.store(arguments[2], _pointer(context, builder, signature.args[0], arguments, vector)).align = align
+def _storer(kind: Any, vector: Any, unit: Any) -> Any:
+    def typed(_context: Any, _address: Any, _index: Any, _value: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            builder.store(arguments[2], _pointer(builder, arguments, vector, unit)).align = unit.width // 8
             return context.get_dummy_value()
 
-        return types.void(array, types.int64, kind), generate
+        return types.void(types.int64, types.int64, kind), generate
 
     return intrinsic(typed)
 
 
-vload, vstore = _loader(words512, _WORDS, 8), _storer(words512, _WORDS, 8)
-bload, bstore = _loader(bytes512, _BYTES, 1), _storer(bytes512, _BYTES, 1)
-hload, hstore = _loader(bytes128, _SHORT, 1), _storer(bytes128, _SHORT, 1)
+def _address(_context: Any, array: Any) -> Any:
+    """Where the elements of a contiguous array begin.
+
+    The loops work on addresses because numba counts references to arrays wherever one is handed on, in atomic
+    instructions that cost more than the work between them. Whoever takes an address keeps the array.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data, _I64)
+
+    return types.int64(array), generate
+
+
+address: Any = intrinsic(_address)
+load, store = _loader(types.int64, _I64, _I64), _storer(types.int64, _I64, _I64)
+vload, vstore = _loader(words512, _WORDS, _I64), _storer(words512, _WORDS, _I64)
+bload, bstore = _loader(bytes512, _BYTES, _I8), _storer(bytes512, _BYTES, _I8)
+hload, hstore = _loader(bytes128, _SHORT, _I8), _storer(bytes128, _SHORT, _I8)
 
 
 def _choice(name: str) -> Any:
@@ -122,6 +138,19 @@ def _choice(name: str) -> Any:
 
 
 hmin, hmax = _choice("smin"), _choice("smax")
+
+
+def _prefetch(_context: Any, _address: Any, _index: Any) -> Any:
+    """Ask for the cache line of one word; nothing happens where there is none."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = _pointer(builder, arguments, _I64, _I64)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 def _vsplat(_context: Any, _word: Any) -> Any:
@@ -182,6 +211,7 @@ def _trailing_zeros(_context: Any, _word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+prefetch: Any = intrinsic(_prefetch)
 vsplat: Any = intrinsic(_vsplat)
 vpopcount: Any = intrinsic(_vpopcount)
 vany: Any = intrinsic(_vany)

@@ -17,9 +17,12 @@ from numba import njit
 
 from bnnverify.packing import popcount
 from bnnverify.simd import (
+    address,
     bgreater_equal,
     bless,
     bload,
+    load,
+    prefetch,
     trailing_zeros,
     vadd,
     vand,
@@ -52,8 +55,11 @@ def _bit(number, place):  # type: ignore[no-untyped-def]
 def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore[no-untyped-def]
     """Add rows to a counter of three digits; `over` collects what leaves it."""
     while i + 4 <= end:
-        a, b = vxor(vload(source, rows[i] + shift), flip), vxor(vload(source, rows[i + 1] + shift), flip)
-        c, d = vxor(vload(source, rows[i + 2] + shift), flip), vxor(vload(source, rows[i + 3] + shift), flip)
+        a, b = vxor(vload(source, load(rows, i) + shift), flip), vxor(vload(source, load(rows, i + 1) + shift), flip)
+        c, d = (
+            vxor(vload(source, load(rows, i + 2) + shift), flip),
+            vxor(vload(source, load(rows, i + 3) + shift), flip),
+        )
         k = _majority(a, b, c0)
         c0 = vxor(vxor(a, b), c0)
         m = _majority(c, d, c0)
@@ -64,7 +70,7 @@ def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore
         c2 = vxor(c2, carry)
         i += 4
     while i < end:
-        a = vxor(vload(source, rows[i] + shift), flip)
+        a = vxor(vload(source, load(rows, i) + shift), flip)
         carry = vand(a, c0)
         c0 = vxor(a, c0)
         k = vand(carry, c1)
@@ -79,8 +85,11 @@ def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore
 def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # type: ignore[no-untyped-def]
     """Add rows to a counter of six digits; `over` collects what leaves it."""
     while i + 4 <= end:
-        a, b = vxor(vload(source, rows[i] + shift), flip), vxor(vload(source, rows[i + 1] + shift), flip)
-        c, d = vxor(vload(source, rows[i + 2] + shift), flip), vxor(vload(source, rows[i + 3] + shift), flip)
+        a, b = vxor(vload(source, load(rows, i) + shift), flip), vxor(vload(source, load(rows, i + 1) + shift), flip)
+        c, d = (
+            vxor(vload(source, load(rows, i + 2) + shift), flip),
+            vxor(vload(source, load(rows, i + 3) + shift), flip),
+        )
         k = _majority(a, b, c0)
         c0 = vxor(vxor(a, b), c0)
         m = _majority(c, d, c0)
@@ -97,7 +106,7 @@ def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # 
         c5 = vxor(c5, k)
         i += 4
     while i < end:
-        a = vxor(vload(source, rows[i] + shift), flip)
+        a = vxor(vload(source, load(rows, i) + shift), flip)
         carry = vand(a, c0)
         c0 = vxor(a, c0)
         k = vand(carry, c1)
@@ -118,7 +127,7 @@ def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # 
 def _add_any(source, rows, i, end, shift, flip, digits, at, width, over):  # type: ignore[no-untyped-def]
     """Add rows to a counter of `width` digits in memory."""
     while i < end:
-        carry = vxor(vload(source, rows[i] + shift), flip)
+        carry = vxor(vload(source, load(rows, i) + shift), flip)
         for place in range(width):
             digit = vload(digits, at + 8 * place)
             vstore(digits, at + 8 * place, vxor(digit, carry))
@@ -135,17 +144,18 @@ def at_least(source, rows, start, plus, minus, need, shift, tiles, out, at, digi
     """Where at least `need` of these rows are set, for `tiles` times 512 bits, into ``out[at:]``.
 
     Args:
-        source: Words of the rows.
-        rows: Where each begins, from ``rows[start]`` on: `plus` that count where set, then `minus` where not set.
+        source: Address of the words of the rows.
+        rows: Address of where each begins, from entry `start` on: first `plus` that count where set, then `minus`
+            that count where not set.
         start: First entry of `rows`.
         plus: Rows that count where set.
         minus: Rows that count where not set.
         need: 1 to ``plus + minus``.
         shift: Added to the beginning of every row.
         tiles: Vectors of each row.
-        out: Result.
+        out: Address of the result.
         at: Its place.
-        digits: Work space, 24 vectors.
+        digits: Address of work space, 24 vectors.
     """
     none, ones = vsplat(_ZERO), vsplat(_ONES)
     n, middle, end = plus + minus, start + plus, start + plus + minus
@@ -235,10 +245,10 @@ def count_rows(source, rows, start, plus, minus, initial, width, shift, tiles, o
 def margin_masks(margins, row, upper, upper_row, lower, lower_row, width, known, active):  # type: ignore[no-untyped-def]
     """Which neurons surely fire (margin >= upper) into `known`, which are open (lower <= margin < upper)."""
     for w in range(width):
-        m = bload(margins, row + 64 * w)
-        sure = bgreater_equal(m, bload(upper, upper_row + 64 * w))
+        m = bload(address(margins), row + 64 * w)
+        sure = bgreater_equal(m, bload(address(upper), upper_row + 64 * w))
         known[w] = sure
-        active[w] = ~(sure | bless(m, bload(lower, lower_row + 64 * w)))
+        active[w] = ~(sure | bless(m, bload(address(lower), lower_row + 64 * w)))
 
 
 @njit(inline="always")
@@ -385,10 +395,10 @@ def _duel(p, q, net, width, active, offsets, slot, flat, duels, present, twice):
 @njit(inline="always")
 def _contender(c, rivals, leader, place_of):  # type: ignore[no-untyped-def]
     """Place of contender c: rivals and leader in ascending order of place."""
-    if c < rivals and place_of[c] < leader:
-        return place_of[c]
-    if c > 0 and place_of[c - 1] > leader:
-        return place_of[c - 1]
+    if c < rivals and load(place_of, c) < leader:
+        return load(place_of, c)
+    if c > 0 and load(place_of, c - 1) > leader:
+        return load(place_of, c - 1)
     return leader
 
 
@@ -457,7 +467,7 @@ def _winners(counts, t, stride, vectors, rivals, leader, place_of, wins, best): 
                 vstore(best, 8 * v, _either(greater, vload(counts, first + 8 * v), vload(best, 8 * v)))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at):  # type: ignore[no-untyped-def]
     """Classes of the inputs of a tail, from the margins before it.
 
@@ -485,6 +495,9 @@ def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at): 
         twice,
         counts,
     ) = scratch
+    table_at, ends_at, tallies_at, wins_at = address(table), address(ends), address(tallies), address(wins)
+    digits_at, signs_at, counts_at = address(digits), address(signs), address(counts)
+    rows_at, wired_at, place_at = address(rows), address(wired), address(place_of)
     upper, lower = bounds
     classes = offsets.shape[0]
     width = shape[0, 0]
@@ -573,15 +586,23 @@ def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at): 
     stride = 8 * (width_of_count + 1)
     if rivals > 1:  # the leader's own score, the same in all tiles; in order of place with the others
         own = rivals * _TILES * stride
-        vstore(counts, own, _bit(-least, 0) if factor == 2 else vsplat(_ZERO))
+        vstore(counts_at, own, _bit(-least, 0) if factor == 2 else vsplat(_ZERO))
         for place in range(width_of_count):
-            vstore(counts, own + 8 + 8 * place, _bit(-least // factor, place))
+            vstore(counts_at, own + 8 + 8 * place, _bit(-least // factor, place))
     for g in range(max(segments, 1)):
         shift, remaining = 0, bits
         if segments:
             shift, remaining = firsts[g], sizes[g]
         while remaining > 0:
             tiles = min(_TILES, (remaining + 511) >> 9)
+            if remaining > 512 * _TILES:  # the rows lie far apart: no hardware guesses what comes next
+                for w in range(shape[0, 0]):
+                    open_bits = active[0][w]
+                    while open_bits:
+                        ahead = row_of[0, 64 * w + trailing_zeros(open_bits)] + shift + 8 * _TILES
+                        open_bits &= open_bits - _ONE
+                        for t in range(_TILES):
+                            prefetch(table_at, ahead + 8 * t)
             for block in range(1, shape.shape[0]):
                 for w in range((shape[block, 1] + 63) // 64):
                     open_bits = active[block][w]
@@ -591,54 +612,54 @@ def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at): 
                         start, plus, minus = spans[block, j, 0], spans[block, j, 1], spans[block, j, 2]
                         if block == 1:
                             at_least(
-                                table, flat_wired, start, plus, minus, needed[block][j], shift, tiles, signs,
-                                row_of[block, j], digits,
+                                table_at, wired_at, start, plus, minus, needed[block][j], shift, tiles, signs_at,
+                                row_of[block, j], digits_at,
                             )  # fmt: skip
                         else:
                             at_least(
-                                signs, flat_wired, start, plus, minus, needed[block][j], 0, tiles, signs,
-                                row_of[block, j], digits,
+                                signs_at, wired_at, start, plus, minus, needed[block][j], 0, tiles, signs_at,
+                                row_of[block, j], digits_at,
                             )  # fmt: skip
             if rivals == 1:
                 if always or never:
                     for t in range(tiles):
-                        vstore(wins, 8 * t, vsplat(_ONES if always else _ZERO))
+                        vstore(wins_at, 8 * t, vsplat(_ONES if always else _ZERO))
                 elif source_is_table:
-                    at_least(table, flat, 0, duels[0, 1], duels[0, 2], need, shift, tiles, wins, 0, digits)
+                    at_least(table_at, rows_at, 0, duels[0, 1], duels[0, 2], need, shift, tiles, wins_at, 0, digits_at)
                 else:
-                    at_least(signs, flat, 0, duels[0, 1], duels[0, 2], need, 0, tiles, wins, 0, digits)
+                    at_least(signs_at, rows_at, 0, duels[0, 1], duels[0, 2], need, 0, tiles, wins_at, 0, digits_at)
                 rival, other = at + 8 * place_of[0], at + 8 * leader
                 for t in range(tiles):
-                    valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
-                    won = vand(vload(wins, 8 * t), valid)
-                    vstore(tallies, rival, vadd(vload(tallies, rival), vpopcount(won)))
-                    vstore(tallies, other, vadd(vload(tallies, other), vpopcount(vxor(won, valid))))
+                    valid = vload(ends_at, 8 * min(max(remaining - 512 * t, 0), 512))
+                    won = vand(vload(wins_at, 8 * t), valid)
+                    vstore(tallies_at, rival, vadd(vload(tallies_at, rival), vpopcount(won)))
+                    vstore(tallies_at, other, vadd(vload(tallies_at, other), vpopcount(vxor(won, valid))))
             else:
                 for r in range(rivals):
                     low = base[place_of[r]] - base[leader] - duels[r, 3] - least
                     plane = r * _TILES * stride
                     for t in range(tiles):
-                        vstore(counts, plane + t * stride, _bit(low, 0) if factor == 2 else vsplat(_ZERO))
+                        vstore(counts_at, plane + t * stride, _bit(low, 0) if factor == 2 else vsplat(_ZERO))
                     if source_is_table:
                         count_rows(
-                            table, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, shift,
-                            tiles, counts, plane,
+                            table_at, rows_at, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count,
+                            shift, tiles, counts_at, plane,
                         )  # fmt: skip
                     else:
                         count_rows(
-                            signs, flat, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, 0,
-                            tiles, counts, plane,
+                            signs_at, rows_at, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, 0,
+                            tiles, counts_at, plane,
                         )  # fmt: skip
                 for t in range(tiles):
-                    valid = vload(ends, 8 * min(max(remaining - 512 * t, 0), 512))
-                    _winners(counts, t, stride, width_of_count + 1, rivals, leader, place_of, wins, digits)
+                    valid = vload(ends_at, 8 * min(max(remaining - 512 * t, 0), 512))
+                    _winners(counts_at, t, stride, width_of_count + 1, rivals, leader, place_at, wins_at, digits_at)
                     for c in range(rivals, 0, -1):
-                        won = vand(vload(wins, 8 * c), valid)
+                        won = vand(vload(wins_at, 8 * c), valid)
                         valid = vxor(valid, won)
-                        place = at + 8 * _contender(c, rivals, leader, place_of)
-                        vstore(tallies, place, vadd(vload(tallies, place), vpopcount(won)))
-                    place = at + 8 * _contender(0, rivals, leader, place_of)
-                    vstore(tallies, place, vadd(vload(tallies, place), vpopcount(valid)))
+                        place = at + 8 * _contender(c, rivals, leader, place_at)
+                        vstore(tallies_at, place, vadd(vload(tallies_at, place), vpopcount(won)))
+                    place = at + 8 * _contender(0, rivals, leader, place_at)
+                    vstore(tallies_at, place, vadd(vload(tallies_at, place), vpopcount(valid)))
             shift += 8 * tiles
             remaining -= 512 * tiles
         at += 8 * classes

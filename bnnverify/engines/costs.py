@@ -38,6 +38,7 @@ class Rates:
     Attributes:
         enumeration_setup: s.
         enumeration_free: s per input that varies (tables of the loops).
+        enumeration_tail: s per tail of inputs that are evaluated together, bit-sliced loops.
         enumeration_input: s per input of the region, bit-sliced loops.
         enumeration_neuron: s per input and unsettled neuron of the first block, bit-sliced loops.
         enumeration_later: s per input and multiply-accumulate between hidden blocks, bit-sliced loops.
@@ -57,6 +58,7 @@ class Rates:
 
     enumeration_setup: float = 7e-4
     enumeration_free: float = 3e-6
+    enumeration_tail: float = 1.5e-6
     enumeration_input: float = 4e-10
     enumeration_neuron: float = 1.2e-11
     enumeration_later: float = 1.5e-12
@@ -185,23 +187,47 @@ def _count(name: str, shape: Shape, limits: Limits, rates: Rates) -> float:
     inputs = math.exp2(min(_log2(shape.inputs), 990.0))
     if name == "enumeration":
         setup = rates.enumeration_setup + rates.enumeration_free * shape.free
-        return setup + inputs * _each_input(shape, limits, rates)
+        return setup + _enumeration(shape, inputs, limits, rates)
     if name == "propagation":
         setup = rates.propagation_setup + rates.propagation_free * shape.free**2
-        return setup + rates.propagation_state * shape.states
+        # where few states merge, every input is evaluated, in tails that are never short
+        every = inputs * (_sliced_input(shape, rates) + rates.enumeration_tail / 2**16) / _threads(limits)
+        merged = rates.propagation_state * shape.states * (1 + shape.unsettled / 10)
+        is_cube = shape.radius is None or 2 * shape.radius >= shape.free
+        return setup + (min(merged, every) if is_cube else merged)
     if name == "bdd":
         return rates.bdd_setup + rates.bdd_gate * shape.gates + rates.bdd_state * shape.states * max(shape.blocks, 1)
     return rates.sat_setup + rates.sat_mac * shape.macs + rates.sat_input * inputs
 
 
-def _each_input(shape: Shape, limits: Limits, rates: Rates) -> float:
-    """Seconds that enumeration needs for one input."""
+def _enumeration(shape: Shape, inputs: float, limits: Limits, rates: Rates) -> float:
+    """Seconds that enumeration needs for all inputs, without its set-up."""
     if shape.has_convolutions:
-        return rates.enumeration_mac * shape.macs
+        return inputs * rates.enumeration_mac * shape.macs
     if not shape.is_sliced:
-        return rates.enumeration_one
+        return inputs * rates.enumeration_one
+    if shape.radius is None:
+        tails = inputs / 2 ** min(shape.free, 9 if shape.free <= 20 else 12)
+    else:  # the last flips of a shell, five at most, make a tail
+        tails = 0.0
+        for flips in range(min(shape.radius, shape.free) + 1):
+            tail = min(flips, _longest(shape))
+            tails += math.exp2(min(_log2(math.comb(shape.free, flips - tail)), 990.0))
+    return (tails * rates.enumeration_tail + inputs * _sliced_input(shape, rates)) / _threads(limits)
+
+
+def _longest(shape: Shape) -> int:
+    """Flips of a tail: as many as a table of some 30 MB has room for."""
+    flips = 1
+    while flips < 5 and shape.unsettled * (flips + 1) * math.comb(shape.free, flips + 1) < 8 << 25:
+        flips += 1
+    return flips
+
+
+def _sliced_input(shape: Shape, rates: Rates) -> float:
+    """Seconds for one input in the bit-sliced loops, on one core."""
     first = rates.enumeration_input + rates.enumeration_neuron * shape.unsettled
-    return (first + rates.enumeration_later * shape.later) / _threads(limits)
+    return first + rates.enumeration_later * shape.later
 
 
 def _threads(limits: Limits) -> int:

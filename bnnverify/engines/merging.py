@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from bnnverify.engines.bitslice import leaf, settled_place
-from bnnverify.simd import hadd, hload, hmax, hmin, hstore
+from bnnverify.simd import address, hadd, hload, hmax, hmin, hstore, load
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _THIRTY_TWO = np.uint64(32)
@@ -26,16 +26,17 @@ _THIRTY_TWO = np.uint64(32)
 
 @njit(inline="always")
 def _hash(words, first, count):  # type: ignore[no-untyped-def]
+    """Hash of `count` words from index `first` of an address on."""
     h = np.uint64(0x2545F4914F6CDD1D)
     for w in range(count):
-        h = (h ^ words[first + w]) * _MIX
+        h = (h ^ np.uint64(load(words, first + w))) * _MIX
         h ^= h >> _THIRTY_TWO
     return h * _MIX
 
 
 @njit(inline="always")
 def _successor(rows, source, target_rows, target, delta, lows, highs, width, flipped, flips):  # type: ignore[no-untyped-def]
-    """One clamped successor; `flips` is its number of flips."""
+    """One clamped successor; `flips` is its number of flips. All arrays are addresses."""
     for at in range(0, width, 16):
         v = hload(rows, source + at)
         if flipped:
@@ -89,6 +90,8 @@ def spread(
     scratch = np.zeros(width, dtype=np.int8)
     scratch_words = scratch.view(np.uint64)
     weighted = weights.shape[0] > 0
+    rows_at, scratch_at = address(rows), address(scratch)
+    delta_at, lows_at, highs_at = address(delta), address(lows), address(highs)
     for p in range(starts.shape[0]):
         for i in range(starts[p], starts[p] + counts[p]):
             flips = np.int64(rows[i * width + width - 1])
@@ -96,8 +99,8 @@ def spread(
                 if flipped and flips >= most_flips:
                     break
                 now = flips + (np.int64(delta[width - 1]) if flipped else 0)
-                _successor(rows, i * width, scratch, 0, delta, lows, highs, width, flipped == 1, now)
-                h = _hash(scratch_words, 0, words)
+                _successor(rows_at, i * width, scratch_at, 0, delta_at, lows_at, highs_at, width, flipped == 1, now)
+                h = _hash(scratch_at, 0, words)
                 part = np.int64(0) if shift >= 64 else np.int64(h >> np.uint64(shift))
                 if only_count:
                     cursors[part] += 1
@@ -125,8 +128,9 @@ def merge(words, factors, start, count, width, moduli, table):  # type: ignore[n
     mask = np.uint64(table.shape[0] - 1)
     table[:] = -1
     kept = 0
+    words_at = address(words)
     for i in range(start, start + count):
-        slot = _hash(words, i * size, size) & mask
+        slot = _hash(words_at, i * size, size) & mask
         while True:
             other = table[slot]
             if other < 0:
@@ -279,6 +283,7 @@ def growth(words, starts, counts, width, delta, lows, highs, most_flips, samples
     """
     size = width // 8
     rows = words.view(np.int8)
+    words_at, lows_at, highs_at = address(words), address(lows), address(highs)
     total = counts.sum()
     capacity = 16
     while capacity < 2 * total:
@@ -291,24 +296,26 @@ def growth(words, starts, counts, width, delta, lows, highs, most_flips, samples
         for i in range(starts[p], starts[p] + counts[p]):
             listed[n] = i
             n += 1
-            slot = _hash(words, i * size, size) & mask
+            slot = _hash(words_at, i * size, size) & mask
             while table[slot] >= 0:
                 slot = (slot + np.uint64(1)) & mask
             table[slot] = i
     fresh = np.zeros(delta.shape[0], dtype=np.int64)
     scratch = np.zeros(width, dtype=np.int8)
     scratch_words = scratch.view(np.uint64)
+    scratch_at = address(scratch)
     step = max(1, total // samples)
     for c in range(delta.shape[0]):
         change = delta[c]
+        change_at = address(change)
         for at in range(0, total, step):
             i = listed[at]
             flips = np.int64(rows[i * width + width - 1])
             if flips >= most_flips:
                 continue
             now = flips + np.int64(change[width - 1])
-            _successor(rows, i * width, scratch, 0, change, lows, highs, width, True, now)
-            slot = _hash(scratch_words, 0, size) & mask
+            _successor(words_at, i * width, scratch_at, 0, change_at, lows_at, highs_at, width, True, now)
+            slot = _hash(scratch_at, 0, size) & mask
             new = 1
             while table[slot] >= 0:
                 same = True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bnnverify.engines.plan import Plan
 from bnnverify.packing import Words
-from bnnverify.simd import bgreater_equal, bload
+from bnnverify.simd import address, bgreater_equal, bload
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ZERO = np.uint64(0)
@@ -165,6 +165,7 @@ def _setting_rows(deltas, downs, places, levels, table, base, row_words):  # typ
     inputs, neurons = deltas.shape
     nets = np.zeros(1 << inputs, dtype=np.int8)
     placed = np.full(64 * row_words, -128, dtype=np.int8)
+    placed_at, levels_at = address(placed), address(levels)
     for j in range(neurons):
         nets[0] = downs[j]
         for q in range(inputs):
@@ -176,7 +177,7 @@ def _setting_rows(deltas, downs, places, levels, table, base, row_words):  # typ
         for level in range(1, inputs + 1):
             start = base[j] + (level - 1) * row_words
             for w in range(row_words):
-                table[start + w] = bgreater_equal(bload(placed, 64 * w), bload(levels, 64 * level))
+                table[start + w] = bgreater_equal(bload(placed_at, 64 * w), bload(levels_at, 64 * level))
 
 
 def setting_tail(plan: Plan, free: NDArray[np.int64], *, by_flips: bool = False) -> Tail:

@@ -6,12 +6,12 @@ import numpy as np
 from numba import njit
 
 from bnnverify.engines.bitslice import leaf, settled_place
-from bnnverify.simd import badd, bload, bstore
+from bnnverify.simd import address, badd, bload, bstore
 
 
 @njit(inline="always")
 def move(margins, source, target, deltas, input_row, words):  # type: ignore[no-untyped-def]
-    """Margins after one more flip."""
+    """Margins after one more flip; both are addresses."""
     for w in range(words):
         at = 64 * w
         bstore(margins, target + at, badd(bload(margins, source + at), bload(deltas, input_row + at)))
@@ -44,6 +44,7 @@ def walk_shell(
     """
     words = net[0][0, 0]
     size = 64 * words
+    margins_at, deltas_at = address(margins), address(deltas)
     free = deltas.shape[0] // size
     leaves, closed = 0, 0
     depth = head.shape[0]
@@ -63,7 +64,7 @@ def walk_shell(
         if i >= end:
             depth -= 1
             continue
-        move(margins, depth * size, (depth + 1) * size, deltas, i * size, words)
+        move(margins_at, depth * size, (depth + 1) * size, deltas_at, i * size, words)
         left, rest = flips - depth - 1, free - 1 - i
         if left == tail_flips:
             leaf(margins, (depth + 1) * size, tail, binomials[rest, left], 0, prune, net, scratch, tallies, 0)
@@ -102,6 +103,7 @@ def walk_settings(margins, deltas, first, last, tail, tail_bits, bounds, prune, 
     """
     words = net[0][0, 0]
     size = 64 * words
+    margins_at, deltas_at = address(margins), address(deltas)
     leaves, closed = 0, 0
     value = np.zeros(last + 1, dtype=np.int64)  # settings of this input that were visited
     depth = first
@@ -128,9 +130,9 @@ def walk_settings(margins, deltas, first, last, tail, tail_bits, bounds, prune, 
             continue
         if value[depth] == 0:
             for w in range(words):
-                bstore(margins, (depth + 1) * size + 64 * w, bload(margins, depth * size + 64 * w))
+                bstore(margins_at, (depth + 1) * size + 64 * w, bload(margins_at, depth * size + 64 * w))
         else:
-            move(margins, depth * size, (depth + 1) * size, deltas, depth * size, words)
+            move(margins_at, depth * size, (depth + 1) * size, deltas_at, depth * size, words)
         value[depth] += 1
         depth += 1
         entered = True
