@@ -191,6 +191,8 @@ def test_guesses_are_finite_and_sorted_at_every_size():
 
 def test_only_engines_that_prove_their_answers_are_picked(monkeypatch):
     monkeypatch.setattr("bnnverify.engines.NAMES", ("enumeration", "approximate", "sat"))
+    assert set(seconds_to_count(QUERY)) == {"enumeration"}  # a small region is enumerated without a look at the others
+    monkeypatch.setattr(costs, "AT_ONCE", 0)
     assert set(seconds_to_count(QUERY)) == set(seconds_to_decide(QUERY)) == {"enumeration", "sat"}
 
 

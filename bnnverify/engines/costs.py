@@ -11,13 +11,12 @@ differ after some of the inputs (`Shape.states`). SAT counts one adversarial inp
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from bnnverify.engines.base import UNLIMITED, Limits
+from bnnverify.engines.base import UNLIMITED, Limits, cores
 from bnnverify.engines.plan import MOST_FLIPS, is_plannable
 from bnnverify.kernels import disagreement_limits
 from bnnverify.query import Query
@@ -26,6 +25,9 @@ from bnnverify.summary import summarize
 
 MODELLED = ("enumeration", "propagation", "bdd", "sat")
 """Engines whose answers are proved and whose cost is modelled here; no other engine is picked by itself."""
+
+AT_ONCE = 20_000
+"""Inputs that are enumerated without a look at the other engines."""
 
 NEVER = 1e300
 """Seconds that stand for "hopeless": larger guesses are cut to this, so that they stay numbers in JSON."""
@@ -58,7 +60,7 @@ class Rates:
 
     enumeration_setup: float = 7e-4
     enumeration_free: float = 3e-6
-    enumeration_tail: float = 1.5e-6
+    enumeration_tail: float = 1e-6
     enumeration_input: float = 4e-10
     enumeration_neuron: float = 1.2e-11
     enumeration_later: float = 1.5e-12
@@ -148,12 +150,17 @@ class Shape:
 def seconds_to_count(query: Query, *, limits: Limits = UNLIMITED, rates: Rates | None = None) -> dict[str, float]:
     """Guessed seconds of each engine for counting, cheapest first. Engines that cannot serve the query are absent.
 
+    Regions of at most `AT_ONCE` inputs are enumerated sooner than anything is guessed, so enumeration is alone there.
+
     Args:
         query: The question.
         limits: For the number of threads.
         rates: Constants; default `RATES`.
     """
-    shape, rates = Shape.of(query), rates or RATES
+    rates = rates or RATES
+    if query.region.size() <= AT_ONCE and not query.network.has_convolutions:
+        return {"enumeration": rates.enumeration_setup}
+    shape = Shape.of(query)
     return _sorted({name: _count(name, shape, limits, rates) for name in _names(query)})
 
 
@@ -231,7 +238,7 @@ def _sliced_input(shape: Shape, rates: Rates) -> float:
 
 
 def _threads(limits: Limits) -> int:
-    return limits.threads or os.cpu_count() or 1
+    return limits.threads or cores()
 
 
 def _log2(count: int) -> float:

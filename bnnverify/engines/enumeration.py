@@ -12,7 +12,6 @@ References:
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, cores, replayed
 from bnnverify.engines.bitslice import settled_place
 from bnnverify.engines.plan import MOST_FLIPS, Plan, is_plannable, make_plan, make_scratch, tie_order
 from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_tail
@@ -193,7 +192,7 @@ class _Enumeration:
 
     def __init__(self, query: Query, limits: Limits, clock: Clock, *, prune: bool, stop_at_first: bool) -> None:
         self.query, self.limits, self.clock, self.stop = query, limits, clock, stop_at_first
-        self.threads = limits.threads or os.cpu_count() or 1
+        self.threads = limits.threads or cores()
         self.prune = prune
         self.tally = _Tally(query)
         self.found: tuple[_Piece, int] | None = None

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, cores, replayed
 from bnnverify.engines.bitslice import settled_place
 from bnnverify.engines.enumeration import EnumerationEngine
 from bnnverify.engines.merging import close_all, finish_all, growth, merge_all, spread
@@ -114,7 +114,7 @@ class _Propagation:
         self.total = total
         self.residues = Residues.up_to(total - 1)
         self.width = 16 * -(-(self.plan.neurons + 1) // 16)
-        self.threads = limits.threads or os.cpu_count() or 1
+        self.threads = limits.threads or cores()
         bytes_of_state = self.width + 8 * len(self.residues.moduli)
         self.most_states = max(_FEWEST, (limits.memory_bytes or _default_memory()) // (6 * bytes_of_state))
         deltas = np.zeros((self.plan.free, self.width), dtype=np.int8)
