@@ -51,6 +51,7 @@ bench: install
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-20-16-10.npz --images 40
 	$(BIN)/python case_studies/benchmarks/engines.py
 	$(BIN)/python case_studies/benchmarks/counting.py --threads $(JOBS)
+	$(BIN)/python case_studies/benchmarks/enumeration.py
 	$(BIN)/python case_studies/benchmarks/training.py --threads $(JOBS)
 
 # exact counts beside the published times of BNNQuanalyst; without PEER on the networks of models/
