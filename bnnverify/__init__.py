@@ -23,13 +23,15 @@ if TYPE_CHECKING:
         sample_adversarial,
     )
     from bnnverify.datasets import load as load_dataset
+    from bnnverify.encodings.classdiagram import ClassDiagram, compile_diagram
     from bnnverify.engines.base import Limits, Monitor
     from bnnverify.engines.montecarlo import sample_errors
     from bnnverify.errors import BnnVerifyError
-    from bnnverify.explain import check_explanation, essential_features, prime_implicant
+    from bnnverify.explain import ExplanationCheck, check_explanation, essential_features, prime_implicant
     from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, log_grid
     from bnnverify.folding import fold_block, fold_conv_block
     from bnnverify.formats import load_network as load
+    from bnnverify.formats.diagrams import load_diagram, save_diagram
     from bnnverify.formats.native import save
     from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
     from bnnverify.quantities import NoiseError, RadiusCounts, SafeDistance, Samples
@@ -52,6 +54,7 @@ _PUBLIC = {
     "BinaryNetwork": "network",
     "BitFlip": "faults",
     "BnnVerifyError": "errors",
+    "ClassDiagram": "encodings.classdiagram",
     "ConvBlock": "network",
     "Count": "results",
     "Decision": "results",
@@ -59,6 +62,7 @@ _PUBLIC = {
     "Distance": "results",
     "EssentialFeatures": "results",
     "Explanation": "results",
+    "ExplanationCheck": "explain",
     "FixedIndexRegion": "regions",
     "HammingBall": "regions",
     "InputDomain": "network",
@@ -82,6 +86,7 @@ _PUBLIC = {
     "accuracy_curve": "reliability",
     "adversarial_inputs": "counting",
     "check_explanation": "explain",
+    "compile_diagram": "encodings.classdiagram",
     "count_adversarial": "counting",
     "counts_by_radius": "counting",
     "decide": "robustness",
@@ -93,6 +98,7 @@ _PUBLIC = {
     "fold_conv_block": "folding",
     "load": "formats:load_network",
     "load_dataset": "datasets:load",
+    "load_diagram": "formats.diagrams",
     "log_grid": "faults",
     "maximal_safe_distance": "counting",
     "minimum_adversarial_distance": "robustness",
@@ -101,6 +107,7 @@ _PUBLIC = {
     "sample_adversarial": "counting",
     "sample_errors": "engines.montecarlo",
     "save": "formats.native",
+    "save_diagram": "formats.diagrams",
     "summarize": "summary",
     "tolerance_bracket": "reliability",
     "whole_cube": "regions",
@@ -111,6 +118,7 @@ __all__ = [
     "BinaryNetwork",
     "BitFlip",
     "BnnVerifyError",
+    "ClassDiagram",
     "ConvBlock",
     "Count",
     "Decision",
@@ -118,6 +126,7 @@ __all__ = [
     "Distance",
     "EssentialFeatures",
     "Explanation",
+    "ExplanationCheck",
     "FixedIndexRegion",
     "HammingBall",
     "InputDomain",
@@ -141,6 +150,7 @@ __all__ = [
     "accuracy_curve",
     "adversarial_inputs",
     "check_explanation",
+    "compile_diagram",
     "count_adversarial",
     "counts_by_radius",
     "decide",
@@ -152,6 +162,7 @@ __all__ = [
     "fold_conv_block",
     "load",
     "load_dataset",
+    "load_diagram",
     "log_grid",
     "maximal_safe_distance",
     "minimum_adversarial_distance",
@@ -160,6 +171,7 @@ __all__ = [
     "sample_adversarial",
     "sample_errors",
     "save",
+    "save_diagram",
     "summarize",
     "tolerance_bracket",
     "whole_cube",
