@@ -27,6 +27,7 @@ from bnnverify.engines.plan import MOST_FLIPS, Plan, is_plannable, make_plan, ma
 from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_tail
 from bnnverify.engines.visits import visit
 from bnnverify.engines.walks import walk_settings, walk_shell
+from bnnverify.errors import EngineError
 from bnnverify.query import Query, Targeted, Ties
 from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
@@ -212,6 +213,11 @@ class _Enumeration:
                 self.shells_done += 1
         else:
             self._part(self.walker.plan.free, region.size())
+        if not (self.reason or self.found) and self.tally.settled != region.size():
+            raise EngineError(
+                f"enumeration settled {self.tally.settled} of {region.size()} inputs. This is a bug in bnnverify; "
+                "please report it with the network and the question."
+            )
 
     def _part(self, flips: int, size: int) -> None:
         """A shell of a ball, or the whole of a fixed-index region."""
@@ -242,6 +248,10 @@ class _Enumeration:
                         break
                     waiting.append((piece, pool.submit(walker.run, piece, tail)))
                     if len(waiting) > 2 * self.threads:
+                        first, future = waiting.popleft()
+                        self._record(first, tail, shell, future.result())
+                else:  # nobody stopped it: all pieces count
+                    while waiting:
                         first, future = waiting.popleft()
                         self._record(first, tail, shell, future.result())
             finally:
