@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, cores, replayed
 from bnnverify.engines.bitslice import settled_place
 from bnnverify.engines.enumeration import EnumerationEngine
-from bnnverify.engines.merging import close_all, finish_all, growth, merge_all, spread
+from bnnverify.engines.merging import close, finish, growth, merge, spread
 from bnnverify.engines.plan import Plan, is_plannable, make_plan, make_scratch, tie_order
 from bnnverify.engines.residues import Residues
 from bnnverify.engines.tails import setting_tail
@@ -286,7 +286,7 @@ class _Propagation:
         following = _Layer(rows, factors, starts, counts)
 
         def unite(part: tuple[int, int]) -> None:
-            merge_all(out_words, factors, starts, counts, part[0], part[1], self.width, moduli)
+            merge(out_words, factors, starts, counts, part[0], part[1], self.width, moduli)
 
         self._map(unite, following.parts(4 * self.threads if total > 4096 else 1))
         return following
@@ -300,7 +300,7 @@ class _Propagation:
         def shut(part: tuple[int, int]) -> NDArray[np.uint64]:
             closed = np.zeros((self.most_flips + 1, places, len(self.residues.moduli)), dtype=np.uint64)
             margins = self.plan.margins.copy()
-            close_all(
+            close(
                 layer.rows, words, layer.factors, layer.starts, layer.counts, part[0], part[1], self.width,
                 self.plan.neurons, bounds, self.residues.array, self.plan.net, make_scratch(self.plan), margins, closed,
             )  # fmt: skip
@@ -354,7 +354,7 @@ class _Propagation:
             shape = (max(self.most_flips, len(free) if self.by_flips else 0) + 1, places, len(self.residues.moduli))
             found = np.zeros(shape, dtype=np.uint64)
             tallies = np.zeros(8 * places * len(tail.sizes), dtype=np.uint64)
-            finish_all(
+            finish(
                 layer.rows, layer.factors, layer.starts, layer.counts, part[0], part[1], self.width, self.plan.neurons,
                 self.most_flips, self.by_flips, tail.loops, self.residues.array, self.plan.net, make_scratch(self.plan),
                 self.plan.margins.copy(), tallies, found,
@@ -393,6 +393,8 @@ class _Propagation:
                 for a in range(0, len(rows), step)
             ]
         )
+        if (part_of == part_of[0]).all():  # most states lie at one end, so no cut falls between them: any parts will do
+            part_of = np.arange(len(rows), dtype=np.int32) % pieces
         for part in range(pieces):
             kept = np.flatnonzero(part_of == part)
             if kept.size:
