@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify.engines import propagation
-from bnnverify.engines.base import Limits
+from bnnverify.engines.base import Clock, Limits
 from bnnverify.engines.enumeration import EnumerationEngine
 from bnnverify.engines.propagation import PropagationEngine, weighted
 from bnnverify.engines.residues import Residues
@@ -124,6 +124,22 @@ def test_layers_of_many_partitions_are_merged_exactly(way, is_ball):
             if way == {"tail": 0} and not is_ball:
                 assert count.run.statistics["most_states"] > 3 * 4096
             assert count.run.statistics["in_parts"] == ("fewest" in way)
+
+
+@pytest.mark.parametrize("end", [-1, 1])
+def test_a_layer_whose_states_lie_at_one_end_is_split_too(end):
+    # no cut falls between them: split itself again without end
+    query = Query(wide_network(1, 30, 1, 2, span=0), HammingBall((1,) * 30, 30), Untargeted(0))
+    work = propagation._Propagation(query, (0, 1), Limits(), Clock(None))
+    work.most_states = 4
+    rows = np.zeros((20, work.width), dtype=np.int8)
+    rows[:, 0], rows[:2, 0], rows[:, -1] = end, 0, np.arange(20)
+    factors = np.arange(20, dtype=np.uint64)[:, None]
+    layer = propagation._Layer(rows.ravel(), factors, np.array([0]), np.array([20]))
+    parts = list(work._split(layer, list(range(20, 30))))
+    assert len(parts) > 1 and max(part.states for part in parts) < 20
+    kept = np.concatenate([np.hstack([p.rows.reshape(-1, work.width), p.factors]) for p in parts])
+    assert sorted(kept.tolist()) == sorted(np.hstack([rows, factors]).tolist())
 
 
 def test_equal_states_merge():
