@@ -204,6 +204,24 @@ class Asked:
     line: dict[str, Any]
 
 
+def _compile(engine: str, network: BinaryNetwork, *, quiet: bool) -> None:
+    """Have the loops ready before the first question, with a word about it where that takes long."""
+    from threading import Timer
+
+    from bnnverify.engines.warmup import prepare
+
+    name = "enumeration" if engine == "auto" else engine
+    if name not in ("enumeration", "propagation") or network.has_convolutions:
+        return
+    text = "compiling loops, once after installation: a quarter to half a minute"
+    notice = Timer(2.0, click.echo, (text,), {"err": True})
+    notice.daemon = True
+    if not quiet:
+        notice.start()
+    prepare(name)
+    notice.cancel()
+
+
 def ask(
     verb: str,
     model: Path,
@@ -269,6 +287,7 @@ def ask(
         click.echo(table.question(questions[0]) + "\n")
         click.echo(table.header)
     asked = []
+    _compile(engine, network, quiet=quiet)
     stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb)
     for image, own, question, answer in zip(images.images, predicted, questions, stream, strict=True):
         line = {

@@ -542,7 +542,7 @@ def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at): 
                 row_of[0, j] = table_base[shape[0, 1]]
             else:
                 row_of[0, j] = table_base[j] + ((level + divisor - 1) // divisor - 1) * row_words
-    source_is_table = last == 0
+    source = table_at if last == 0 else signs_at  # of the rows that the classes add up
     flat_wired = wired.reshape(-1)
     end = 0
     in_width = shape[0, 0]
@@ -610,24 +610,17 @@ def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at): 
                         j = 64 * w + trailing_zeros(open_bits)
                         open_bits &= open_bits - _ONE
                         start, plus, minus = spans[block, j, 0], spans[block, j, 1], spans[block, j, 2]
-                        if block == 1:
-                            at_least(
-                                table_at, wired_at, start, plus, minus, needed[block][j], shift, tiles, signs_at,
-                                row_of[block, j], digits_at,
-                            )  # fmt: skip
-                        else:
-                            at_least(
-                                signs_at, wired_at, start, plus, minus, needed[block][j], 0, tiles, signs_at,
-                                row_of[block, j], digits_at,
-                            )  # fmt: skip
+                        at_least(
+                            table_at if block == 1 else signs_at, wired_at, start, plus, minus, needed[block][j],
+                            shift if block == 1 else 0, tiles, signs_at, row_of[block, j], digits_at,
+                        )  # fmt: skip
+            here_on = shift if last == 0 else 0
             if rivals == 1:
                 if always or never:
                     for t in range(tiles):
                         vstore(wins_at, 8 * t, vsplat(_ONES if always else _ZERO))
-                elif source_is_table:
-                    at_least(table_at, rows_at, 0, duels[0, 1], duels[0, 2], need, shift, tiles, wins_at, 0, digits_at)
                 else:
-                    at_least(signs_at, rows_at, 0, duels[0, 1], duels[0, 2], need, 0, tiles, wins_at, 0, digits_at)
+                    at_least(source, rows_at, 0, duels[0, 1], duels[0, 2], need, here_on, tiles, wins_at, 0, digits_at)
                 rival, other = at + 8 * place_of[0], at + 8 * leader
                 for t in range(tiles):
                     valid = vload(ends_at, 8 * min(max(remaining - 512 * t, 0), 512))
@@ -640,16 +633,10 @@ def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at): 
                     plane = r * _TILES * stride
                     for t in range(tiles):
                         vstore(counts_at, plane + t * stride, _bit(low, 0) if factor == 2 else vsplat(_ZERO))
-                    if source_is_table:
-                        count_rows(
-                            table_at, rows_at, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count,
-                            shift, tiles, counts_at, plane,
-                        )  # fmt: skip
-                    else:
-                        count_rows(
-                            signs_at, rows_at, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, 0,
-                            tiles, counts_at, plane,
-                        )  # fmt: skip
+                    count_rows(
+                        source, rows_at, duels[r, 0], duels[r, 1], duels[r, 2], low // factor, width_of_count, here_on,
+                        tiles, counts_at, plane,
+                    )  # fmt: skip
                 for t in range(tiles):
                     valid = vload(ends_at, 8 * min(max(remaining - 512 * t, 0), 512))
                     _winners(counts_at, t, stride, width_of_count + 1, rivals, leader, place_at, wins_at, digits_at)

@@ -118,8 +118,8 @@ def spread(
                     out_factors[place, k] = value
 
 
-@njit(cache=True, nogil=True)
-def merge(words, factors, start, count, width, moduli, table):  # type: ignore[no-untyped-def]
+@njit(inline="always")
+def _merge(words, factors, start, count, width, moduli, table):  # type: ignore[no-untyped-def]
     """Add up equal states of one partition in place; returns how many remain, at its beginning.
 
     `table` is a power of two of int32, at least twice `count`.
@@ -167,15 +167,19 @@ def _unpack(rows, first, neurons, margins):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def close(rows, words, factors, start, count, width, neurons, bounds, moduli, net, scratch, margins, closed):  # type: ignore[no-untyped-def]
-    """Take out the states of one partition whose class bounds settle; returns how many remain, at its beginning.
+def close(
+    rows, words, factors, starts, counts, first, last, width, neurons, bounds, moduli, net, scratch, margins, closed
+):  # type: ignore[no-untyped-def]
+    """Take out the states whose class bounds settle; the others stay at the beginning of their partitions.
 
     Args:
         rows: Bytes of the states, flat.
         words: The same as words.
         factors: Multiplicities.
-        start: First state.
-        count: States.
+        starts: First state of each partition.
+        counts: States of each; follow.
+        first: First partition to look at.
+        last: End of these.
         width: Bytes of a state.
         neurons: Margins of a state.
         bounds: Two arrays, by number of flips: where neurons surely fire, where they may.
@@ -186,33 +190,36 @@ def close(rows, words, factors, start, count, width, neurons, bounds, moduli, ne
         closed: Multiplicities by flips and place, `(flips + 1, places, words)`, grows.
     """
     size = width // 8
-    kept = 0
-    for i in range(start, start + count):
-        _unpack(rows, i * width, neurons, margins)
-        flips = np.int64(rows[i * width + width - 1])
-        row = flips * margins.shape[0]
-        place = settled_place(margins, 0, bounds, row, row, net, scratch)
-        if place >= 0:
-            for k in range(factors.shape[1]):
-                value = closed[flips, place, k] + factors[i, k]
-                closed[flips, place, k] = value % moduli[k] if moduli[k] else value
-            continue
-        target = start + kept
-        kept += 1
-        if target != i:
-            for w in range(size):
-                words[target * size + w] = words[i * size + w]
-            for k in range(factors.shape[1]):
-                factors[target, k] = factors[i, k]
-    return kept
+    for partition in range(first, last):
+        start, kept = starts[partition], 0
+        for i in range(start, start + counts[partition]):
+            _unpack(rows, i * width, neurons, margins)
+            flips = np.int64(rows[i * width + width - 1])
+            row = flips * margins.shape[0]
+            place = settled_place(margins, 0, bounds, row, row, net, scratch)
+            if place >= 0:
+                for k in range(factors.shape[1]):
+                    value = closed[flips, place, k] + factors[i, k]
+                    closed[flips, place, k] = value % moduli[k] if moduli[k] else value
+                continue
+            target = start + kept
+            kept += 1
+            if target != i:
+                for w in range(size):
+                    words[target * size + w] = words[i * size + w]
+                for k in range(factors.shape[1]):
+                    factors[target, k] = factors[i, k]
+        counts[partition] = kept
 
 
 @njit(cache=True, nogil=True)
 def finish(
     rows,
     factors,
-    start,
-    count,
+    starts,
+    counts,
+    first,
+    last,
     width,
     neurons,
     most_flips,
@@ -225,13 +232,15 @@ def finish(
     tallies,
     found,
 ):  # type: ignore[no-untyped-def]
-    """Evaluate the tails of all states of one partition: into ``found[flips, place, word]``.
+    """Evaluate the tails of all states of some partitions: into ``found[flips, place, word]``.
 
     Args:
         rows: Bytes of the states, flat.
         factors: Multiplicities.
-        start: First state.
-        count: States.
+        starts: First state of each partition.
+        counts: States of each.
+        first: First partition to look at.
+        last: End of these.
         width: Bytes of a state.
         neurons: Margins of a state.
         most_flips: Flips of the region.
@@ -246,24 +255,25 @@ def finish(
     """
     places = found.shape[1]
     segments = tail[8].shape[0]
-    for i in range(start, start + count):
-        _unpack(rows, i * width, neurons, margins)
-        flips = np.int64(rows[i * width + width - 1])
-        used = min(segments, most_flips - flips + 1) if by_flips else 1
-        for v in range(8 * places * used):
-            tallies[v] = 0
-        leaf(margins, 0, tail, 0, used, True, net, scratch, tallies, 0)
-        for g in range(used):
-            for p in range(places):
-                at = 8 * (g * places + p)
-                total = np.uint64(0)
-                for v in range(8):
-                    total += tallies[at + v]
-                if total:
-                    for k in range(factors.shape[1]):
-                        value = factors[i, k] * (total % moduli[k] if moduli[k] else total)
-                        value = found[flips + g, p, k] + (value % moduli[k] if moduli[k] else value)
-                        found[flips + g, p, k] = value % moduli[k] if moduli[k] else value
+    for partition in range(first, last):
+        for i in range(starts[partition], starts[partition] + counts[partition]):
+            _unpack(rows, i * width, neurons, margins)
+            flips = np.int64(rows[i * width + width - 1])
+            used = min(segments, most_flips - flips + 1) if by_flips else 1
+            for v in range(8 * places * used):
+                tallies[v] = 0
+            leaf(margins, 0, tail, 0, used, True, net, scratch, tallies, 0)
+            for g in range(used):
+                for p in range(places):
+                    at = 8 * (g * places + p)
+                    total = np.uint64(0)
+                    for v in range(8):
+                        total += tallies[at + v]
+                    if total:
+                        for k in range(factors.shape[1]):
+                            value = factors[i, k] * (total % moduli[k] if moduli[k] else total)
+                            value = found[flips + g, p, k] + (value % moduli[k] if moduli[k] else value)
+                            found[flips + g, p, k] = value % moduli[k] if moduli[k] else value
 
 
 @njit(cache=True)
@@ -332,8 +342,8 @@ def growth(words, starts, counts, width, delta, lows, highs, most_flips, samples
 
 
 @njit(cache=True, nogil=True)
-def merge_all(words, factors, starts, counts, first, last, width, moduli):  # type: ignore[no-untyped-def]
-    """`merge` for the partitions from `first` up to `last`; `counts` follows."""
+def merge(words, factors, starts, counts, first, last, width, moduli):  # type: ignore[no-untyped-def]
+    """Add up equal states of the partitions from `first` up to `last`; `counts` follows."""
     most = 1
     for p in range(first, last):
         most = max(most, counts[p])
@@ -346,43 +356,4 @@ def merge_all(words, factors, starts, counts, first, last, width, moduli):  # ty
             size = 4
             while size < 2 * counts[p]:
                 size *= 2
-            counts[p] = merge(words, factors, starts[p], counts[p], width, moduli, table[:size])
-
-
-@njit(cache=True, nogil=True)
-def close_all(
-    rows, words, factors, starts, counts, first, last, width, neurons, bounds, moduli, net, scratch, margins, closed
-):  # type: ignore[no-untyped-def]
-    """`close` for the partitions from `first` up to `last`; `counts` follows."""
-    for p in range(first, last):
-        counts[p] = close(
-            rows, words, factors, starts[p], counts[p], width, neurons, bounds, moduli, net, scratch, margins, closed
-        )
-
-
-@njit(cache=True, nogil=True)
-def finish_all(
-    rows,
-    factors,
-    starts,
-    counts,
-    first,
-    last,
-    width,
-    neurons,
-    most_flips,
-    by_flips,
-    tail,
-    moduli,
-    net,
-    scratch,
-    margins,
-    tallies,
-    found,
-):  # type: ignore[no-untyped-def]
-    """`finish` for the partitions from `first` up to `last`."""
-    for p in range(first, last):
-        finish(
-            rows, factors, starts[p], counts[p], width, neurons, most_flips, by_flips, tail, moduli, net, scratch,
-            margins, tallies, found,
-        )  # fmt: skip
+            counts[p] = _merge(words, factors, starts[p], counts[p], width, moduli, table[:size])

@@ -14,6 +14,7 @@ from typing import Any
 from bnnverify.engines import engine_named
 from bnnverify.engines.base import UNLIMITED, Clock, Engine, Limits, Monitor
 from bnnverify.engines.costs import seconds_to_count, seconds_to_decide
+from bnnverify.engines.warmup import prepare
 from bnnverify.errors import EngineError, UnsupportedError
 from bnnverify.query import Query
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
@@ -148,6 +149,7 @@ class _Race:
         if not self.waiting or (self.clock.is_over and self.turns):
             return None
         name = min(self.waiting, key=lambda name: self.waiting[name])
+        prepare(name)
         self.turns.append((name, self.waiting.pop(name)))
         self.started = self.clock.elapsed
         return name

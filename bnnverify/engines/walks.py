@@ -47,37 +47,38 @@ def walk_shell(
     margins_at, deltas_at = address(margins), address(deltas)
     free = deltas.shape[0] // size
     leaves, closed = 0, 0
-    depth = head.shape[0]
-    bottom = depth
-    if flips - depth == tail_flips:
-        start = free if depth == 0 else free - 1 - head[depth - 1]
-        leaf(margins, depth * size, tail, binomials[start, tail_flips], 0, prune, net, scratch, tallies, 0)
-        return 1, 0
+    depth = bottom = head.shape[0]
+    is_tail = flips - depth == tail_flips  # nothing is walked
     choice = np.empty(flips + 1, dtype=np.int64)
     choice[depth] = low - 1
     while depth >= bottom:
-        choice[depth] += 1
-        i = choice[depth]
-        end = free - (flips - depth) + 1
-        if depth == bottom:
-            end = min(end, high)
-        if i >= end:
-            depth -= 1
-            continue
-        move(margins_at, depth * size, (depth + 1) * size, deltas_at, i * size, words)
-        left, rest = flips - depth - 1, free - 1 - i
-        if left == tail_flips:
-            leaf(margins, (depth + 1) * size, tail, binomials[rest, left], 0, prune, net, scratch, tallies, 0)
-            leaves += 1
-            continue
-        if prune:
-            place = settled_place(margins, (depth + 1) * size, uppers, left * size, left * size, net, scratch)
-            if place >= 0:
-                tallies[8 * place] += np.uint64(binomials[rest, left])
-                closed += 1
+        row, rest = depth * size, free if depth == 0 else free - 1 - head[depth - 1]
+        if not is_tail:
+            choice[depth] += 1
+            i = choice[depth]
+            end = free - (flips - depth) + 1
+            if depth == bottom:
+                end = min(end, high)
+            if i >= end:
+                depth -= 1
                 continue
-        depth += 1
-        choice[depth] = i
+            row += size
+            move(margins_at, depth * size, row, deltas_at, i * size, words)
+            left, rest = flips - depth - 1, free - 1 - i
+            if left > tail_flips:
+                if prune:
+                    place = settled_place(margins, row, uppers, left * size, left * size, net, scratch)
+                    if place >= 0:
+                        tallies[8 * place] += np.uint64(binomials[rest, left])
+                        closed += 1
+                        continue
+                depth += 1
+                choice[depth] = i
+                continue
+        leaf(margins, row, tail, binomials[rest, tail_flips], 0, prune, net, scratch, tallies, 0)
+        leaves += 1
+        if is_tail:
+            break
     return leaves, closed
 
 
