@@ -131,7 +131,7 @@ def test_a_layer_whose_states_lie_at_one_end_is_split_too(end):
     # no cut falls between them: split itself again without end
     query = Query(wide_network(1, 30, 1, 2, span=0), HammingBall((1,) * 30, 30), Untargeted(0))
     work = propagation._Propagation(query, (0, 1), Limits(), Clock(None))
-    work.most_states = 4
+    work.most_states = 10
     rows = np.zeros((20, work.width), dtype=np.int8)
     rows[:, 0], rows[:2, 0], rows[:, -1] = end, 0, np.arange(20)
     factors = np.arange(20, dtype=np.uint64)[:, None]
