@@ -11,9 +11,20 @@ import pytest
 
 from bnnverify.errors import FormatError
 from bnnverify.faults import AsymmetricFlip, BitFlip
+from bnnverify.quantities import NoiseError, RadiusCounts, SafeDistance, Samples
 from bnnverify.report import figures, html
 from bnnverify.report.lines import check, outward, read_lines
-from bnnverify.results import Count, Decision, Distance, Kind, Probability, Run, Verdict
+from bnnverify.results import (
+    Count,
+    Decision,
+    Distance,
+    EssentialFeatures,
+    Explanation,
+    Kind,
+    Probability,
+    Run,
+    Verdict,
+)
 
 X = (1, -1, 1, 1, -1, -1)
 Y = (1, 1, 1, 1, -1, -1)
@@ -96,6 +107,32 @@ def sample_lines():
     ]
 
 
+def asked(answer, index=0, **detail):
+    one = about_image(answer, index)
+    one["question"] |= detail
+    return one
+
+
+def counting_lines():
+    run = Run("propagation", 2.5)
+    short = replace(run, reason="time limit of 2 s reached")
+    checked = Run("sat", 0.5, "", {"check": {"prime": True, "sufficient": "robust", "redundant": []}})
+    return [
+        asked(RadiusCounts(6, 2, (0, 1, 12), run)),
+        asked(RadiusCounts(6, 2, (0, 1), short, None, (3, 9)), 1),
+        asked(SafeDistance(Fraction(1, 10), 0, 0, run, Fraction(1, 7)), tolerance="1/10"),
+        asked(SafeDistance(Fraction(0), 3, None, short), 1, tolerance="0"),
+        asked(NoiseError(Probability.exact(Fraction(1, 3)), 2, None, Fraction(0), run), rate="1/1000"),
+        asked(NoiseError(interval("1/300", "1/200"), 2, 2, Fraction(1, 600), short), 1, rate="1/10"),
+        asked(Samples((Y, Y), (1, 1), 13, 22, 5, True, run), n=2, seed=5),
+        asked(Samples((), (), None, 22, 5, True, short), 1, n=2, seed=5),
+        asked(Explanation((1, 4), (-1, -1), (), 6, "influence", checked)),
+        asked(Explanation((0, 1, 4), (1, -1, -1), (4,), 6, "influence", short), 1),
+        asked(EssentialFeatures((4,), (-1,), (), 6, X, run)),
+        asked(EssentialFeatures((), (), (0, 2), 6, None, short), 1),
+    ]
+
+
 @pytest.fixture(scope="module")
 def page():
     return html.page(sample_lines(), title="A title")
@@ -156,6 +193,71 @@ def test_every_kind_and_verdict_is_named(page):
     assert "no rate is proved to miss the target" in page and "not found" in page
 
 
+def rows_below(page, heading):
+    """Texts of the cells in the table rows between a heading and the next one of its rank."""
+    section = page.split(f"<h2>{heading}</h2>")[1].split("<h2>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in re.findall(r"<tr>(.*?)</tr>", section)]
+    return [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row] for row in rows if row]
+
+
+@pytest.fixture(scope="module")
+def counting_page():
+    return html.page(counting_lines(), title="Counting")
+
+
+def test_all_radii_stand_in_tables_with_their_densities(counting_page):
+    rows = rows_below(counting_page, "Adversarial inputs by radius")
+    assert rows == [
+        ["0", "0", "1", "0%", "0", "0%"],
+        ["1", "1", "7", "14.29%", "1", "16.67%"],
+        ["2", "13", "22", "59.09%", "12", "80%"],
+        ["0", "0", "1", "0%", "0", "0%"],
+        ["1", "1", "7", "14.29%", "1", "16.67%"],
+    ]
+    assert "time limit of 2 s reached; radius 2: between 3 and 9 adversarial inputs, proved." in counting_page
+
+
+def test_safe_distances_and_noise_say_how_far_they_are_known(counting_page):
+    safe = rows_below(counting_page, "Maximal safe distances")
+    assert safe[0][5:9] == ["0.1", "0", "exact", "at least 14.29% at radius 1"]
+    assert safe[1][5:9] == ["0", "at least 3", "interval", "time limit of 2 s reached"]
+    noise = rows_below(counting_page, "Noise on the inputs")
+    assert noise[0][4:10] == ["2", "radius 2", "0.001", "1/3 (exact)", "exact", "all"]
+    assert noise[1][7:10] == ["[0.003333333, 0.005] (interval) time limit of 2 s reached", "interval", "up to 2"]
+
+
+def test_samples_list_what_was_flipped_and_how_many_there_are(counting_page):
+    assert rows_below(counting_page, "Adversarial inputs, drawn uniformly") == [["1", "1", "1"], ["2", "1", "1"]]
+    assert "13 adversarial of 22 inputs; seed 5" in counting_page
+    assert "not known adversarial of 22 inputs" in counting_page
+
+
+def test_explanations_say_whether_they_are_prime_and_checked(counting_page):
+    rows = rows_below(counting_page, "Inputs that force the class")
+    assert rows[0][6:12] == ["2", "2", "6", "exact", "1, 4", "yes"]
+    assert rows[1][6:12] == ["3", "2", "6", "interval", "0, 1, 4 time limit of 2 s reached", ""]
+    rows = rows_below(counting_page, "Inputs that the class never goes without")
+    assert rows[0][6:11] == ["1", "6", "0", "exact", "4 (-1)"]
+    assert rows[1][6:11] == ["0", "6", "2", "interval", "time limit of 2 s reached"]
+
+
+def test_samples_and_explanations_are_drawn_where_inputs_are_pictures(counting_page):
+    assert len(parsed(counting_page).links) == 2  # the samples, and the explanations of the one network
+    flat = [one | {"model": MODEL | {"shape": [6]}} for one in counting_lines()]
+    assert parsed(html.page(flat, title="Flat")).links == []
+
+
+@pytest.mark.parametrize(
+    ("sufficient", "redundant", "word"),
+    [("robust", [], "not settled"), ("not-robust", [], "FAILED"), ("robust", [1], "FAILED")],
+)
+def test_an_explanation_whose_check_failed_says_so(sufficient, redundant, word):
+    check = {"prime": False, "sufficient": sufficient, "redundant": redundant}
+    answer = Explanation((1,), (-1,), (), 6, "index", Run("sat", 0.5, "", {"check": check}))
+    rows = rows_below(html.page([asked(answer)], title="x"), "Inputs that force the class")
+    assert rows[0][11] == word
+
+
 def test_an_image_that_is_misclassified_is_marked(page):
     assert page.count("2 ≠</td>") == 1
 
@@ -175,7 +277,7 @@ def test_nothing_that_a_file_says_becomes_markup():
 
 
 def test_a_page_of_one_line_is_complete():
-    for one in sample_lines():
+    for one in [*sample_lines(), *counting_lines()]:
         parsed(html.page([one], title="One"))
 
 
@@ -221,8 +323,9 @@ def test_the_grid_marks_exactly_the_changed_pixels():
 
 def test_lines_are_read_from_files(tmp_path):
     path = tmp_path / "r.jsonl"
-    path.write_text("\n".join(map(json.dumps, sample_lines())) + "\n\n")
-    assert read_lines(str(path)) == sample_lines()
+    lines = [*sample_lines(), *counting_lines()]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    assert read_lines(str(path)) == lines
 
 
 @pytest.mark.parametrize(
@@ -268,6 +371,28 @@ def test_a_damaged_line_is_refused_with_its_place(damage):
     damage(one)
     with pytest.raises(FormatError, match=r"r\.jsonl:7: is damaged .* Ask the question again"):
         check(one, "r.jsonl:7")
+
+
+@pytest.mark.parametrize(
+    ("number", "damage"),
+    [
+        (0, lambda one: one["answer"].update(shells=[0, 1, 2, 3])),
+        (0, lambda one: one["answer"].pop("beyond")),
+        (2, lambda one: one["answer"].update(tolerance="a tenth")),
+        (4, lambda one: one["question"].pop("rate")),
+        (6, lambda one: one["answer"]["inputs"].append([1, 1])),
+        (8, lambda one: one["answer"].update(kept=[1, 6])),
+        (8, lambda one: one["answer"]["run"]["statistics"]["check"].pop("prime")),
+        (10, lambda one: one["answer"].update(essential=[-1])),
+        (10, lambda one: one["answer"].update(witness=[1])),
+    ],
+)
+def test_a_damaged_line_about_counting_is_refused(number, damage):
+    one = json.loads(json.dumps(counting_lines()[number]))
+    check(one, "r.jsonl:3")
+    damage(one)
+    with pytest.raises(FormatError, match=r"r\.jsonl:3: is damaged"):
+        check(one, "r.jsonl:3")
 
 
 def test_an_unwritable_path_leaves_nothing(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,10 @@ import jinja2
 from markupsafe import Markup
 
 from bnnverify.formats.files import write_whole
-from bnnverify.report import figures
+from bnnverify.report import counting, figures
 from bnnverify.report.lines import Line, of_type, outward
+from bnnverify.report.rows import MOST_PAIRS, changed, common, image_source, is_picture, pair
 
-MOST_PAIRS = 8  # of each network
 TEMPLATE = "template.html.j2"
 
 
@@ -55,6 +54,12 @@ def page(lines: Sequence[Line], *, title: str) -> str:
         decisions=_decisions(lines, names),
         distances=_distances(lines, names),
         counts=[_count(line, names) for line in of_type(lines, "count")],
+        radii=[counting.radii(line, names) for line in of_type(lines, "radius-counts")],
+        safe=[counting.safe_distance(line, names) for line in of_type(lines, "safe-distance")],
+        noise=[counting.noise(line, names) for line in of_type(lines, "noise")],
+        samples=[counting.samples(line, names) for line in of_type(lines, "samples")],
+        explanations=counting.explanations(lines, names),
+        essential=[counting.essential(line, names) for line in of_type(lines, "essential")],
         pairs=_pairs(lines, names),
         commands=list(dict.fromkeys(line["command"] for line in lines)),
         versions=list(dict.fromkeys(", ".join(f"{k} {v}" for k, v in line["versions"].items()) for line in lines)),
@@ -68,11 +73,6 @@ def embedded(lines: Sequence[Line]) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def image_source(svg: str) -> str:
-    """A data URI of an SVG."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def network_names(lines: Iterable[Line]) -> dict[str, str]:
@@ -228,52 +228,14 @@ def _rate_text(faults: dict[str, Any]) -> str:
 # Robustness.
 
 
-def region_text(region: dict[str, Any]) -> str:
-    """A region in a few words."""
-    if region["kind"] == "hamming":
-        among = f" in {len(region['free'])} inputs" if "free" in region else ""
-        return f"radius {region['radius']}{among}"
-    free, n = len(region["free"]), len(region["center"])
-    return "all inputs" if free == n else f"{free} of {n} inputs free"
-
-
-def _question_text(line: Line) -> str:
-    prop = line["question"]["property"]
-    goal = f"class is not {prop['label']}" if prop["kind"] == "untargeted" else f"class is {prop['target']}"
-    ties = {"lowest-index": "", "counterexample": ", ties count", "robust": ", ties do not count"}
-    return goal + ties.get(line["question"]["ties"], "")
-
-
-def _common(line: Line, names: dict[str, str]) -> dict[str, Any]:
-    image, run = line["image"], line["answer"]["run"]
-    return {
-        "network": names[line["model"]["identity"]],
-        "index": image["index"],
-        "label": "unknown" if image["label"] is None else image["label"],
-        "predicted": image["predicted"],
-        "wrong": image["label"] is not None and image["label"] != image["predicted"],
-        "region": region_text(line["question"]["region"]),
-        "question": _question_text(line),
-        "engine": run["engine"],
-        "seconds": f"{run['seconds']:.2f}",
-        "reason": run["reason"],
-    }
-
-
-def _changes(line: Line, point: Sequence[int] | None) -> str:
-    if point is None:
-        return ""
-    return ", ".join(str(i) for i, (a, b) in enumerate(zip(line["image"]["input"], point, strict=True)) if a != b)
-
-
 def _decisions(lines: Iterable[Line], names: dict[str, str]) -> dict[str, Any]:
     rows, summary = [], dict[tuple[str, str], dict[str, int]]()
     for line in of_type(lines, "decision"):
-        answer, row = line["answer"], _common(line, names)
+        answer, row = line["answer"], common(line, names)
         row |= {
             "verdict": answer["verdict"],
             "to": answer["predicted"],
-            "changes": _changes(line, answer["counterexample"]),
+            "changes": changed(line, answer["counterexample"]),
         }
         rows.append(row)
         tally = summary.setdefault((row["network"], row["region"]), {"robust": 0, "not-robust": 0, "unknown": 0})
@@ -294,13 +256,13 @@ def _distances(lines: Iterable[Line], names: dict[str, str]) -> dict[str, Any]:
     found = of_type(lines, "distance")
     rows, lower_bounds = [], dict[str, list[int]]()
     for line in found:
-        answer, row = line["answer"], _common(line, names)
+        answer, row = line["answer"], common(line, names)
         exact = answer["kind"] == "exact"
         row |= {
             "kind": answer["kind"],
             "distance": str(answer["lower"]) if exact else f"at least {answer['lower']}",
             "to": answer["predicted"],
-            "changes": _changes(line, answer["witness"]),
+            "changes": changed(line, answer["witness"]),
         }
         rows.append(row)
         lower_bounds.setdefault(row["network"], []).append(answer["lower"])
@@ -316,7 +278,7 @@ def _distances(lines: Iterable[Line], names: dict[str, str]) -> dict[str, Any]:
 
 
 def _count(line: Line, names: dict[str, str]) -> dict[str, Any]:
-    answer, row = line["answer"], _common(line, names)
+    answer, row = line["answer"], common(line, names)
     exact = answer["kind"] == "exact"
     per_class = answer["per_class"] or []
     return row | {
@@ -334,22 +296,13 @@ def _pairs(lines: Iterable[Line], names: dict[str, str]) -> list[dict[str, str]]
     pairs: dict[str, dict[tuple[int, str], figures.Pair]] = {}
     for line in [*of_type(lines, "distance"), *of_type(lines, "decision")]:
         point = line["answer"].get("witness") or line["answer"].get("counterexample")
-        if point is None or len(line["model"]["shape"]) != 2 or point == line["image"]["input"]:
+        if point is None or not is_picture(line) or point == line["image"]["input"]:
             continue
         key = (line["image"]["index"], json.dumps(line["data"], sort_keys=True))
         group = pairs.setdefault(line["model"]["identity"], {})
         if key not in group and len(group) < MOST_PAIRS:
-            group[key] = _pair(line, point)
+            group[key] = pair(line, point, line["answer"]["predicted"])
     return [
         {"network": names[identity], "figure": image_source(figures.svg(figures.pairs_figure(list(group.values()))))}
         for identity, group in pairs.items()
     ]
-
-
-def _pair(line: Line, point: Sequence[int]) -> figures.Pair:
-    image, (height, width) = line["image"], line["model"]["shape"]
-    before, after = ([v[r * width : (r + 1) * width] for r in range(height)] for v in (image["input"], point))
-    changed = sum(a != b for a, b in zip(image["input"], point, strict=True))
-    flips = f"{changed} flip{'s' if changed != 1 else ''}"
-    above = f"#{image['index']}: {image['predicted']}"
-    return figures.Pair(before, after, above, f"{line['answer']['predicted']}, {flips}")

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from bnnverify.errors import FormatError
+from bnnverify.quantities import TYPES
 from bnnverify.results import Probability, answer_from_json
 
 Line = dict[str, Any]
+
+ABOUT_IMAGES = ("decision", "count", "distance", "explanation", "essential", *TYPES)
+"""Types of answers about one image and a region around it."""
 
 FORMAT = "bnnverify result"
 VERSION = 1
@@ -73,14 +77,14 @@ def _touch(line: Line) -> None:
     model, answer, kind = line["model"], line["answer"], line["answer"]["type"]
     _ = [model[key] for key in ("path", "identity", "architecture", "cells", "classes", "shape")]
     _ = line["command"], line["versions"].items()
-    if kind in ("decision", "count", "distance"):
+    if kind in ABOUT_IMAGES:
         answer_from_json(answer)
         _ = [line["image"][key] for key in ("index", "label", "predicted", "input")]
         _ = line["question"]["region"]["kind"], line["question"]["ties"], line["question"]["property"]["kind"]
         _ = line["data"].items()
-        for point in (answer.get("counterexample"), answer.get("witness")):
-            if point is not None and len(point) != len(line["image"]["input"]):
-                raise ValueError("the counterexample has another size than the image")
+        _touch_inputs(answer, len(line["image"]["input"]))
+        if kind == "noise":
+            Fraction(line["question"]["rate"])
     elif kind == "accuracy":
         Probability.from_json(answer)
         _ = line["question"]["faults"]["kind"], line["images"]["indices"][0], line["images"]["clean_correct"]
@@ -92,6 +96,18 @@ def _touch(line: Line) -> None:
         _ = line["question"]["target_accuracy"], answer["run"]["reason"]
     elif kind not in ("info", "training"):
         raise ValueError(f"answers of type {kind!r:.30} are unknown")
+
+
+def _touch_inputs(answer: dict[str, Any], size: int) -> None:
+    """Refuses other inputs, or indices of inputs, than an image of this size has."""
+    for point in (answer.get("counterexample"), answer.get("witness"), *answer.get("inputs", ())):
+        if point is not None and len(point) != size:
+            raise ValueError("the counterexample has another size than the image")
+    for i in (*answer.get("kept", ()), *answer.get("essential", ())):
+        if not 0 <= i < size:
+            raise ValueError(f"input {i} does not exist")
+    if (check := answer["run"]["statistics"].get("check")) is not None:
+        _ = [check[key] for key in ("prime", "sufficient", "redundant")]
 
 
 def of_type(lines: Iterable[Line], *types: str) -> list[Line]:
