@@ -17,25 +17,30 @@ from bnnverify.engines.residues import Residues
 from bnnverify.engines.tails import binomial_table, ends, setting_tail, subset_tail
 
 
-@njit(cache=True)
+@njit  # not cached: a cached loop does not notice that an intrinsic has changed
 def every_operation(words, other, bytes_a, bytes_b, short_a, short_b, out, short_out, facts):
-    a, b = simd.vload(words, 8), simd.vload(other, 0)
-    simd.vstore(out, 0, simd.vand(a, b))
-    simd.vstore(out, 8, simd.vor(a, b))
-    simd.vstore(out, 16, simd.vxor(a, b))
-    simd.vstore(out, 24, simd.vadd(a, b))
-    simd.vstore(out, 32, simd.vpopcount(a))
-    simd.vstore(out, 40, simd.vsplat(words[8]))
+    words_at, bytes_at, out_at, short_at = (
+        simd.address(words), simd.address(bytes_a), simd.address(out), simd.address(short_out),
+    )  # fmt: skip
+    simd.prefetch(words_at, 3)
+    a, b = simd.vload(words_at, 8), simd.vload(simd.address(other), 0)
+    simd.vstore(out_at, 0, simd.vand(a, b))
+    simd.vstore(out_at, 8, simd.vor(a, b))
+    simd.vstore(out_at, 16, simd.vxor(a, b))
+    simd.vstore(out_at, 24, simd.vadd(a, b))
+    simd.vstore(out_at, 32, simd.vpopcount(a))
+    simd.vstore(out_at, 40, simd.vsplat(words[8]))
     facts[0] = simd.vany(a)
     facts[1] = simd.vany(simd.vxor(a, a))
-    facts[2] = simd.bgreater_equal(simd.bload(bytes_a, 64), simd.bload(bytes_b, 0))
-    facts[3] = simd.bless(simd.bload(bytes_a, 64), simd.bload(bytes_b, 0))
+    x, y = simd.bload(bytes_at, 64), simd.bload(simd.address(bytes_b), 0)
+    facts[2], facts[3] = simd.bgreater_equal(x, y), simd.bless(x, y)
     facts[4] = simd.trailing_zeros(words[8])
-    simd.bstore(bytes_a, 0, simd.badd(simd.bload(bytes_a, 64), simd.bload(bytes_b, 0)))
-    x, y = simd.hload(short_a, 16), simd.hload(short_b, 0)
-    simd.hstore(short_out, 0, simd.hadd(x, y))
-    simd.hstore(short_out, 16, simd.hmin(x, y))
-    simd.hstore(short_out, 32, simd.hmax(x, y))
+    simd.store(simd.address(facts), 5, simd.load(words_at, 9))
+    simd.bstore(bytes_at, 0, simd.badd(x, y))
+    s, t = simd.hload(simd.address(short_a), 16), simd.hload(simd.address(short_b), 0)
+    simd.hstore(short_at, 0, simd.hadd(s, t))
+    simd.hstore(short_at, 16, simd.hmin(s, t))
+    simd.hstore(short_at, 32, simd.hmax(s, t))
 
 
 @given(st.integers(0, 2**32))
@@ -48,14 +53,14 @@ def test_vectors_do_what_numpy_does(seed):
     a, b = (generator.integers(-128, 128, 128, dtype=np.int8) for _ in range(2))
     a[64:70] = b[:6]
     s, t = (generator.integers(-128, 128, 32, dtype=np.int8) for _ in range(2))
-    out, short, facts = np.zeros(48, dtype=np.uint64), np.zeros(48, dtype=np.int8), np.zeros(5, dtype=np.uint64)
+    out, short, facts = np.zeros(48, dtype=np.uint64), np.zeros(48, dtype=np.int8), np.zeros(6, dtype=np.uint64)
     every_operation(words, other, a, b, s, t, out, short, facts)
     w, o, x, y = words[8:], other[:8], a[64:], b[:64]
     expected = (w & o, w | o, w ^ o, w + o, [int(v).bit_count() for v in w.tolist()], [w[0]] * 8)
     assert (out.reshape(6, 8) == np.array(expected, dtype=np.uint64)).all()
     low = int(w[0])
     comparisons = [sum(1 << i for i in range(64) if hits[i]) for hits in (x >= y, x < y)]
-    assert facts.tolist() == [1, 0, *comparisons, (low & -low).bit_length() - 1]
+    assert facts.tolist() == [1, 0, *comparisons, (low & -low).bit_length() - 1, int(w[1])]
     assert (a[:64] == x + y).all()
     assert (short.reshape(3, 16) == [s[16:] + t[:16], np.minimum(s[16:], t[:16]), np.maximum(s[16:], t[:16])]).all()
 
@@ -75,6 +80,11 @@ def random_rows(generator, rows, row_words, shares):
     return source, places.astype(np.int64), packed
 
 
+def at(array):
+    """Address of an array that stays alive."""
+    return array.ctypes.data
+
+
 def sums_of(packed, plus, shift, tiles):
     bits = bits_of(packed[:, shift : shift + 8 * tiles])
     return bits[:plus].sum(axis=0) + (1 - bits[plus:]).sum(axis=0)
@@ -89,7 +99,7 @@ def counts_at_least(seed, plus, minus, need, tiles, shift):
     before = [99, 98]  # entries of the list that belong to others
     rows = np.array([*before, *places], dtype=np.int64)
     digits = np.zeros(8 * 24, dtype=np.uint64)
-    at_least(source, rows, len(before), plus, minus, need, 8 * shift, tiles, out, 8, digits)
+    at_least(at(source), at(rows), len(before), plus, minus, need, 8 * shift, tiles, at(out), 8, at(digits))
     assert (out[:8] == 7).all() and (out[8 * (tiles + 1) :] == 7).all()
     expected = sums_of(packed, plus, 8 * shift, tiles) >= need
     assert (bits_of(out[8 : 8 * (tiles + 1)]) == expected).all()
@@ -126,7 +136,7 @@ def test_count_rows_adds_rows_to_a_number(n, seed, data):
     generator = np.random.default_rng(seed)
     source, places, packed = random_rows(generator, n, 8 * (shift + tiles), generator.random(n))
     out = np.full(8 * (1 + tiles * (width + 1)), 7, dtype=np.uint64)
-    count_rows(source, places, 0, plus, n - plus, initial, width, 8 * shift, tiles, out, 8)
+    count_rows(at(source), at(places), 0, plus, n - plus, initial, width, 8 * shift, tiles, at(out), 8)
     vectors = out[8:].reshape(tiles, width + 1, 8)
     assert (out[:8] == 7).all() and (vectors[:, 0] == 7).all()
     digits = bits_of(vectors[:, 1:])  # (tiles, width, 512)
