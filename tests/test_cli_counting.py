@@ -1,6 +1,7 @@
 """The command line of the counting analyses, and what Ctrl-C keeps."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -203,6 +204,20 @@ def test_the_bar_shows_the_settled_share_and_the_bounds(capsys, monkeypatch):
         assert bar._tqdm.n == 1.5  # never backwards
         bar.answered()
         assert bar._tqdm.n == 2
+
+
+def test_the_bar_of_explain_shows_what_is_needed_and_what_is_kept(workplace, monkeypatch):
+    seen = []
+
+    class Bar(workers._Bar):
+        def within(self, *bounds):
+            super().within(*bounds)
+            seen.append(str(self._tqdm))
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(workers, "_Bar", Bar)
+    assert main(["explain", *map(str, ONE), "--whole-cube"]) == 0
+    assert any(re.search(r"needed\.\.kept \d+\.\.\d+ of 6", text) for text in seen)
 
 
 # Presses Ctrl-C as soon as the count tells of its progress; a process of --jobs presses it for its parent.

@@ -28,8 +28,8 @@ VERBS = {
     "verify": "Is there an input nearby that changes the class?",
     "count": "How many inputs nearby change the class?",
     "distance": "How near is the nearest input that changes the class?",
-    "explain": "Which inputs force the class?",
-    "diagram": "The classes of a region as a diagram in a file, to ask again.",
+    "explain": "Which inputs force the class, whatever the others do?",
+    "diagram": "The classes of all inputs nearby, in a file to ask again.",
     "reliability": "Accuracy of chips whose cells hold wrong bits.",
     "report": "One self-contained HTML page from results.",
 }
@@ -73,10 +73,13 @@ EXAMPLES = """\b
 Examples:
   bnnverify train --data digits --hidden 32 -o digits.npz
   bnnverify verify digits.npz --data digits --index 0:20 --radius 2
+  bnnverify count digits.npz --data digits --index 0:5 --radius 4
+  bnnverify explain digits.npz --data digits --index 0 --radius 4 --show
   bnnverify reliability digits.npz --data digits --ber 1e-4:1e-1:log:8
 
 Exit codes: 0 answered, whatever the verdict; 1 a verdict that --fail-on names; 2 bad input or usage; 3 unknown, or a
-limit was reached (the partial result is printed); 130 interrupted (what was printed is complete).
+limit was reached (the partial result is printed); 130 interrupted (every answer printed is complete or says how far it
+came).
 """
 
 
@@ -85,7 +88,8 @@ limit was reached (the partial result is printed); 130 interrupted (what was pri
 def cli() -> None:
     """Exact answers about binarized neural networks.
 
-    Answers go to stdout (--json: one JSON line each), progress and mistakes to stderr.
+    Answers go to stdout (--json: one JSON line each), progress and mistakes to stderr. bnnverify VERB --help explains a
+    verb and has examples. MODEL is a .npz file, or a model folder of BNNQuanalyst.
     """
 
 

@@ -27,7 +27,8 @@ Examples:
   bnnverify count net.npz --data digits --index 0:5 --radius 4 --by-radius
   bnnverify count net.npz --data digits --index 0 --radius 3 --samples 10 --seed 1 --json
   bnnverify count net.npz --data digits --index 0 --whole-cube --noise 0.001
-  bnnverify count models/NAME --input instance.txt --hamming 3
+  bnnverify count DIR --input instance.txt --hamming 3        # a model folder and an input of BNNQuanalyst
+  bnnverify count DIR --input instance.txt --fixed set.txt    # its fixed-set file lists the inputs that vary
 """
 
 
@@ -38,7 +39,11 @@ Examples:
 @click.option("--target", type=int, metavar="CLASS", help="Count inputs of this class only, not of every other one.")
 @keep_option
 @ties_option
-@click.option("--by-radius", is_flag=True, help="Counts and densities of every radius up to the one of --radius.")
+@click.option(
+    "--by-radius",
+    is_flag=True,
+    help="A row for each radius up to that of --radius: count and share in the ball, and share at just that distance.",
+)
 @click.option("--samples", type=int, metavar="N", help="Draw N adversarial inputs, each exactly equally likely.")
 @click.option("--seed", type=int, metavar="SEED", help="Of the draws. Default: 0.")
 @click.option(
@@ -54,8 +59,8 @@ def command(
 ) -> int:
     """How many inputs of the region change the class, and to which?
 
-    Counts are exact integers of any size. If a limit is reached, or after Ctrl-C, two proved bounds are printed (exit
-    codes 3 and 130).
+    Name a region: --radius, --free, --hold, --fixed or --whole-cube. Counts are exact integers of any size. If a limit
+    is reached, or after Ctrl-C, two proved bounds are printed (exit codes 3 and 130).
     """
     from bnnverify.cli import questions as q
     from bnnverify.cli import tables

@@ -33,7 +33,8 @@ set_option = click.option(
 def command() -> None:
     """The class of every input of a region as one decision diagram, kept in a file.
 
-    The file answers again and again without the network, exactly: .json for bnnverify and scripts, .dddmp for CUDD.
+    The file answers again and again without the network, exactly. It is JSON (.json) or the text format of CUDD
+    (.dddmp). bnnverify diagram COMMAND --help explains a command.
     """
 
 
@@ -53,7 +54,10 @@ def build(
     as_json: bool,
     **source: Any,
 ) -> int:
-    """Builds the diagram of one region and saves it."""
+    """Builds the diagram of one region and saves it.
+
+    Name one image, and a region around it: --radius, --free, --hold, --fixed or --whole-cube.
+    """
     from bnnverify.cli.images import choose
     from bnnverify.cli.questions import limits_of
     from bnnverify.encodings.classdiagram import compile_diagram
@@ -91,7 +95,7 @@ def show(file: Path, as_json: bool, quiet: bool) -> int:
     return 0
 
 
-@command.command()
+@command.command(short_help="How many inputs have which class, at which distance?")
 @file_argument
 @set_option
 @output_options
@@ -122,7 +126,7 @@ def _by_distance(numbers: Sequence[int]) -> str:
     return "  ".join(f"{d}: {number:,}" for d, number in enumerate(numbers))
 
 
-@command.command()
+@command.command(short_help="The nearest input of another class, or uniform draws.")
 @file_argument
 @click.option("--target", type=int, metavar="CLASS", help="Inputs of this class. Default: of any but the centre's.")
 @click.option(

@@ -47,7 +47,8 @@ def command(model: Path, max_radius: int | None, tolerance: str | None, **option
     """How many inputs must flip to change the class?
 
     The distance is exact: a replayed witness lies at it, and nothing nearer is adversarial. If a limit is reached, or
-    after Ctrl-C, the proved lower bound is printed (exit codes 3 and 130).
+    after Ctrl-C, the proved lower bound is printed (exit codes 3 and 130). With --tolerance 0.01 the question is up to
+    which radius at most 1 % of every ball is adversarial.
     """
     from bnnverify.cli import questions as q
     from bnnverify.regions import HammingBall

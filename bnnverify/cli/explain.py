@@ -58,7 +58,10 @@ _INDENT = " " * 21
     "--show", is_flag=True, help="Draw what is kept beside the image: # is +1, . is -1, ? is not proved needed."
 )
 @click.option(
-    "--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw all explanations into a .png or .svg file."
+    "--figure",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw all explanations over the images, into a .png or .svg file.",
 )
 @engine_options
 @output_options
@@ -75,9 +78,10 @@ def command(
 ) -> int:
     """Which inputs force the class within the region?
 
-    The inputs kept are a prime implicant: whatever the other inputs of the region do, the class stays, and none of them
-    can be dropped; both are proved. If a limit is reached, or after Ctrl-C, what is kept still forces the class, but
-    may be more than it takes (exit codes 3 and 130).
+    Name a region: --radius, --free, --hold, --fixed or --whole-cube. What is kept is a prime implicant: whatever the
+    other inputs of the region do, the class stays, and none of those kept can be dropped; both are proved. If a limit
+    is reached, or after Ctrl-C, what is kept still forces the class, but may be more than it takes (exit codes 3 and
+    130).
     """
     from bnnverify.cli import questions as q
 

@@ -24,6 +24,9 @@ from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region, whole_cube
 from bnnverify.results import Answer, Decision, Distance, Kind, Verdict
 
+_BOUNDED = {"prime-implicant": "needed..kept", "essential-features": "essential"}
+"""Analysis -> what its bounds are bounds on, if not the adversarial inputs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -288,7 +291,8 @@ def ask(
         click.echo(table.header)
     asked = []
     _compile(engine, network, quiet=quiet)
-    stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb)
+    bounded = _BOUNDED.get(questions[0].analysis, "adversarial")
+    stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb, bounded=bounded)
     for image, own, question, answer in zip(images.images, predicted, questions, stream, strict=True):
         line = {
             **shared,

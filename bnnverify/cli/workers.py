@@ -33,7 +33,15 @@ class Question(Protocol):
         """The answer; what is proved so far once `monitor.stop` is set."""
 
 
-def answers(network: BinaryNetwork, questions: Sequence[Any], *, jobs: int, bar: bool, verb: str) -> Iterator[Any]:
+def answers(
+    network: BinaryNetwork,
+    questions: Sequence[Any],
+    *,
+    jobs: int,
+    bar: bool,
+    verb: str,
+    bounded: str = "adversarial",
+) -> Iterator[Any]:
     """The answers in the order of the questions, as they come.
 
     After a Ctrl-C the running questions are answered with what is proved so far, and a KeyboardInterrupt ends the
@@ -45,8 +53,9 @@ def answers(network: BinaryNetwork, questions: Sequence[Any], *, jobs: int, bar:
         jobs: Processes. They are spawned, not forked: numba's and torch's threads do not survive a fork.
         bar: Whether a progress bar may show on stderr.
         verb: Its title.
+        bounded: What the bounds of `Monitor.show` are bounds on, in a word or two.
     """
-    with _Bar(verb, len(questions), bar) as progress, _Interrupts() as interrupts:
+    with _Bar(verb, len(questions), bar, bounded) as progress, _Interrupts() as interrupts:
         if min(jobs, len(questions)) <= 1:
             stream = _here(network, questions, interrupts, progress)
         else:
@@ -85,8 +94,10 @@ class _Interrupts:
 class _Bar:
     """Progress over all questions, and within the one that runs: the share of its inputs that are settled."""
 
-    def __init__(self, verb: str, questions: int, is_shown: bool) -> None:
+    def __init__(self, verb: str, questions: int, is_shown: bool, bounded: str = "adversarial") -> None:
         from tqdm import tqdm
+
+        self._bounded = bounded
 
         shape = "{l_bar}{bar}| {n:.2f}/{total} [{elapsed}, ETA {remaining}{postfix}]"
         off = None if is_shown else True  # None: off where stderr is no terminal
@@ -109,7 +120,8 @@ class _Bar:
     def within(self, lower: int, upper: int, size: int) -> None:
         """What the running question has proved."""
         if size > 0 and not self._tqdm.disable:
-            self._tqdm.set_postfix_str(f"adversarial {_short(lower)}..{_short(upper)} of {_short(size)}", refresh=False)
+            bounds = f"{self._bounded} {_short(lower)}..{_short(upper)} of {_short(size)}"
+            self._tqdm.set_postfix_str(bounds, refresh=False)
             settled = 1 - (upper - lower) / size
             self._tqdm.update(max(self._done + settled - self._tqdm.n, 0))
 
