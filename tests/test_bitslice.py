@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from bnnverify import simd
+from bnnverify.engines import tails
 from bnnverify.engines.bitslice import TILES, at_least, count_rows
 from bnnverify.engines.plan import Plan
 from bnnverify.engines.residues import Residues
@@ -169,6 +170,20 @@ def ends_with_constants(tail, neurons):
     first = int(tail.base[neurons])
     zeros, ones = tail.table[first : first + tail.row_words], tail.table[first + tail.row_words :]
     return not zeros.any() and ones.size >= tail.row_words and bool((ones == np.uint64(2**64 - 1)).all())
+
+
+def test_runs_of_bits_are_put_at_any_place():
+    generator = np.random.default_rng(0)
+    source = generator.integers(0, 2**64, 8, dtype=np.uint64)
+    bits = bits_of(source[2:])
+    for place in range(130):
+        for length in (1, 2, 63, 64, 65, 127, 128, 200):
+            target, filled = np.zeros(8, dtype=np.uint64), np.zeros(8, dtype=np.uint64)
+            tails._append(target, place, source, 2, length)
+            assert (bits_of(target)[place : place + length] == bits[:length]).all()
+            assert bits_of(target).sum() == bits[:length].sum()
+            tails._fill(filled, place, length)
+            assert bits_of(filled)[place : place + length].all() and bits_of(filled).sum() == length
 
 
 @pytest.mark.parametrize("masked", [False, True])
