@@ -51,6 +51,10 @@ _DEFAULT_MEMORY = 8 << 30  # bytes
 _SMALL = 1 << 20  # inputs that enumeration searches at once
 
 
+class _OutOfTimeError(Exception):
+    """A limit was reached within a layer; the answer says so."""
+
+
 @dataclass(slots=True)
 class _Layer:
     """States in partitions: partition p holds `counts[p]` of them from place `starts[p]` on."""
@@ -146,11 +150,14 @@ class _Propagation:
         one = np.zeros(1, dtype=np.int64)
         layer = _Layer(rows, factors, one, one + 1)
         spread_of = np.eye(self.plan.neurons) * 20.0
-        if self.threads > 1:
-            with ThreadPoolExecutor(self.threads) as self._pool:
+        try:
+            if self.threads > 1:
+                with ThreadPoolExecutor(self.threads) as self._pool:
+                    self._run(layer, free, spread_of)
+            else:
                 self._run(layer, free, spread_of)
-        else:
-            self._run(layer, free, spread_of)
+        except _OutOfTimeError:
+            self.found.reason = self.clock.reason
         if not self.found.reason and self.found.settled != self.total:
             self._whole()
         return self.found
@@ -264,7 +271,7 @@ class _Propagation:
             )  # fmt: skip
             return cursors
 
-        parts = layer.parts(self.threads if states > 4096 else 1)
+        parts = layer.parts(self._pieces(states))
         histograms = self._map(count, parts)
         sums = np.cumsum(np.array(histograms), axis=0)
         counts = sums[-1]
@@ -288,7 +295,7 @@ class _Propagation:
         def unite(part: tuple[int, int]) -> None:
             merge(out_words, factors, starts, counts, part[0], part[1], self.width, moduli)
 
-        self._map(unite, following.parts(4 * self.threads if total > 4096 else 1))
+        self._map(unite, following.parts(self._pieces(total)))
         return following
 
     def _close(self, layer: _Layer, free: list[int]) -> None:
@@ -306,7 +313,7 @@ class _Propagation:
             )  # fmt: skip
             return closed
 
-        for closed in self._map(shut, layer.parts(self.threads if before > 4096 else 1)):
+        for closed in self._map(shut, layer.parts(self._pieces(before))):
             for flips, place in zip(*np.nonzero(closed.any(axis=2)), strict=True):
                 self._add_closed(int(flips), int(place), self.residues.number(closed[flips, place]), free)
         gone = before - layer.states
@@ -404,10 +411,19 @@ class _Propagation:
 
     # running them
 
+    def _pieces(self, states: int) -> int:
+        """Into how many tasks to cut a layer: each short enough to look at the clock between them."""
+        return max(4 * self.threads if states > 4096 else 1, states >> 21)
+
     def _map(self, work: Callable[[Any], Any], tasks: list[Any]) -> list[Any]:
+        def unless_over(task: Any) -> Any:
+            if self.clock.is_over:
+                raise _OutOfTimeError
+            return work(task)
+
         if self._pool is None or len(tasks) == 1:
-            return [work(task) for task in tasks]
-        return list(self._pool.map(work, tasks))
+            return [unless_over(task) for task in tasks]
+        return list(self._pool.map(unless_over, tasks))
 
     def _each(self, work: Callable[[Any], Any], tasks: list[Any]) -> Iterator[Any]:
         """Results as they come, until a limit is reached."""
