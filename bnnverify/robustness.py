@@ -114,7 +114,7 @@ class _Outward:
                 return Distance(found, found, self.run(), answer.counterexample, answer.predicted)
             if answer.verdict is Verdict.UNKNOWN:
                 self.lower = max(self.lower, int(answer.run.statistics.get("radius_proved", -1)) + 1)
-                return Distance(self.lower, None, self.run(answer.run.reason))
+                return Distance(self.lower, None, self.run(self.clock.words(answer.run.reason)))
             self.lower = radius + 1
         everywhere = self.furthest == self.query.network.n_inputs
         where = "in the whole cube" if everywhere else f"within distance {self.furthest}"

@@ -208,7 +208,7 @@ class Search:
         if last > radius and not self.clock.is_over:
             self.step_one_by_one()  # this pass was too much for some limit, or does not tell the shells apart
             return self._next(radius, found)
-        self.reason = answer.run.reason
+        self.reason = self.clock.words(answer.run.reason)
         upper = min(answer.upper, self.around.query(radius).region.size())
         self.beyond = (max(found, answer.lower if last == radius else found), upper)
         return None

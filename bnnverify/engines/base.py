@@ -95,6 +95,12 @@ class Clock:
         """Seconds left, at least 0; None without a limit."""
         return None if self.limit is None else max(0.0, self.limit - self.elapsed)
 
+    def words(self, reason: str) -> str:
+        """A part's reason as the whole call gives it: the part had only the time that was left."""
+        if reason.startswith("time limit of ") and self.limit is not None:
+            return f"time limit of {self.limit:g} s reached"
+        return reason
+
     @property
     def reason(self) -> str:
         """The sentence for a result that was cut short."""
