@@ -378,3 +378,23 @@ def test_the_last_subset_of_a_shell_can_be_the_only_counterexample():
             assert EnumerationEngine().count(query).per_radius == (0,) * flips + (1,)
             found = EnumerationEngine().decide(query).counterexample
             assert found == tuple(weights[0])
+
+
+def first_inputs_decide(n, k):
+    """Class 0 iff the sum of the first k of n inputs is at least 1, over the whole cube around (1, ..., 1)."""
+    block = DenseBlock.create([[1] * n], [1], mask=[[i < k for i in range(n)]])
+    network = BinaryNetwork(InputDomain.binary(n), (block,), OutputBlock.create([[1], [-1]]))
+    return Query(network, FixedIndexRegion((1,) * n, range(n)), Untargeted(0))
+
+
+def test_an_adversarial_part_that_bounds_settle_before_any_piece_is_found():
+    query = first_inputs_decide(60, 7)
+    expected = sum(math.comb(7, flips) for flips in range(4, 8)) << 53
+    assert EnumerationEngine().count(query).adversarial == expected
+    for threads in (1, 2):
+        assert EnumerationEngine().decide(query, limits=Limits(threads=threads)).verdict is Verdict.NOT_ROBUST
+
+
+def test_a_wish_to_stop_is_heard_while_bounds_settle_everything():
+    count = EnumerationEngine().count(first_inputs_decide(60, 14), monitor=Monitor(stop=True, reason="enough"))
+    assert count.kind is Kind.INTERVAL and count.run.reason == "enough"

@@ -273,6 +273,13 @@ class _Enumeration:
             size = self.query.region.size()
             self.clock.monitor.report(tally.adversarial, size - tally.settled + tally.adversarial, size)
 
+    def _close(self, shell: int, klass: int, piece: _Piece, tail: int) -> None:
+        """Record a piece whose class bounds settle."""
+        self.tally.closed += 1
+        self.tally.add(shell, klass, piece.size)
+        if self.stop and self.found is None and self.tally.wins(klass):
+            self.found = piece, tail
+
     def _may_go_on(self) -> bool:
         if self.clock.is_over:
             self.reason = self.clock.reason
@@ -318,14 +325,15 @@ class _Enumeration:
             longer = (*head, i)
             klass = self.walker.settled(longer, left - 1)
             if klass >= 0:
-                self.tally.closed += 1
-                self.tally.add(flips, klass, below)
+                self._close(flips, klass, _Piece(longer, i + 1, free, flips, below), tail)
                 continue
             yield from self._shell_pieces(longer, i + 1, flips, tail, largest)
         if together:
             yield _Piece(head, start, free, flips, together)
 
     def _setting_pieces(self, head: tuple[int, ...], tail: int, largest: float) -> Iterator[_Piece]:
+        if self.found or not self._may_go_on():  # bounds may settle millions of heads between two pieces
+            return
         free = self.walker.plan.free
         left = free - len(head)
         if left == tail or 1 << left <= largest:
@@ -333,8 +341,7 @@ class _Enumeration:
             return
         klass = self.walker.settled(head, left) if head else -1
         if klass >= 0:
-            self.tally.closed += 1
-            self.tally.add(0, klass, 1 << left)
+            self._close(0, klass, _Piece(head, 0, 0, free, 1 << left), tail)
             return
         for value in (0, 1):
             yield from self._setting_pieces((*head, value), tail, largest)
