@@ -280,3 +280,10 @@ def test_residues_add_and_multiply_in_words(a, b):
 def test_2_to_the_64_is_the_first_number_that_needs_primes():
     assert Residues.up_to(2**64 - 1).moduli == (0,)
     assert len(Residues.up_to(2**64).moduli) == 3
+
+
+def test_the_product_of_the_moduli_needs_one_more():
+    product = math.prod(Residues.up_to(2**80).moduli)
+    assert len(Residues.up_to(product - 1).moduli) == 3
+    system = Residues.up_to(product)
+    assert system.number(system.of(product)) == product
