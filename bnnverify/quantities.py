@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from bnnverify.errors import QueryError
-from bnnverify.results import Kind, Probability, Run
+from bnnverify.results import Kind, Probability, Run, fraction_of, fraction_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class RadiusCounts:
             "max_radius": self.max_radius,
             "shells": list(self.shells),
             "balls": list(self.balls),
-            "densities": [str(self.density(r)) for r in radii],
-            "shell_densities": [str(self.shell_density(r)) for r in radii],
+            "densities": [fraction_text(self.density(r)) for r in radii],
+            "shell_densities": [fraction_text(self.shell_density(r)) for r in radii],
             "per_class": None if self.per_class is None else [list(row) for row in self.per_class],
             "beyond": None if self.beyond is None else list(self.beyond),
             "run": self.run.to_json(),
@@ -156,7 +156,7 @@ class NoiseError:
             **self.probability.to_json(),
             "label": self.label,
             "radius": self.radius,
-            "unseen": str(self.unseen),
+            "unseen": fraction_text(self.unseen),
             "run": self.run.to_json(),
         }
 
@@ -219,7 +219,7 @@ def quantity_from_json(data: Mapping[str, Any], run: Run) -> Quantity:
         violation = None if data["violation"] is None else Fraction(data["violation"])
         return SafeDistance(Fraction(data["tolerance"]), data["lower"], data["upper"], run, violation)
     if kind == "noise":
-        return NoiseError(Probability.from_json(data), data["label"], data["radius"], Fraction(data["unseen"]), run)
+        return NoiseError(Probability.from_json(data), data["label"], data["radius"], fraction_of(data["unseen"]), run)
     if kind == "samples":
         return Samples(
             tuple(tuple(x) for x in data["inputs"]),

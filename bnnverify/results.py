@@ -20,6 +20,26 @@ if TYPE_CHECKING:
     from bnnverify.quantities import Quantity
 
 
+def fraction_text(value: Fraction) -> str:
+    """As ``str``, for numbers of any length: Python's own conversion ends at 4,300 digits."""
+    from flint import fmpz
+
+    whole = str(fmpz(value.numerator))
+    return whole if value.denominator == 1 else f"{whole}/{fmpz(value.denominator)}"
+
+
+def fraction_of(text: str) -> Fraction:
+    """The number that `fraction_text` wrote.
+
+    >>> fraction_of(fraction_text(Fraction(-3, 10**5000))) == Fraction(-3, 10**5000)
+    True
+    """
+    from flint import fmpz
+
+    parts = [int(fmpz(part)) for part in text.split("/")]
+    return Fraction(*parts)
+
+
 class Kind(Enum):
     """How far an answer can be trusted, best first."""
 
@@ -243,8 +263,8 @@ class Probability:
         """Plain values; exact bounds as text ``numerator/denominator``, beside floats for reading and plotting."""
         line: dict[str, Any] = {
             "kind": self.kind.value,
-            "lower": str(self.lower),
-            "upper": str(self.upper),
+            "lower": fraction_text(self.lower),
+            "upper": fraction_text(self.upper),
             "approximately": [float(self.lower), float(self.upper)],
         }
         if self.kind is Kind.SAMPLED:
@@ -256,8 +276,8 @@ class Probability:
         """The probability that `to_json` wrote."""
         return cls(
             Kind(data["kind"]),
-            Fraction(data["lower"]),
-            Fraction(data["upper"]),
+            fraction_of(data["lower"]),
+            fraction_of(data["upper"]),
             data.get("confidence"),
             data.get("samples"),
             data.get("hits"),

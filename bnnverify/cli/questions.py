@@ -109,6 +109,8 @@ class Question:
         from bnnverify.counting import misclassification_probability
 
         region, rate, free = self.region, self.detail["rate"], set(self.region.free)
+        if not free:
+            raise QueryError("--noise has no input to flip, expected --radius 1 or more, or free inputs.")
         rates = [rate if i in free else Fraction(0) for i in range(region.n)]
         most = region.radius if isinstance(region, HammingBall) else None
         where = {**self._label(), "max_flips": most}

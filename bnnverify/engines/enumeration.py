@@ -28,7 +28,7 @@ from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_t
 from bnnverify.engines.visits import visit
 from bnnverify.engines.walks import walk_settings, walk_shell
 from bnnverify.errors import EngineError
-from bnnverify.query import Query, Targeted, Ties
+from bnnverify.query import Query, Targeted
 from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
@@ -466,9 +466,10 @@ class EnumerationEngine:
             return Count(Kind.INTERVAL, lower, size - work.tally.settled + lower, size, run)
         classes: tuple[int, ...] | None = tuple(map(sum, zip(*work.tally.shells, strict=True)))
         statistics = _statistics(work)
-        if query.ties is not Ties.LOWEST_INDEX:  # winners under another tie rule: the classes need a walk of their own
+        plain = tuple(range(query.network.n_classes))
+        if tie_order(query) != plain:  # winners under another tie rule: the classes need a walk of their own
             again = _Enumeration(query, limits, clock, prune=self.prune, stop_at_first=False)
-            again.go(tuple(range(query.network.n_classes)))
+            again.go(plain)
             classes = None if again.reason else tuple(map(sum, zip(*again.tally.shells, strict=True)))
         run = self._run(query, clock, "", statistics, [])
         return Count(Kind.EXACT, work.tally.adversarial, work.tally.adversarial, size, run, classes, radii)

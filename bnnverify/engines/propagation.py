@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +32,7 @@ from bnnverify.engines.plan import Plan, is_plannable, make_plan, make_scratch, 
 from bnnverify.engines.residues import Residues
 from bnnverify.engines.tails import setting_tail
 from bnnverify.errors import EngineError, UnsupportedError
-from bnnverify.query import Query, Targeted, Ties
+from bnnverify.query import Query, Targeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
@@ -485,11 +485,14 @@ class PropagationEngine:
         run = self._run(clock, work)
         if not any(_is_adversarial(query, k) and n for shell in work.per_flips for k, n in enumerate(shell)):
             return Decision(Verdict.UNKNOWN if work.reason else Verdict.ROBUST, run)
-        smaller = query
-        while smaller.region.size() > _SMALL:
-            smaller = next(half for half in _halves(smaller) if self.count(half, limits=_untimed(limits)).adversarial)
+        smaller: Query | None = query
+        while smaller is not None and smaller.region.size() > _SMALL:
+            smaller = self._adversarial_half(smaller, limits, clock)
+        if smaller is None:  # there is one, but no time to find it
+            return Decision(Verdict.UNKNOWN, replace(run, seconds=clock.elapsed, reason=clock.reason))
         found = EnumerationEngine().decide(smaller)
-        assert found.counterexample is not None
+        if found.counterexample is None:
+            raise EngineError(f"propagation counted adversarial inputs in a {smaller.region} that holds none: a bug.")
         x, predicted = replayed(query, found.counterexample, self.name)
         return Decision(Verdict.NOT_ROBUST, self._run(clock, work), x, predicted)
 
@@ -512,11 +515,21 @@ class PropagationEngine:
         if work.reason:
             return Count(Kind.INTERVAL, lower, size - work.settled + lower, size, self._run(clock, work))
         classes: tuple[int, ...] | None = tuple(map(sum, zip(*work.per_flips, strict=True)))
-        if query.ties is not Ties.LOWEST_INDEX:  # winners under another tie rule: the classes need a pass of their own
-            again = _Propagation(query, tuple(range(query.network.n_classes)), limits, clock).go()
+        plain = tuple(range(query.network.n_classes))
+        if tie_order(query) != plain:  # winners under another tie rule: the classes need a pass of their own
+            again = _Propagation(query, plain, limits, clock).go()
             classes = None if again.reason else tuple(map(sum, zip(*again.per_flips, strict=True)))
         radii = _padded(per_radius, query.region)
         return Count(Kind.EXACT, lower, lower, size, self._run(clock, work), classes, radii)
+
+    def _adversarial_half(self, query: Query, limits: Limits, clock: Clock) -> Query | None:
+        """The half of a region that is known to hold an adversarial input which holds one, too; None at a limit."""
+        first, second = _halves(query)
+        left = None if clock.remaining is None else max(clock.remaining, 1e-9)
+        count = self.count(first, limits=replace(limits, seconds=left))
+        if count.lower:
+            return first
+        return second if count.kind is Kind.EXACT else None
 
     def _work(self, query: Query, limits: Limits, clock: Clock) -> _Propagation:
         require_served(query)
@@ -588,14 +601,8 @@ def _padded(per_radius: tuple[int, ...], region: Region) -> tuple[int, ...] | No
     return per_radius + (0,) * (region.radius + 1 - len(per_radius))
 
 
-def _untimed(limits: Limits) -> Limits:
-    return Limits(memory_bytes=limits.memory_bytes, threads=limits.threads)
-
-
 def _halves(query: Query) -> Iterator[Query]:
     """The two parts of a region in which its first free input has its central value, or the other one."""
-    from dataclasses import replace
-
     region = query.region
     i, rest = region.free[0], region.free[1:]
     other = tuple(-v if k == i else v for k, v in enumerate(region.center))
