@@ -291,7 +291,7 @@ class _Enumeration:
         """Inputs of a piece that takes about as long as a piece should."""
         whole = self.query.region.size() if not self.walker.is_ball else math.comb(self.walker.plan.free, flips)
         share = _PIECE / self.walker.seconds(flips, tail)
-        largest = max(whole * share, 512.0)
+        largest = max(min(whole * share, whole / (8 * self.threads)), 512.0)  # several pieces for every thread
         if self.limits.nodes is not None:
             largest = min(largest, max(self.limits.nodes / 4, 1))
         return min(largest, 2.0**62)
