@@ -139,8 +139,10 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     for read in (load, load_network):
         with pytest.raises(FormatError, match=r"none\.npz: cannot be read \(no such file or directory\)"):
             read(tmp_path / "none.npz")
-        with pytest.raises(FormatError, match=r"cannot be read \(is a directory\)"):
-            read(tmp_path)
+    with pytest.raises(FormatError, match=r"cannot be read \(is a directory\)"):
+        load(tmp_path)
+    with pytest.raises(FormatError, match="holds nothing, expected a model folder of BNNQuanalyst"):
+        load_network(tmp_path)
 
 
 def test_an_unknown_kind_is_refused_with_what_is_supported(tmp_path):
