@@ -92,6 +92,13 @@ class Query:
         label = self.property.label if isinstance(self.property, Untargeted) else self.property.target
         self.network.require_class(label)
 
+    @builtins.property
+    def adversarial_classes(self) -> tuple[int, ...]:
+        """The classes an input of which is adversarial, where ties are left aside."""
+        if isinstance(self.property, Targeted):
+            return (self.property.target,)
+        return tuple(k for k in range(self.network.n_classes) if k != self.property.label)
+
     def score_conditions(self) -> tuple[tuple[tuple[int, int, bool], ...], bool]:
         """The property as comparisons of scores.
 

@@ -85,6 +85,11 @@ class HammingBall:
         """True iff some inputs keep their value although the radius is not 0."""
         return 0 < len(self.free) < self.n
 
+    @property
+    def most_flips(self) -> int:
+        """How far an input of the region can be from the centre."""
+        return self.radius
+
     def size(self) -> int:
         """Number of inputs, exact.
 
@@ -134,6 +139,11 @@ class FixedIndexRegion:
     def n(self) -> int:
         """Number of inputs."""
         return len(self.center)
+
+    @property
+    def most_flips(self) -> int:
+        """How far an input of the region can be from the centre."""
+        return len(self.free)
 
     def size(self) -> int:
         """Number of inputs, exact: 2 to the number of free indices."""

@@ -12,7 +12,7 @@ from bnnverify.faults import rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.quantities import SafeDistance
 from bnnverify.query import Ties, Untargeted
-from bnnverify.results import Count, Kind, Run
+from bnnverify.results import Count, Distance, Kind, Run
 from bnnverify.robustness import minimum_adversarial_distance
 
 
@@ -75,21 +75,26 @@ def maximal_safe_distance(
 
 def _without_tolerance(search: Search) -> SafeDistance:
     around = search.around
+    nearest = _nearest(search, search.limits, "auto" if search.engine == "propagation" else search.engine)
+    if nearest.upper is not None:
+        violation = Fraction(1, around.query(nearest.upper).region.size())
+        return SafeDistance(Fraction(0), nearest.lower - 1, nearest.upper - 1, nearest.run, violation)
+    return _all_safe_up_to(around, Fraction(0), nearest.lower - 1, nearest.run)
+
+
+def _nearest(search: Search, limits: Limits, engine: str = "auto") -> Distance:
+    around = search.around
     assert isinstance(around.wanted, Untargeted)
-    nearest = minimum_adversarial_distance(
+    return minimum_adversarial_distance(
         around.network,
         around.ball.center,
         label=around.wanted.label,
         ties=around.ties,
         max_radius=around.ball.radius,
-        engine="auto" if search.engine == "propagation" else search.engine,
-        limits=search.limits,
+        engine=engine,
+        limits=limits,
         monitor=search.monitor,
     )
-    if nearest.upper is not None:
-        violation = Fraction(1, around.query(nearest.upper).region.size())
-        return SafeDistance(Fraction(0), nearest.lower - 1, nearest.upper - 1, nearest.run, violation)
-    return _all_safe_up_to(around, Fraction(0), nearest.lower - 1, nearest.run)
 
 
 def _all_safe_up_to(around: Around, tolerance: Fraction, radius: int, run: Run) -> SafeDistance:
@@ -160,16 +165,7 @@ class _Walk:
         rest = search.rest()
         worth = search.seconds(self.safe + 1)
         some = worth if rest.seconds is None else min(rest.seconds / 2, worth)
-        assert isinstance(around.wanted, Untargeted)
-        nearest = minimum_adversarial_distance(
-            around.network,
-            around.ball.center,
-            label=around.wanted.label,
-            ties=around.ties,
-            max_radius=around.ball.radius,
-            limits=replace(rest, seconds=some),
-            monitor=search.monitor,
-        )
+        nearest = _nearest(search, replace(rest, seconds=some))
         self.safe = max(self.safe, nearest.lower - 1)
 
 

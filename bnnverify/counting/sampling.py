@@ -21,7 +21,7 @@ from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.kernels import PackedNetwork
 from bnnverify.quantities import Samples
-from bnnverify.query import Query, Targeted, Ties
+from bnnverify.query import Query, Ties
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region, SignVector
 from bnnverify.results import Kind, Run
 
@@ -197,8 +197,7 @@ class _Tree:
         if query.ties is not Ties.LOWEST_INDEX:
             chosen = np.array([query.scores_adversarial(query.network.scores(x)) for x in inputs], dtype=bool)
         else:
-            classes, prop = self.packed.classes(inputs), query.property
-            chosen = classes == prop.target if isinstance(prop, Targeted) else classes != prop.label
+            chosen = np.isin(self.packed.classes(inputs), query.adversarial_classes)
         adversarial: Signs = inputs[chosen]
         return adversarial
 

@@ -164,11 +164,10 @@ def influence_order(first: Array, margins: Array, region: Region) -> list[int]:
         region: Where the inputs lie.
     """
     free = list(region.free)
-    flips = region.radius if isinstance(region, HammingBall) else len(free)
     center = np.array(region.center, dtype=np.int64)
     moves = -2 * (first * center)[:, free]
     towards = np.where(margins >= 0, -1, 1)[:, None] * moves > 0
     widest = int(np.abs(moves).max(initial=0))
-    openness = np.maximum(0, flips * widest + 1 - np.abs(margins))  # 0: settled in all of the region
+    openness = np.maximum(0, region.most_flips * widest + 1 - np.abs(margins))  # 0: settled in all of the region
     influence = openness @ towards
     return [free[i] for i in np.argsort(influence, kind="stable")]

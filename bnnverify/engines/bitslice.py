@@ -52,25 +52,34 @@ def _bit(number, place):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def _row(source, rows, i, shift, flip):  # type: ignore[no-untyped-def]
+    """512 bits of a row, inverted where `flip` is set."""
+    return vxor(vload(source, load(rows, i) + shift), flip)
+
+
+@njit(inline="always")
+def _add_four(source, rows, i, shift, flip, c0, c1):  # type: ignore[no-untyped-def]
+    """Add four rows to the two lowest digits of a counter; returns these and what carries to the next."""
+    a, b = _row(source, rows, i, shift, flip), _row(source, rows, i + 1, shift, flip)
+    c, d = _row(source, rows, i + 2, shift, flip), _row(source, rows, i + 3, shift, flip)
+    k = _majority(a, b, c0)
+    c0 = vxor(vxor(a, b), c0)
+    m = _majority(c, d, c0)
+    c0 = vxor(vxor(c, d), c0)
+    carry = _majority(k, m, c1)
+    return c0, vxor(vxor(k, m), c1), carry
+
+
+@njit(inline="always")
 def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore[no-untyped-def]
     """Add rows to a counter of three digits; `over` collects what leaves it."""
     while i + 4 <= end:
-        a, b = vxor(vload(source, load(rows, i) + shift), flip), vxor(vload(source, load(rows, i + 1) + shift), flip)
-        c, d = (
-            vxor(vload(source, load(rows, i + 2) + shift), flip),
-            vxor(vload(source, load(rows, i + 3) + shift), flip),
-        )
-        k = _majority(a, b, c0)
-        c0 = vxor(vxor(a, b), c0)
-        m = _majority(c, d, c0)
-        c0 = vxor(vxor(c, d), c0)
-        carry = _majority(k, m, c1)
-        c1 = vxor(vxor(k, m), c1)
+        c0, c1, carry = _add_four(source, rows, i, shift, flip, c0, c1)
         over = vor(over, vand(carry, c2))
         c2 = vxor(c2, carry)
         i += 4
     while i < end:
-        a = vxor(vload(source, load(rows, i) + shift), flip)
+        a = _row(source, rows, i, shift, flip)
         carry = vand(a, c0)
         c0 = vxor(a, c0)
         k = vand(carry, c1)
@@ -85,17 +94,7 @@ def _add_3(source, rows, i, end, shift, flip, c0, c1, c2, over):  # type: ignore
 def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # type: ignore[no-untyped-def]
     """Add rows to a counter of six digits; `over` collects what leaves it."""
     while i + 4 <= end:
-        a, b = vxor(vload(source, load(rows, i) + shift), flip), vxor(vload(source, load(rows, i + 1) + shift), flip)
-        c, d = (
-            vxor(vload(source, load(rows, i + 2) + shift), flip),
-            vxor(vload(source, load(rows, i + 3) + shift), flip),
-        )
-        k = _majority(a, b, c0)
-        c0 = vxor(vxor(a, b), c0)
-        m = _majority(c, d, c0)
-        c0 = vxor(vxor(c, d), c0)
-        carry = _majority(k, m, c1)
-        c1 = vxor(vxor(k, m), c1)
+        c0, c1, carry = _add_four(source, rows, i, shift, flip, c0, c1)
         k = vand(carry, c2)
         c2 = vxor(c2, carry)
         carry = vand(k, c3)
@@ -106,7 +105,7 @@ def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # 
         c5 = vxor(c5, k)
         i += 4
     while i < end:
-        a = vxor(vload(source, load(rows, i) + shift), flip)
+        a = _row(source, rows, i, shift, flip)
         carry = vand(a, c0)
         c0 = vxor(a, c0)
         k = vand(carry, c1)
@@ -127,7 +126,7 @@ def _add_6(source, rows, i, end, shift, flip, c0, c1, c2, c3, c4, c5, over):  # 
 def _add_any(source, rows, i, end, shift, flip, digits, at, width, over):  # type: ignore[no-untyped-def]
     """Add rows to a counter of `width` digits in memory."""
     while i < end:
-        carry = vxor(vload(source, load(rows, i) + shift), flip)
+        carry = _row(source, rows, i, shift, flip)
         for place in range(width):
             digit = vload(digits, at + 8 * place)
             vstore(digits, at + 8 * place, vxor(digit, carry))

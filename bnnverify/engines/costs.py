@@ -115,7 +115,6 @@ class Shape:
         network, region = query.network, query.region
         first = network.widths[1] if network.blocks else network.n_classes
         unsettled = first if network.has_convolutions else _unsettled(query)
-        flips = region.radius if isinstance(region, HammingBall) else len(region.free)
         return cls(
             inputs=region.size(),
             free=len(region.free),
@@ -125,7 +124,7 @@ class Shape:
             blocks=len(network.blocks),
             macs=max(summarize(network).macs, 1),
             later=sum(a * b for a, b in pairwise(network.widths[1:-1])),
-            is_sliced=flips <= MOST_FLIPS and is_plannable(network),
+            is_sliced=region.most_flips <= MOST_FLIPS and is_plannable(network),
             has_convolutions=network.has_convolutions,
         )
 
@@ -255,7 +254,7 @@ def _unsettled(query: Query) -> int:
     free = np.array(region.free, dtype=np.int64)
     products = block.weights.astype(np.int32) * np.array(region.center, dtype=np.int32)
     disagreeing = np.count_nonzero(products < 0, axis=1)
-    most = region.radius if isinstance(region, HammingBall) else free.size
+    most = region.most_flips
     down = np.minimum(np.count_nonzero(products[:, free] < 0, axis=1), most)
     up = np.minimum(np.count_nonzero(products[:, free] > 0, axis=1), most)
     limits = disagreement_limits(block)

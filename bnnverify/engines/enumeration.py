@@ -28,7 +28,7 @@ from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_t
 from bnnverify.engines.visits import visit
 from bnnverify.engines.walks import walk_settings, walk_shell
 from bnnverify.errors import EngineError
-from bnnverify.query import Query, Targeted
+from bnnverify.query import Query
 from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
@@ -41,24 +41,20 @@ _TABLE_BYTES = 1 << 25  # largest table of a tail
 class _Tally:
     """What is known of the region so far, in Python integers."""
 
-    query: Query
+    classes: int
+    wanted: tuple[int, ...]  # classes whose inputs are adversarial
     shells: list[list[int]] = field(default_factory=list)
     settled: int = 0
     adversarial: int = 0
     leaves: int = 0
     closed: int = 0
 
-    def wins(self, klass: int) -> bool:
-        """True if an input whose winner is `klass` is adversarial."""
-        prop = self.query.property
-        return klass == prop.target if isinstance(prop, Targeted) else klass != prop.label
-
     def add(self, shell: int, klass: int, count: int) -> None:
         while len(self.shells) <= shell:
-            self.shells.append([0] * self.query.network.n_classes)
+            self.shells.append([0] * self.classes)
         self.shells[shell][klass] += count
         self.settled += count
-        self.adversarial += count if self.wins(klass) else 0
+        self.adversarial += count if klass in self.wanted else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class _Walker:
     """One plan, its tails, and work space for every thread."""
 
     def __init__(self, query: Query, order: tuple[int, ...], *, prune: bool) -> None:
-        self.query, self.prune = query, prune
+        self.prune = prune
         self.plan: Plan = make_plan(query, order)
         self.is_ball = isinstance(query.region, HammingBall)
         self.size = len(self.plan.margins)
@@ -114,9 +110,9 @@ class _Walker:
             )
         return self._tails[number]
 
-    def seconds(self, flips: int, tail: int, *, free: int | None = None) -> float:
+    def seconds(self, flips: int, tail: int) -> float:
         """A rough guess for a shell, or for `flips` free inputs."""
-        n = self.plan.free if free is None else free
+        n = self.plan.free
         if not self.is_ball:
             leaves = 2.0 ** (flips - tail)
             return float(leaves * (_LEAF + _TILE * self.work * max(1, 2**tail / 512)))
@@ -195,8 +191,8 @@ class _Enumeration:
         self.query, self.limits, self.clock, self.stop = query, limits, clock, stop_at_first
         self.threads = limits.threads or cores()
         self.prune = prune
-        self.tally = _Tally(query)
-        self.found: tuple[_Piece, int] | None = None
+        self.tally = _Tally(query.network.n_classes, query.adversarial_classes)
+        self.found: _Piece | None = None
         self.reason = ""
         self.shells_done = 0
 
@@ -224,14 +220,11 @@ class _Enumeration:
         walker, shell = self.walker, flips if self.walker.is_ball else 0
         klass = walker.settled((), flips)
         if klass >= 0:
-            self.tally.closed += 1
-            self.tally.add(shell, klass, size)
-            if self.stop and self.tally.adversarial:
-                self.found = _Piece((), 0, walker.plan.free, flips, size), 0
+            self._close(shell, klass, _Piece((), 0, walker.plan.free, flips, size))
             return
         tail = walker.best_tail(flips)
         walker.tail(tail)
-        pieces = self._pieces(flips, tail, shell)
+        pieces = self._pieces(flips, tail)
         if self.threads == 1 or walker.seconds(flips, tail) < 0.002:
             for piece in pieces:
                 if not self._may_go_on():
@@ -268,17 +261,17 @@ class _Enumeration:
             if count:
                 tally.add(shell, self.walker.plan.classes[place], count)
         if self.stop and self.found is None and tally.adversarial > before:
-            self.found = piece, tail
+            self.found = piece
         if self.clock.monitor is not None and self.tells:
             size = self.query.region.size()
             self.clock.monitor.report(tally.adversarial, size - tally.settled + tally.adversarial, size)
 
-    def _close(self, shell: int, klass: int, piece: _Piece, tail: int) -> None:
+    def _close(self, shell: int, klass: int, piece: _Piece) -> None:
         """Record a piece whose class bounds settle."""
         self.tally.closed += 1
         self.tally.add(shell, klass, piece.size)
-        if self.stop and self.found is None and self.tally.wins(klass):
-            self.found = piece, tail
+        if self.stop and self.found is None and klass in self.tally.wanted:
+            self.found = piece
 
     def _may_go_on(self) -> bool:
         if self.clock.is_over:
@@ -296,7 +289,7 @@ class _Enumeration:
             largest = min(largest, max(self.limits.nodes / 4, 1))
         return min(largest, 2.0**62)
 
-    def _pieces(self, flips: int, tail: int, shell: int) -> Iterator[_Piece]:
+    def _pieces(self, flips: int, tail: int) -> Iterator[_Piece]:
         largest = self._largest(flips, tail)
         if self.walker.is_ball:
             yield from self._shell_pieces((), 0, flips, tail, largest)
@@ -325,7 +318,7 @@ class _Enumeration:
             longer = (*head, i)
             klass = self.walker.settled(longer, left - 1)
             if klass >= 0:
-                self._close(flips, klass, _Piece(longer, i + 1, free, flips, below), tail)
+                self._close(flips, klass, _Piece(longer, i + 1, free, flips, below))
                 continue
             yield from self._shell_pieces(longer, i + 1, flips, tail, largest)
         if together:
@@ -341,7 +334,7 @@ class _Enumeration:
             return
         klass = self.walker.settled(head, left) if head else -1
         if klass >= 0:
-            self._close(0, klass, _Piece(head, 0, 0, free, 1 << left), tail)
+            self._close(0, klass, _Piece(head, 0, 0, free, 1 << left))
             return
         for value in (0, 1):
             yield from self._setting_pieces((*head, value), tail, largest)
@@ -349,7 +342,7 @@ class _Enumeration:
     def witness(self) -> tuple[int, ...]:
         """An adversarial input of the piece that was found to hold one, by counting ever smaller parts of it."""
         assert self.found is not None
-        piece, walker = self.found[0], self.walker
+        piece, walker = self.found, self.walker
         if walker.is_ball:
             flips = self._first_flips(piece)
         else:
@@ -361,7 +354,7 @@ class _Enumeration:
 
     def _has(self, piece: _Piece, tail: int) -> bool:
         counts, _, _ = self.walker.run(piece, tail)
-        return any(count and self.tally.wins(self.walker.plan.classes[p]) for p, count in enumerate(counts))
+        return any(count and self.walker.plan.classes[p] in self.tally.wanted for p, count in enumerate(counts))
 
     def _first_flips(self, piece: _Piece) -> list[int]:
         head, low, high = list(piece.head), piece.low, piece.high
@@ -483,13 +476,11 @@ class EnumerationEngine:
 
 
 def _is_served(query: Query) -> bool:
-    region = query.region
-    budget = min(region.radius, len(region.free)) if isinstance(region, HammingBall) else len(region.free)
-    return budget <= MOST_FLIPS and is_plannable(query.network)
+    return query.region.most_flips <= MOST_FLIPS and is_plannable(query.network)
 
 
 def _adversarial_of(tally: _Tally, shell: list[int]) -> int:
-    return sum(count for klass, count in enumerate(shell) if tally.wins(klass))
+    return sum(shell[klass] for klass in tally.wanted)
 
 
 def _statistics(work: _Enumeration) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from bnnverify.encodings.layers import machine
 from bnnverify.engines.base import Clock, Limits, replayed
 from bnnverify.errors import EngineError, ResourceLimitError
 from bnnverify.network import BinaryNetwork, OutputBlock
-from bnnverify.query import Query, Targeted, Ties, Untargeted
+from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
@@ -52,7 +52,7 @@ def decide_by_layers(query: Query, limits: Limits, clock: Clock, engine: str) ->
     """
     statistics: dict[str, Any] = {}
     question = machine(_with_ties(query), query.region)
-    wanted = _adversarial_classes(query)
+    wanted = query.adversarial_classes
     found: list[list[int]] = []
 
     def look(so_far: Walk) -> bool:
@@ -88,12 +88,6 @@ def _with_ties(query: Query) -> BinaryNetwork:
     return BinaryNetwork(query.network.domain, query.network.blocks, output)
 
 
-def _adversarial_classes(query: Query) -> list[int]:
-    if isinstance(query.property, Targeted):
-        return [query.property.target]
-    return [k for k in range(query.network.n_classes) if k != query.property.label]
-
-
 def _adversarial(
     query: Query, finished: Walk, statistics: dict[str, Any]
 ) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
@@ -102,7 +96,7 @@ def _adversarial(
     statistics["nodes"] = max(len(diagram), statistics.get("nodes", 0))
     ball = isinstance(query.region, HammingBall)
     counts = diagram.count(steps=query.region.radius if isinstance(query.region, HammingBall) else None)
-    classes, wanted, size = query.network.n_classes, _adversarial_classes(query), query.region.size()
+    classes, wanted, size = query.network.n_classes, query.adversarial_classes, query.region.size()
     by_class = tuple(sum(row) for row in counts[:classes])
     if sum(by_class) + sum(counts[classes + 1]) != size:
         raise EngineError(f"the classes add up to {sum(by_class)} of {size} inputs: a bug in the diagrams.")
@@ -111,7 +105,7 @@ def _adversarial(
     return lower, lower + sum(counts[classes + 1]), by_distance, by_class
 
 
-def _flips_to(so_far: Walk, wanted: list[int]) -> list[list[int]]:
+def _flips_to(so_far: Walk, wanted: Sequence[int]) -> list[list[int]]:
     """One way to a settled child of these classes in the last level, as the inputs to flip; or none."""
     classes = np.array(wanted)
     for side, children in enumerate(so_far.levels[-1]):

@@ -17,7 +17,6 @@ from bnnverify.engines.bitslice import TILES
 from bnnverify.network import BinaryNetwork
 from bnnverify.packing import Words, pack_signs
 from bnnverify.query import Query, Targeted, Ties
-from bnnverify.regions import HammingBall
 
 MOST_FLIPS = 60  # margins and their bounds are int8
 
@@ -82,7 +81,7 @@ def make_plan(query: Query, order: tuple[int, ...]) -> Plan:
     blocks = network.dense_blocks("they are evaluated anew for every input.")
     center = np.array(region.center, dtype=np.int32)
     free = np.array(region.free, dtype=np.int64)
-    budget = region.radius if isinstance(region, HammingBall) else len(free)
+    budget = region.most_flips
     first = blocks[0]
     sums = first.weights.astype(np.int32) @ center
     margins = (sums - first.thresholds) // 2

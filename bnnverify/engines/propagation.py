@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,19 +32,15 @@ from bnnverify.engines.plan import Plan, is_plannable, make_plan, make_scratch, 
 from bnnverify.engines.residues import Residues
 from bnnverify.engines.tails import setting_tail
 from bnnverify.errors import EngineError, UnsupportedError
-from bnnverify.query import Query, Targeted
-from bnnverify.regions import FixedIndexRegion, HammingBall, Region
+from bnnverify.query import Query
+from bnnverify.regions import FixedIndexRegion, HammingBall
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
 MOST_INPUTS = 120  # margins are int8
 _LONGEST_TAIL = 16
 _PROBED = 100_000  # states up to which the next input is chosen by looking at their successors
-_STEP, _LEAF, _PAIR, _TILE = (
-    60e-9,
-    0.4e-6,
-    12e-9,
-    0.15e-6,
-)  # guesses, s: a successor, a tail, a weight of its later blocks, 512 inputs
+_STEP, _LEAF = 60e-9, 0.4e-6  # guesses, s: a successor, a tail
+_PAIR, _TILE = 12e-9, 0.15e-6  # a weight of its later blocks, 512 inputs of it
 _FEWEST = 1 << 12  # states that any limit on memory leaves room for
 _GROWTH = 1.6  # a layer may double now and then, several in a row grow less
 _DEFAULT_MEMORY = 8 << 30  # bytes
@@ -92,7 +88,10 @@ class _Found:
     tails: int = 0
     split: bool = False
     reason: str = ""
-    order: list[int] = field(default_factory=list)
+
+    def adversarial(self, query: Query) -> tuple[int, ...]:
+        """Adversarial inputs by flips, if ties were broken by the query's rule."""
+        return tuple(sum(shell[klass] for klass in query.adversarial_classes) for shell in self.per_flips)
 
 
 class _Propagation:
@@ -107,16 +106,15 @@ class _Propagation:
         weights: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.query, self.clock, self.order = query, clock, order
+        # winners by another order than the query's say nothing about what is adversarial
+        self.tells = clock.monitor is not None and weights is None and order == tie_order(query)
         self.plan: Plan = make_plan(query, order)
         region = query.region
-        self.by_flips = isinstance(region, HammingBall) and weights is None
-        self.most_flips = min(region.radius, self.plan.free) if isinstance(region, HammingBall) else 0
-        if not self.by_flips:
-            self.most_flips = 0
+        self.by_flips = isinstance(region, HammingBall)  # then flips count, and there are no weights
+        self.most_flips = region.most_flips if self.by_flips else 0
         self.weights = weights
-        total = region.size() if weights is None else math.prod(keep + flip for keep, flip in weights)
-        self.total = total
-        self.residues = Residues.up_to(total - 1)
+        self.total = region.size() if weights is None else math.prod(map(sum, weights))
+        self.residues = Residues.up_to(self.total - 1)
         self.width = 16 * -(-(self.plan.neurons + 1) // 16)
         self.threads = limits.threads or cores()
         bytes_of_state = self.width + 8 * len(self.residues.moduli)
@@ -137,12 +135,8 @@ class _Propagation:
         free = list(range(self.plan.free))
         bounds = self._bounds(free)
         place = settled_place(self.plan.margins, 0, bounds, 0, 0, self.plan.net, make_scratch(self.plan))
-        if place >= 0 and self.weights is None:
-            self._add_closed(0, place, 1, free)
-            return self.found
         if place >= 0:
-            self.found.per_flips[0][self.plan.classes[place]] += self.total
-            self.found.settled = self.total
+            self._add_closed(0, place, 1, free)
             return self.found
         rows = np.zeros(self.width, dtype=np.int8)
         rows[: self.plan.neurons] = self.plan.margins[: self.plan.neurons]
@@ -179,10 +173,7 @@ class _Propagation:
     def _run(self, layer: _Layer, free: list[int], metric: NDArray[np.float64]) -> None:
         """Go on from a layer until every state is evaluated; `free` are the inputs not set yet."""
         free, before = list(free), 1
-        while layer.states and not self.found.reason:
-            if self.clock.is_over:
-                self.found.reason = self.clock.reason
-                return
+        while layer.states:
             states = layer.states
             self.found.peak = max(self.found.peak, states)
             if not free or (self.weights is None and self._should_finish(layer, len(free), states / before)):
@@ -426,23 +417,14 @@ class _Propagation:
         return list(self._pool.map(unless_over, tasks))
 
     def _each(self, work: Callable[[Any], Any], tasks: list[Any]) -> Iterator[Any]:
-        """Results as they come, until a limit is reached."""
+        """As `_map`, but the results come as they are there, so that a limit keeps them."""
         step = self.threads if self._pool is not None else 1
         for first in range(0, len(tasks), step):
-            if self.clock.is_over:
-                self.found.reason = self.clock.reason
-                return
             yield from self._map(work, tasks[first : first + step])
 
     def _report(self) -> None:
-        # winners by another order than the query's say nothing about what is adversarial
-        if self.clock.monitor is not None and self.weights is None and self.order == tie_order(self.query):
-            lower = sum(
-                count
-                for shell in self.found.per_flips
-                for klass, count in enumerate(shell)
-                if _is_adversarial(self.query, klass)
-            )
+        if self.tells and self.clock.monitor is not None:
+            lower = sum(self.found.adversarial(self.query))
             self.clock.monitor.report(lower, self.total - self.found.settled + lower, self.total)
 
 
@@ -452,11 +434,6 @@ def _default_memory() -> int:
     except (AttributeError, OSError, ValueError):
         return _DEFAULT_MEMORY
     return min(_DEFAULT_MEMORY, physical // 2)
-
-
-def _is_adversarial(query: Query, winner: int) -> bool:
-    prop = query.property
-    return winner == prop.target if isinstance(prop, Targeted) else winner != prop.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,7 +460,7 @@ class PropagationEngine:
         clock = Clock(limits.seconds)
         work = self._work(query, limits, clock).go()
         run = self._run(clock, work)
-        if not any(_is_adversarial(query, k) and n for shell in work.per_flips for k, n in enumerate(shell)):
+        if not any(work.adversarial(query)):
             return Decision(Verdict.UNKNOWN if work.reason else Verdict.ROBUST, run)
         smaller: Query | None = query
         while smaller is not None and smaller.region.size() > _SMALL:
@@ -510,7 +487,7 @@ class PropagationEngine:
         """
         clock, size = Clock(limits.seconds, monitor), query.region.size()
         work = self._work(query, limits, clock).go()
-        per_radius = tuple(sum(n for k, n in enumerate(shell) if _is_adversarial(query, k)) for shell in work.per_flips)
+        per_radius = work.adversarial(query)
         lower = sum(per_radius)
         if work.reason:
             return Count(Kind.INTERVAL, lower, size - work.settled + lower, size, self._run(clock, work))
@@ -519,7 +496,7 @@ class PropagationEngine:
         if tie_order(query) != plain:  # winners under another tie rule: the classes need a pass of their own
             again = _Propagation(query, plain, limits, clock).go()
             classes = None if again.reason else tuple(map(sum, zip(*again.per_flips, strict=True)))
-        radii = _padded(per_radius, query.region)
+        radii = per_radius if isinstance(query.region, HammingBall) else None
         return Count(Kind.EXACT, lower, lower, size, self._run(clock, work), classes, radii)
 
     def _adversarial_half(self, query: Query, limits: Limits, clock: Clock) -> Query | None:
@@ -570,9 +547,7 @@ def weighted(
 
 def is_served(query: Query) -> bool:
     """True if `PropagationEngine` serves the query."""
-    region = query.region
-    wide = min(region.radius, len(region.free)) if isinstance(region, HammingBall) else len(region.free)
-    return is_plannable(query.network) and wide <= MOST_INPUTS
+    return is_plannable(query.network) and query.region.most_flips <= MOST_INPUTS
 
 
 def require_served(query: Query) -> None:
@@ -593,12 +568,6 @@ def _statistics(work: _Found) -> dict[str, Any]:
         "tails": work.tails,
         "in_parts": work.split,
     }
-
-
-def _padded(per_radius: tuple[int, ...], region: Region) -> tuple[int, ...] | None:
-    if not isinstance(region, HammingBall):
-        return None
-    return per_radius + (0,) * (region.radius + 1 - len(per_radius))
 
 
 def _halves(query: Query) -> Iterator[Query]:

@@ -13,7 +13,7 @@ from bnnverify.engines.sat import FixingSearch, Refutation
 from bnnverify.errors import ResourceLimitError
 from bnnverify.explain.parts import fixing, is_enumerable, negated, wish
 from bnnverify.query import Query
-from bnnverify.regions import HammingBall, Region
+from bnnverify.regions import Region
 from bnnverify.results import EssentialFeatures, Run, Verdict
 from bnnverify.robustness import decide
 
@@ -125,10 +125,9 @@ class _Essence:
         if not free.size:
             return
         probe = Probe(self.wanted)
-        radius = region.radius if isinstance(region, HammingBall) else free.size
         flips = np.zeros((free.size + _SAMPLES, region.n), dtype=bool)
         flips[np.arange(free.size), free] = True
-        for row, count in zip(flips[free.size :], generator.integers(1, radius + 1, _SAMPLES), strict=True):
+        for row, count in zip(flips[free.size :], generator.integers(1, region.most_flips + 1, _SAMPLES), strict=True):
             row[generator.choice(free, count, replace=False)] = True
         likely = np.flatnonzero(probe.margins(flips) >= -1e-6)
         differs = flips ^ (np.array(self.witness) != np.array(region.center))  # from the witness
