@@ -2,19 +2,19 @@
 
 - `exact`: Fractions and fault enumerators of small networks;
 - `probability`: certified P(error | image) at any size, from `laws`, `tables`, `onehidden`, `deep`, `rounding`;
-- `accuracy`: expected accuracy of the chips over a data set, curves, tolerable bit error rates.
+- `accuracy`: expected accuracy of the chips over a data set, and its curve;
+- `tolerance`: the bit error rate at which the accuracy crosses a target; `yields`: the share of good chips.
 """
 
 from bnnverify.reliability.accuracy import (
     AccuracyPoint,
-    ToleranceBracket,
     accuracy_curve,
     expected_accuracy,
-    tolerance_bracket,
-    yield_bounds,
 )
 from bnnverify.reliability.exact import FaultEnumerator, exact_error_probability, fault_enumerator
 from bnnverify.reliability.probability import error_probability
+from bnnverify.reliability.tolerance import ToleranceBracket, tolerance_bracket
+from bnnverify.reliability.yields import yield_bounds
 
 __all__ = [
     "AccuracyPoint",

@@ -1,0 +1,169 @@
+"""The tolerable bit error rate for a target accuracy: two certified points around the crossing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from bnnverify.engines.base import Clock
+from bnnverify.errors import QueryError
+from bnnverify.faults import BitFlip, rate
+from bnnverify.network import BinaryNetwork
+from bnnverify.reliability.accuracy import expected_accuracy
+from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
+from bnnverify.results import Probability, Run
+
+_COARSE_STATES = (32, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class ToleranceBracket:
+    """Two certified points around a bit error rate at which the expected accuracy crosses a target.
+
+    Attributes:
+        target: The accuracy asked for.
+        p_ok: A rate at which the accuracy is proved to be at least the target; None if not even at 0.
+        p_fail: A rate above p_ok at which it is proved to be below; None if not found up to the last rate.
+        accuracy_ok: Accuracy at p_ok.
+        accuracy_fail: Accuracy at p_fail.
+        run: Time; the reason where a side is missing or the interval at a rate straddled the target.
+
+    Note:
+        The accuracy is not monotone in p. The bracket proves two points, not "every p up to p_ok".
+    """
+
+    target: Fraction
+    p_ok: Fraction | None
+    p_fail: Fraction | None
+    accuracy_ok: Probability | None
+    accuracy_fail: Probability | None
+    run: Run
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {
+            "type": "tolerance",
+            "target": str(self.target),
+            "p_ok": None if self.p_ok is None else str(self.p_ok),
+            "p_fail": None if self.p_fail is None else str(self.p_fail),
+            "accuracy_ok": None if self.accuracy_ok is None else self.accuracy_ok.to_json(),
+            "accuracy_fail": None if self.accuracy_fail is None else self.accuracy_fail.to_json(),
+            "run": self.run.to_json(),
+        }
+
+
+def tolerance_bracket(
+    network: BinaryNetwork,
+    images: ArrayLike,
+    labels: Sequence[int],
+    target: Any,
+    *,
+    lowest: Any = "1e-6",
+    highest: Any = "1/2",
+    ratio: float = 1.05,
+    tolerance: float = DEFAULT_TOLERANCE,
+    max_states: int = DEFAULT_MAX_STATES,
+    jobs: int = 1,
+    seconds: float | None = None,
+) -> ToleranceBracket:
+    """Bit error rates p_ok < p_fail between which the expected accuracy falls below `target`, both certified.
+
+    Bisection on a logarithmic scale. Where the interval at a rate straddles the target, the two sides are
+    searched separately, so the bracket is as tight as the intervals allow.
+
+    Args:
+        network: As in `expected_accuracy`.
+        images: As in `expected_accuracy`.
+        labels: As in `expected_accuracy`.
+        target: Accuracy within [0, 1].
+        lowest: Least rate above 0 to look at.
+        highest: Greatest rate to look at, at most 1/2 makes sense.
+        ratio: Stop when p_fail / p_ok is at most this, above 1.
+        tolerance: Finest width to aim at for each image. Every rate is tried coarsely first, and finer only while
+            the interval straddles the target.
+        max_states: Most work for each image.
+        jobs: Threads.
+        seconds: Time limit for the whole search, s.
+
+    Raises:
+        QueryError: A rate or the target is not within [0, 1], or lowest >= highest.
+    """
+    goal, low, high = rate(target, "target accuracy"), rate(lowest, "lowest"), rate(highest, "highest")
+    if not 0 < low < high or not ratio > 1:
+        raise QueryError(
+            f"the search runs from {low} to {high} with ratio {ratio}, expected 0 < lowest < highest, 1 < ratio."
+        )
+    clock, seen = Clock(seconds), dict[Fraction, Probability]()
+
+    def accuracy(p: Fraction) -> Probability:
+        if p not in seen:
+            for states in [s for s in _COARSE_STATES if s < max_states] + [max_states]:
+                width = max(tolerance, 1 / states) if states < max_states else tolerance
+                seen[p] = expected_accuracy(
+                    network,
+                    images,
+                    labels,
+                    BitFlip(p),
+                    tolerance=width,
+                    max_states=states,
+                    jobs=jobs,
+                    seconds=clock.remaining,
+                ).accuracy
+                if seen[p].lower >= goal or seen[p].upper < goal or clock.is_over:
+                    break
+        return seen[p]
+
+    for p in (Fraction(0), low, high):
+        if accuracy(p).upper < goal:
+            break
+    ok = max((p for p, a in seen.items() if a.lower >= goal), default=None)
+    fail = min((p for p, a in seen.items() if a.upper < goal and (ok is None or p > ok)), default=None)
+    if ok is not None and fail is not None and ok > 0:
+        ok = _narrow(ok, fail, ratio, clock, lambda p: accuracy(p).lower >= goal)[0]
+    if ok is not None and fail is not None and fail > low:
+        fail = _narrow(max(ok, low), fail, ratio, clock, lambda p: accuracy(p).upper >= goal)[1]
+    reason = ""
+    if clock.is_over:
+        reason = clock.reason
+    elif ok is None:
+        reason = (
+            "the target is not reached even without faults" if fail == 0 else "no rate is proved to reach the target"
+        )
+    elif fail is None:
+        reason = f"no rate up to {float(high):g} is proved to miss the target"
+    elif fail == low:
+        reason = f"the target is missed at {float(fail):g}, the lowest rate looked at"
+    elif ok == 0 or fail / ok > Fraction(ratio):
+        reason = "between the two rates the intervals straddle the target; allow more states or a finer tolerance"
+        if ok > 0 and _middle(ok, fail) is None:
+            reason = "no rate of 3 significant digits lies between the two"
+    found = Run("convolution", clock.elapsed, reason, {"rates_evaluated": len(seen), "timed_out": clock.is_over})
+    return ToleranceBracket(
+        goal, ok, fail, None if ok is None else seen[ok], None if fail is None else seen[fail], found
+    )
+
+
+def _middle(ok: Fraction, fail: Fraction) -> Fraction | None:
+    """A rate of 3 significant digits near the geometric middle, or None if none lies between."""
+    middle = Fraction(f"{math.sqrt(ok * fail):.2e}")
+    return middle if ok < middle < fail else None
+
+
+def _narrow(
+    ok: Fraction, fail: Fraction, ratio: float, clock: Clock, holds: Callable[[Fraction], bool]
+) -> tuple[Fraction, Fraction]:
+    """Bisect (ok, fail) by `holds`, keeping it True at `ok` and False at `fail`; rates of 3 significant digits."""
+    while fail / ok > ratio and not clock.is_over:
+        middle = _middle(ok, fail)
+        if middle is None:
+            break
+        if holds(middle):
+            ok = middle
+        else:
+            fail = middle
+    return ok, fail
