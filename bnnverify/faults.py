@@ -1,92 +1,53 @@
 """Fault models: how stored weights go wrong, as exact rates per cell.
 
-Each unmasked weight is one cell. A model gives each cell, by its *stored* sign and its block, the probability
-that it reads as the opposite sign; cells are independent. Faults are permanent: drawn once when a chip is
-programmed, one draw is one chip. Rates are Fractions: decimal text is parsed exactly, a Python float through
-its shortest repr, so 0.1 means 1/10.
+Each unmasked weight is one cell. A model gives each cell, by its *stored* sign and its place, the probability
+that it reads as the opposite sign; cells are independent. Faults are permanent, drawn once when a chip is
+programmed, one draw is one chip, except under `PerRead`, which draws anew at every read. Rates are Fractions
+(`rates.rate`).
+
+- by stored sign, everywhere: `BitFlip`, `AsymmetricFlip`, `StuckAt`; by block: `PerBlock`, `PerBlock.only`;
+- cell by cell, independent but not identical: `PerCell`; fresh at every read: `PerRead`;
+- what becomes of rates: `write_verified`, `in_series` (write, then retention, then read), `mapped`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
-from bnnverify.errors import QueryError
+import numpy as np
+from numpy.typing import NDArray
 
-_MOST_EXPONENT = 400  # rates below 1e-400 are no rates of this world
+from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.rates import CellRates, CellTable, after_write_verify, compose, log_grid, one_channel, rate
 
+__all__ = [
+    "AsymmetricFlip",
+    "BitFlip",
+    "CellRates",
+    "CellTable",
+    "FaultModel",
+    "PerBlock",
+    "PerCell",
+    "PerRead",
+    "PermanentModel",
+    "SignModel",
+    "StuckAt",
+    "after_write_verify",
+    "cell_rates",
+    "compose",
+    "fault_model_from_json",
+    "in_series",
+    "is_per_cell",
+    "log_grid",
+    "mapped",
+    "rate",
+    "write_verified",
+]
 
-def rate(value: Any, what: str = "p") -> Fraction:
-    """`value` as an exact probability.
-
-    Args:
-        value: A Fraction, an int, a float (its shortest repr counts) or text like ``1e-3`` or ``1/1000``.
-        what: What error messages call it.
-
-    Raises:
-        QueryError: Not a number, or not within [0, 1].
-
-    >>> rate(0.1), rate("1e-3"), rate("1/3")
-    (Fraction(1, 10), Fraction(1, 1000), Fraction(1, 3))
-    """
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        if isinstance(value, (int, Fraction)):
-            number = Fraction(value)
-        else:
-            text = repr(float(value)) if not isinstance(value, str) else value.strip()
-            decimal = None if "/" in text else Decimal(text)
-            if decimal is not None and abs(decimal.adjusted()) > _MOST_EXPONENT:
-                raise ValueError  # also keeps 1e-999999999 from becoming a billion digits
-            number = Fraction(text) if decimal is None else Fraction(decimal)
-    except (ValueError, TypeError, InvalidOperation, OverflowError, ZeroDivisionError):
-        raise QueryError(f"{what} is {value!r}, expected a probability such as 0.001, 1e-3 or 1/1000.") from None
-    if not 0 <= number <= 1:
-        raise QueryError(f"{what} is {value}, expected a probability within [0, 1].")
-    return number
-
-
-def log_grid(start: Any, stop: Any, points: int) -> tuple[Fraction, ...]:
-    """Rates at equal ratios from `start` to `stop`, each rounded to 3 significant digits before use.
-
-    The end points are kept exactly as given.
-
-    >>> [str(p) for p in log_grid("1e-3", "1e-1", 3)]
-    ['1/1000', '1/100', '1/10']
-    """
-    first, last = rate(start, "start of the grid"), rate(stop, "end of the grid")
-    if points < 1:
-        raise QueryError(f"the grid has {points} points, expected at least 1.")
-    if first == 0 or last == 0:
-        raise QueryError("a logarithmic grid cannot start or end at 0; expected rates above 0.")
-    if points == 1:
-        return (first,)
-    a, b = math.log(first), math.log(last)
-    inner = [Fraction(f"{math.exp(a + (b - a) * i / (points - 1)):.2e}") for i in range(1, points - 1)]
-    return (first, *inner, last)
-
-
-@dataclass(frozen=True, slots=True)
-class CellRates:
-    """Probability that a cell reads wrong, by the sign it should hold.
-
-    Attributes:
-        plus: For a stored +1, the probability of reading -1 (p10).
-        minus: For a stored -1, the probability of reading +1 (p01).
-    """
-
-    plus: Fraction
-    minus: Fraction
-
-    @property
-    def is_symmetric(self) -> bool:
-        """True if both signs fail equally often."""
-        return self.plus == self.minus
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,41 +110,299 @@ class StuckAt:
         return {"kind": "stuck-at", "p_plus": str(self.p_plus), "p_minus": str(self.p_minus)}
 
 
+SignModel = BitFlip | AsymmetricFlip | StuckAt  # rates that depend on the stored sign only
+
+
 @dataclass(frozen=True, slots=True)
 class PerBlock:
     """A fault model of its own for each block: hidden blocks in order, then the output block."""
 
-    models: tuple[BitFlip | AsymmetricFlip | StuckAt, ...]
+    models: tuple[SignModel, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", tuple(self.models))
+        for i, model in enumerate(self.models):
+            if not isinstance(model, SignModel):
+                raise QueryError(f"models[{i}] is {model!r:.80}, expected BitFlip, AsymmetricFlip or StuckAt.")
+
+    @classmethod
+    def only(cls, model: SignModel, blocks: int | Iterable[int], *, of: int) -> PerBlock:
+        """Faults in some blocks, none in the others.
+
+        Args:
+            model: The faults where there are any.
+            blocks: The faulty block or blocks, hidden blocks from 0.
+            of: Blocks of the network, output block included.
+
+        >>> PerBlock.only(BitFlip("1e-3"), 1, of=2).models
+        (BitFlip(p=Fraction(0, 1)), BitFlip(p=Fraction(1, 1000)))
+        """
+        faulty = {blocks} if isinstance(blocks, int) else set(blocks)
+        if not faulty <= set(range(of)):
+            raise QueryError(f"blocks names {sorted(faulty)}, expected some of the blocks 0 to {of - 1}.")
+        return cls(tuple(model if b in faulty else BitFlip(Fraction(0)) for b in range(of)))
 
     def rates(self, block: int) -> CellRates:
         """Rates of the cells of a block."""
-        if not 0 <= block < len(self.models):
-            raise QueryError(f"the fault model has {len(self.models)} blocks, but block {block} was asked for.")
-        return self.models[block].rates(block)
+        return _at(self.models, block).rates(block)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON line."""
         return {"kind": "per-block", "models": [m.to_json() for m in self.models]}
 
 
-FaultModel = BitFlip | AsymmetricFlip | StuckAt | PerBlock
+def _at(blocks: tuple[T, ...], block: int) -> T:
+    if not 0 <= block < len(blocks):
+        raise QueryError(f"the fault model has {len(blocks)} blocks, but block {block} was asked for.")
+    return blocks[block]
 
 
-def after_write_verify(p: Any, retries: int) -> Fraction:
-    """Rate left after up to `retries` rewrites with perfect, independent verification: ``p^(retries+1)``."""
-    if retries < 0:
-        raise QueryError(f"retries is {retries}, expected 0 or more.")
-    return rate(p) ** (retries + 1)
+@dataclass(frozen=True, slots=True)
+class PerCell:
+    """Cells with rates of their own, independent but not identical.
 
+    Attributes:
+        blocks: For each block, the output block last, the table of its cells, or a model by stored sign.
 
-def compose(rates: Iterable[Any]) -> Fraction:
-    """Rate of independent symmetric errors one after the other: two flips cancel, ``p + r - 2pr``.
-
-    >>> compose(["0.1", "0.1"])
-    Fraction(9, 50)
+    >>> faults = PerCell((CellTable.create([[0.1, 0.2]]), BitFlip(0)))
+    >>> faults.rates(1).is_symmetric
+    True
     """
-    total = Fraction(0)
-    for value in rates:
-        p = rate(value)
-        total = total + p - 2 * total * p
-    return total
+
+    blocks: tuple[CellTable | SignModel, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        for i, model in enumerate(self.blocks):
+            if not isinstance(model, CellTable | SignModel):
+                raise QueryError(f"blocks[{i}] is {model!r:.80}, expected a CellTable, or a model such as BitFlip.")
+
+    def rates(self, block: int) -> CellRates:
+        """Rates of a block whose cells are all alike; UnsupportedError where they are not."""
+        model = _at(self.blocks, block)
+        if not isinstance(model, CellTable):
+            return model.rates(block)
+        if len(model.rates) > 1:
+            raise UnsupportedError(
+                f"the cells of block {block} have {len(model.rates)} different rates, expected one for all of them. "
+                "Use error_probability or exact_error_probability, which look at every cell."
+            )
+        return model.rates[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {"kind": "per-cell", "blocks": [m.to_json() for m in self.blocks]}
+
+
+@dataclass(frozen=True, slots=True)
+class PerRead:
+    """Transient faults: fresh ones at every read of a cell, on top of permanent ones.
+
+    What one image meets has the same rates as permanent faults, so for dense blocks P(error | image) is the same. A
+    convolution reads its cells once for every position, so its positions fail independently. Images are independent
+    if nothing is permanent.
+
+    Attributes:
+        model: What a read gets wrong.
+        permanent: Faults that stay, which the reads see; None for none.
+    """
+
+    model: SignModel | PerBlock | PerCell
+    permanent: SignModel | PerBlock | PerCell | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("model", "permanent"):
+            value = getattr(self, name)
+            if not isinstance(value, SignModel | PerBlock | PerCell) and not (name == "permanent" and value is None):
+                raise QueryError(f"{name} is {value!r:.80}, expected a model of permanent faults such as BitFlip.")
+
+    @property
+    def single(self) -> SignModel | PerBlock | PerCell:
+        """The permanent faults with the rates of one read."""
+        return self.model if self.permanent is None else _permanent_series((self.permanent, self.model))
+
+    def rates(self, block: int) -> CellRates:
+        """Rates of the cells of a block at one read."""
+        return self.single.rates(block)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        permanent = None if self.permanent is None else self.permanent.to_json()
+        return {"kind": "per-read", "model": self.model.to_json(), "permanent": permanent}
+
+
+PermanentModel = BitFlip | AsymmetricFlip | StuckAt | PerBlock | PerCell
+FaultModel = PermanentModel | PerRead
+
+
+def is_per_cell(faults: FaultModel) -> bool:
+    """True if cells of one block and stored sign may have different rates, so that `rates` may not answer."""
+    single = faults.single if isinstance(faults, PerRead) else faults
+    return isinstance(single, PerCell) and any(isinstance(m, CellTable) and len(m.rates) > 1 for m in single.blocks)
+
+
+def cell_rates(
+    faults: FaultModel, block: int, stored: NDArray[np.int8]
+) -> tuple[tuple[Fraction, ...], NDArray[np.intp]]:
+    """The rate of every cell of a block, under any model.
+
+    Args:
+        faults: The fault model; of `PerRead` what one read meets.
+        block: Number of the block.
+        stored: `block.stored`: signs that the cells hold, 0 where there is no cell; the first axis is the row.
+
+    Returns:
+        Rates that may occur, and for each cell which of them it has, shape `(rows, cells of a row)`; rate 0 where there
+        is no cell.
+
+    Raises:
+        QueryError: A table of cells has another shape.
+
+    >>> cell_rates(AsymmetricFlip(p01="1/5", p10="1/7"), 0, np.array([[1, -1, 0]]))
+    ((Fraction(0, 1), Fraction(1, 7), Fraction(1, 5)), array([[1, 2, 0]]))
+    """
+    signs = stored.reshape(len(stored), -1)
+    single = faults.single if isinstance(faults, PerRead) else faults
+    model = _at(single.blocks, block) if isinstance(single, PerCell) else single
+    if isinstance(model, CellTable):
+        kinds, index = model.rates, model.index
+        if index.shape != signs.shape:
+            raise QueryError(
+                f"the rates of block {block} have shape {index.shape}, expected that of its cells, {signs.shape}."
+            )
+    else:
+        kinds, index = (model.rates(block),), np.zeros(signs.shape, dtype=np.intp)
+    rates = (Fraction(0), *(r.plus for r in kinds), *(r.minus for r in kinds))
+    return rates, np.where(signs == 1, 1 + index, np.where(signs == -1, 1 + len(kinds) + index, 0))
+
+
+def mapped(model: FaultModel, change: Callable[[CellRates], CellRates]) -> FaultModel:
+    """The model of the same shape with its rates changed, all of them in the same way."""
+    if isinstance(model, PerRead):
+        if model.permanent is not None:
+            raise UnsupportedError("the faults are partly permanent and partly fresh at every read; change each part.")
+        inner = mapped(model.model, change)
+        assert not isinstance(inner, PerRead)
+        return PerRead(inner)
+    if isinstance(model, PerBlock):
+        return PerBlock(tuple(_flip(change(m.rates(b))) for b, m in enumerate(model.models)))
+    if isinstance(model, PerCell):
+        return PerCell(
+            tuple(
+                CellTable(tuple(map(change, m.rates)), m.index)
+                if isinstance(m, CellTable)
+                else _flip(change(m.rates(b)))
+                for b, m in enumerate(model.blocks)
+            )
+        )
+    return _flip(change(model.rates(0)))
+
+
+def _flip(rates: CellRates) -> AsymmetricFlip:
+    return AsymmetricFlip(p01=rates.minus, p10=rates.plus)
+
+
+def write_verified(model: FaultModel, retries: int) -> FaultModel:
+    """What is left of write errors after up to `retries` rewrites with perfect, independent verification; exact.
+
+    >>> write_verified(AsymmetricFlip(p01="0.1", p10="0.2"), 1)
+    AsymmetricFlip(p01=Fraction(1, 100), p10=Fraction(1, 25))
+    """
+    if isinstance(model, StuckAt):
+        raise QueryError(
+            "a stuck cell stays stuck however often it is written, expected write errors, such as BitFlip."
+        )
+    return mapped(model, lambda r: CellRates(after_write_verify(r.plus, retries), after_write_verify(r.minus, retries)))
+
+
+def in_series(*models: FaultModel) -> FaultModel:
+    """The fault model of independent causes one after the other: write, then retention, then reading.
+
+    Exact: each cause is a channel on the sign that the causes before it left, so
+    ``p10 = a10 (1 - b01) + (1 - a10) b10`` and likewise p01. The order matters where rates are asymmetric; for
+    symmetric rates this is `compose`. `PerRead` comes last: what is permanent is what it reads.
+
+    >>> in_series(BitFlip("0.1"), BitFlip("0.1"))
+    AsymmetricFlip(p01=Fraction(9, 50), p10=Fraction(9, 50))
+    """
+    kept = [model for model in models if not isinstance(model, PerRead)]
+    reads = [model for model in models if isinstance(model, PerRead)]
+    if any(isinstance(model, PerRead) for model in models[: len(kept)]) or any(r.permanent for r in reads[1:]):
+        raise QueryError("a permanent fault comes after PerRead, expected the errors of reading to be the last.")
+    if not reads:
+        return _permanent_series(kept)
+    before = [*kept, *([] if reads[0].permanent is None else [reads[0].permanent])]
+    return PerRead(_permanent_series([r.model for r in reads]), _permanent_series(before) if before else None)
+
+
+def _permanent_series(models: Iterable[PermanentModel]) -> PermanentModel:
+    models = tuple(models)
+    lengths = {
+        len(m.models) if isinstance(m, PerBlock) else len(m.blocks) for m in models if isinstance(m, PerBlock | PerCell)
+    }
+    if not models or len(lengths) > 1:
+        raise QueryError(
+            f"{len(models)} fault models over {sorted(lengths)} blocks, expected at least 1, equally long."
+        )
+    if not lengths:
+        return _flip(one_channel(model.rates(0) for model in models))
+    n = lengths.pop()
+    if not any(isinstance(model, PerCell) for model in models):
+        return PerBlock(tuple(_flip(one_channel(m.rates(b) for m in models)) for b in range(n)))
+    return PerCell(
+        tuple(_table_series([m.blocks[b] if isinstance(m, PerCell) else m for m in models], b) for b in range(n))
+    )
+
+
+def _table_series(models: list[Any], block: int) -> CellTable | SignModel:
+    """One block of causes in series, at least one of them perhaps a table."""
+    shapes = {m.index.shape for m in models if isinstance(m, CellTable)}
+    if not shapes:
+        return _flip(one_channel(m.rates(block) for m in models))
+    if len(shapes) > 1:
+        raise QueryError(f"the rates of block {block} have shapes {sorted(shapes)}, expected equal shapes.")
+    kinds: list[CellRates] = [CellRates(Fraction(0), Fraction(0))]
+    index = np.zeros(shapes.pop(), dtype=np.intp)
+    for m in models:
+        causes = m.rates if isinstance(m, CellTable) else (m.rates(block),)
+        places = m.index if isinstance(m, CellTable) else np.zeros_like(index)
+        pairs, index = np.unique(index * len(causes) + places, return_inverse=True)
+        index = index.reshape(places.shape)
+        kinds = [one_channel((kinds[i // len(causes)], causes[i % len(causes)])) for i in pairs.tolist()]
+    return CellTable(tuple(kinds), index)
+
+
+def fault_model_from_json(values: Any) -> FaultModel:
+    """The fault model that `to_json` of its class wrote.
+
+    Raises:
+        QueryError: Something else.
+    """
+    try:
+        model = _from_json(values)
+        if isinstance(model, FaultModel):
+            return model
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass  # an attribute is missing, or is of another type
+    raise QueryError(f"the fault model is {values!r:.80}, expected what to_json of a fault model gives.")
+
+
+def _from_json(values: Any) -> Any:
+    kind = values["kind"]
+    if kind == "bit-flip":
+        return BitFlip(values["p"])
+    if kind == "asymmetric-flip":
+        return AsymmetricFlip(values["p01"], values["p10"])
+    if kind == "stuck-at":
+        return StuckAt(values["p_plus"], values["p_minus"])
+    if kind == "per-block":
+        return PerBlock(tuple(map(_from_json, values["models"])))
+    if kind == "per-cell":
+        return PerCell(tuple(map(_from_json, values["blocks"])))
+    if kind == "cells":
+        runs = np.array(values["runs"], dtype=np.intp).reshape(-1, 2)
+        rates = tuple(CellRates(plus=rate(r["p10"], "p10"), minus=rate(r["p01"], "p01")) for r in values["rates"])
+        return CellTable(rates, np.repeat(runs[:, 0], runs[:, 1]).reshape(values["shape"]))
+    if kind == "per-read":
+        return PerRead(_from_json(values["model"]), values["permanent"] and _from_json(values["permanent"]))
+    raise KeyError(kind)

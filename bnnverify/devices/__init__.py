@@ -17,7 +17,6 @@ from bnnverify.devices.programming import (
     Retention,
     Write,
     cheapest_write,
-    in_series,
     switching_shares,
     write_error,
 )
@@ -35,6 +34,7 @@ from bnnverify.devices.switching import (
 )
 from bnnverify.devices.synapse import SoftBoundSynapse, SynapseCells, weights
 from bnnverify.devices.variation import mean_pulses, mean_survival
+from bnnverify.faults import in_series
 
 __all__ = [
     "PRESETS",

@@ -13,7 +13,7 @@ from typing import Any
 
 from bnnverify.devices.switching import positive
 from bnnverify.errors import QueryError
-from bnnverify.faults import AsymmetricFlip, CellRates, FaultModel, PerBlock
+from bnnverify.faults import AsymmetricFlip, CellRates, FaultModel, mapped
 
 # What a tie reads: the probability that it is wrong for a stored +1, and for a stored -1.
 TIES = {
@@ -45,16 +45,14 @@ def pair_faults(model: FaultModel, *, ties: str = "half") -> FaultModel:
     """
     if ties not in TIES:
         raise QueryError(f"ties is {ties!r}, expected one of: {', '.join(TIES)}.")
-    if isinstance(model, PerBlock):
-        return PerBlock(tuple(_pair(model.rates(block), ties) for block in range(len(model.models))))
-    return _pair(model.rates(0), ties)
+    return mapped(model, lambda cell: _pair(cell, ties))
 
 
-def _pair(cell: CellRates, ties: str) -> AsymmetricFlip:
+def _pair(cell: CellRates, ties: str) -> CellRates:
     both = cell.plus * cell.minus  # whatever the weight, one cell holds +1 and the other -1
     one = cell.plus + cell.minus - 2 * both
     tie_plus, tie_minus = TIES[ties]
-    return AsymmetricFlip(p01=both + tie_minus * one, p10=both + tie_plus * one)
+    return CellRates(plus=both + tie_plus * one, minus=both + tie_minus * one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ Fractions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
@@ -20,7 +19,7 @@ from bnnverify.devices.pulses import PulseMenu
 from bnnverify.devices.switching import RESET, SET, FloatArray, SwitchingCell, checked, checked_direction, whole
 from bnnverify.devices.variation import mean_pulses, mean_survival
 from bnnverify.errors import QueryError
-from bnnverify.faults import AsymmetricFlip, CellRates, FaultModel, PerBlock, after_write_verify, rate
+from bnnverify.faults import AsymmetricFlip, after_write_verify, rate
 
 Shares = tuple[Fraction, Fraction]
 
@@ -319,34 +318,3 @@ class Retention:
         """Fault model after `time` [s]; the Fractions equal the float64 values."""
         p01, p10 = self.errors(time)
         return AsymmetricFlip(p01=Fraction(p01), p10=Fraction(p10))
-
-
-def in_series(*models: FaultModel) -> FaultModel:
-    """The fault model of independent causes one after the other: write, then retention, then a stuck cell.
-
-    Exact: each cause is a channel on the sign that the causes before it left, so
-    ``p10 = a10 (1 - b01) + (1 - a10) b10`` and likewise p01. The order matters where rates are asymmetric; for
-    symmetric rates this is `faults.compose`.
-
-    >>> from bnnverify.faults import BitFlip
-    >>> in_series(BitFlip("0.1"), BitFlip("0.1"))
-    AsymmetricFlip(p01=Fraction(9, 50), p10=Fraction(9, 50))
-    """
-    lengths = {len(model.models) for model in models if isinstance(model, PerBlock)}
-    if not models or len(lengths) > 1:
-        raise QueryError(
-            f"{len(models)} fault models over {sorted(lengths)} blocks, expected at least 1, equally long."
-        )
-    if lengths:
-        return PerBlock(tuple(_one_channel(m.rates(block) for m in models) for block in range(lengths.pop())))
-    return _one_channel(model.rates(0) for model in models)
-
-
-def _one_channel(causes: Iterable[CellRates]) -> AsymmetricFlip:
-    p01, p10 = Fraction(0), Fraction(0)
-    for cause in causes:
-        p01, p10 = (
-            p01 * (1 - cause.plus) + (1 - p01) * cause.minus,
-            p10 * (1 - cause.minus) + (1 - p10) * cause.plus,
-        )
-    return AsymmetricFlip(p01=p01, p10=p10)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
 from bnnverify.errors import UnsupportedError
-from bnnverify.faults import FaultModel, rate
+from bnnverify.faults import FaultModel, cell_rates, rate
 from bnnverify.network import BinaryNetwork, DenseBlock
 
 MAX_HIDDEN_WIDTH = 16  # 65,536 sign vectors of a block
@@ -32,7 +33,7 @@ SAMPLE_INSTEAD = (
     "Sample chips with sample_errors (--samples N --only-samples)."
 )
 
-CellWeights = Callable[[int, int], tuple[Any, Any]]  # (block, stored sign) -> (flip, keep)
+CellWeights = Callable[[int, int, int], tuple[Any, Any]]  # (block, row, column) -> (flip, keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def fault_enumerator(network: BinaryNetwork, x: ArrayLike, label: int) -> FaultE
     from flint import fmpz_poly
 
     weights = fmpz_poly([0, 1]), fmpz_poly([1])
-    error = _error_weight(network, x, label, lambda block, stored: weights, fmpz_poly([0]), fmpz_poly([1]))
+    error = _error_weight(network, x, label, lambda *cell: weights, fmpz_poly([0]), fmpz_poly([1]))
     counts = [int(c) for c in error.coeffs()]
     return FaultEnumerator(tuple(counts + [0] * (network.n_cells + 1 - len(counts))))
 
@@ -94,7 +95,7 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
         network: Hidden blocks of at most 16 neurons.
         x: An input of the domain.
         label: The class that is right.
-        faults: Rates of the cells.
+        faults: Rates of the cells; of `PerRead` what one read meets.
 
     Raises:
         UnsupportedError: A hidden block is too wide, or a convolution.
@@ -102,11 +103,16 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
     """
     from flint import fmpq
 
-    def weights(block: int, stored: int) -> tuple[Any, Any]:
-        rates = faults.rates(block)
-        flip = rates.plus if stored == 1 else rates.minus
-        exact = fmpq(flip.numerator, flip.denominator)
-        return exact, 1 - exact
+    kinds: list[list[tuple[Any, Any]]] = []
+    index: list[list[list[int]]] = []
+    for b, block in enumerate(network.all_blocks):
+        rates, places = cell_rates(faults, b, block.stored)
+        exact = [fmpq(r.numerator, r.denominator) for r in rates]
+        kinds.append([(flip, 1 - flip) for flip in exact])
+        index.append(places.tolist())
+
+    def weights(block: int, row: int, column: int) -> tuple[Any, Any]:
+        return kinds[block][index[block][row][column]]
 
     error = _error_weight(network, x, label, weights, fmpq(0), fmpq(1))
     return Fraction(int(error.p), int(error.q))
@@ -136,15 +142,13 @@ def _error_weight(network: BinaryNetwork, x: ArrayLike, label: int, weights: Cel
     return error
 
 
-def _row_law(
-    row: IntArray, stored: IntArray, x: IntArray, pair: CellWeights, block: int, zero: Any, one: Any
-) -> dict[int, Any]:
-    """Weights of the pre-activation of one row after the faults."""
+def _row_law(row: IntArray, x: IntArray, cell: Callable[[int], tuple[Any, Any]], zero: Any, one: Any) -> dict[int, Any]:
+    """Weights of the pre-activation of one row after the faults; `cell` gives (flip, keep) by column."""
     law = {0: one}
-    for w, s, v in zip(row.tolist(), stored.tolist(), x.tolist(), strict=True):
+    for i, (w, v) in enumerate(zip(row.tolist(), x.tolist(), strict=True)):
         if w == 0:
             continue
-        flip, keep = pair(block, s)
+        flip, keep = cell(i)
         following: dict[int, Any] = {}
         for total, weight in law.items():
             for value, factor in ((total + w * v, keep), (total - w * v, flip)):
@@ -158,8 +162,8 @@ def _block_law(
 ) -> dict[tuple[int, ...], Any]:
     """Weights of the signs of a block whose input is fixed: a product, neuron by neuron."""
     law: dict[tuple[int, ...], Any] = {(): one}
-    for row, stored, threshold in zip(block.weights, block.stored, block.thresholds.tolist(), strict=True):
-        sums = _row_law(row, stored, x, weights, index, zero, one)
+    for j, (row, threshold) in enumerate(zip(block.weights, block.thresholds.tolist(), strict=True)):
+        sums = _row_law(row, x, partial(weights, index, j), zero, one)
         fires = sum((weight for total, weight in sums.items() if total >= threshold), zero)
         silent = sum((weight for total, weight in sums.items() if total < threshold), zero)
         law = {
@@ -175,9 +179,9 @@ def _output_error(network: BinaryNetwork, h: IntArray, label: int, weights: Cell
     """Weight of the flips of the output block after which the class of h is not `label`."""
     output, index = network.output, len(network.blocks)
     laws: list[dict[Fraction, Any]] = []
-    for row, scale, bias in zip(output.weights, output.scale, output.bias, strict=True):
+    for k, (row, scale, bias) in enumerate(zip(output.weights, output.scale, output.bias, strict=True)):
         scores: dict[Fraction, Any] = {}
-        for total, weight in _row_law(row, row, h, weights, index, zero, one).items():
+        for total, weight in _row_law(row, h, partial(weights, index, k), zero, one).items():
             score = scale * total + bias
             scores[score] = scores.get(score, zero) + weight
         laws.append(scores)

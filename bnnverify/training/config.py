@@ -8,9 +8,9 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from bnnverify.errors import QueryError
-from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, StuckAt
+from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, StuckAt, fault_model_from_json
 from bnnverify.training.architecture import PRESETS, Conv, Layer, hidden_layers
-from bnnverify.training.faults import DRAWS, fault_model_from_json
+from bnnverify.training.faults import DRAWS
 from bnnverify.training.losses import LOSSES
 from bnnverify.training.rules import RULES, Schedule, SteSign, UpdateRule, rule_named, rule_options
 from bnnverify.training.rules.base import is_number

@@ -9,8 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnverify.errors import QueryError
-from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, StuckAt
+from bnnverify.faults import FaultModel, PerBlock, StuckAt
 from bnnverify.training.randomness import Randomness, uniform
 from bnnverify.training.rules.base import Cells
 
@@ -69,28 +68,5 @@ def _read(
         out[i] = -cells[i] if wrong else cells[i]
 
 
-def _of_block(model: FaultModel, i: int) -> BitFlip | AsymmetricFlip | StuckAt:
+def _of_block(model: FaultModel, i: int) -> FaultModel:
     return model.models[i] if isinstance(model, PerBlock) else model
-
-
-def fault_model_from_json(values: Any) -> FaultModel:
-    """The fault model that `to_json` of its class wrote.
-
-    Raises:
-        QueryError: Another kind.
-    """
-    kind = values.get("kind") if isinstance(values, dict) else None
-    try:
-        if kind == "bit-flip":
-            return BitFlip(values["p"])
-        if kind == "asymmetric-flip":
-            return AsymmetricFlip(values["p01"], values["p10"])
-        if kind == "stuck-at":
-            return StuckAt(values["p_plus"], values["p_minus"])
-        if kind == "per-block":
-            models = [fault_model_from_json(v) for v in values["models"]]
-            if not any(isinstance(model, PerBlock) for model in models):
-                return PerBlock(tuple(m for m in models if not isinstance(m, PerBlock)))
-    except (KeyError, TypeError):
-        pass  # an attribute is missing, or is of another type
-    raise QueryError(f"the fault model is {values!r:.80}, expected what to_json of a fault model gives.")

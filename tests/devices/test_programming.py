@@ -15,13 +15,12 @@ from bnnverify.devices.programming import (
     Retention,
     Write,
     cheapest_write,
-    in_series,
     switching_shares,
     write_error,
 )
 from bnnverify.devices.variation import mean_pulses, mean_survival
 from bnnverify.errors import QueryError
-from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, compose
+from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, compose, in_series
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import error_probability, exact_error_probability
 

@@ -1,0 +1,248 @@
+"""Fault models cell by cell, at every read, in series, and back from JSON; the exact answer serves all of them."""
+
+import json
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.faults import (
+    AsymmetricFlip,
+    BitFlip,
+    CellRates,
+    CellTable,
+    PerBlock,
+    PerCell,
+    PerRead,
+    StuckAt,
+    cell_rates,
+    fault_model_from_json,
+    in_series,
+    is_per_cell,
+    mapped,
+    write_verified,
+)
+from bnnverify.reliability import exact_error_probability
+from tests import oracle, strategies
+
+some_rates = st.sampled_from(["0", "1e-18", "1e-3", "0.1", "1/3", "1/2", "0.9", "1"])
+
+
+@st.composite
+def sign_models(draw):
+    a, b = draw(some_rates), draw(some_rates)
+    return draw(st.sampled_from([BitFlip(a), AsymmetricFlip(a, b), StuckAt(Fraction(a) / 2, Fraction(b) / 2)]))
+
+
+@st.composite
+def tables(draw, rows, columns):
+    def matrix():
+        return [[draw(some_rates) for _ in range(columns)] for _ in range(rows)]
+
+    return CellTable.create(matrix(), matrix() if draw(st.booleans()) else None)
+
+
+@st.composite
+def permanent_models(draw, network):
+    shapes = [block.stored.reshape(len(block.stored), -1).shape for block in network.all_blocks]
+    kind = draw(st.sampled_from(["sign", "block", "cell"]))
+    if kind == "sign":
+        return draw(sign_models())
+    if kind == "block":
+        return PerBlock(tuple(draw(sign_models()) for _ in shapes))
+    return PerCell(tuple(draw(st.one_of(sign_models(), tables(*shape))) for shape in shapes))
+
+
+@st.composite
+def fault_models(draw, network):
+    model = draw(permanent_models(network))
+    if draw(st.integers(0, 3)):
+        return model
+    return PerRead(model, draw(permanent_models(network)) if draw(st.booleans()) else None)
+
+
+@st.composite
+def cases(draw, max_cells=10):
+    features = {"max_inputs": 3, "max_width": 2, "max_blocks": 2, "max_classes": 3}
+    network = draw(strategies.networks(**features).filter(lambda net: net.n_cells <= max_cells))
+    x = draw(strategies.inputs(network.n_inputs))
+    return network, x, draw(st.integers(0, network.n_classes - 1)), draw(fault_models(network))
+
+
+def chance(model, block, row, column, stored):
+    """Probability that a cell reads wrong, by the definition of each model."""
+    if isinstance(model, PerRead):
+        once = chance(model.model, block, row, column, stored)
+        if model.permanent is None:
+            return once
+        before = chance(model.permanent, block, row, column, stored)
+        other = chance(model.model, block, row, column, -stored)
+        return before * (1 - other) + (1 - before) * once
+    if isinstance(model, PerBlock):
+        model = model.models[block]
+    if isinstance(model, PerCell):
+        model = model.blocks[block]
+    both = model.rates[model.index[row, column]] if isinstance(model, CellTable) else model.rates(block)
+    return both.plus if stored == 1 else both.minus
+
+
+def by_enumeration(network, x, label, faults):
+    """P(class != label) over all flip patterns, cell by cell."""
+    cells = oracle.cells(network)
+    total = Fraction(0)
+    for pattern in product((False, True), repeat=len(cells)):
+        weight = Fraction(1)
+        for flipped, cell in zip(pattern, cells, strict=True):
+            p = chance(faults, *cell)
+            weight *= p if flipped else 1 - p
+        if weight:
+            flips = [cell for cell, flipped in zip(cells, pattern, strict=True) if flipped]
+            if oracle.predicted(network, x, oracle.flipped_weights(network, flips)) != label:
+                total += weight
+    return total
+
+
+@settings(max_examples=200)
+@given(cases())
+def test_the_exact_probability_serves_every_fault_model(case):
+    network, x, label, faults = case
+    assert exact_error_probability(network, x, label, faults) == by_enumeration(network, x, label, faults)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_the_rate_of_every_cell_is_that_of_its_definition(data):
+    network = data.draw(strategies.networks(max_inputs=4, max_width=3))
+    faults = data.draw(fault_models(network))
+    for b, block in enumerate(network.all_blocks):
+        rates, index = cell_rates(faults, b, block.stored)
+        for row, column in np.ndindex(*block.stored.shape):
+            stored = int(block.stored[row, column])
+            expected = chance(faults, b, row, column, stored) if stored else 0
+            assert rates[index[row, column]] == expected
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_every_model_comes_back_from_json(data):
+    network = data.draw(strategies.networks(max_inputs=4, max_width=3))
+    faults = data.draw(fault_models(network))
+    again = fault_model_from_json(json.loads(json.dumps(faults.to_json())))
+    assert again == faults
+    assert hash(again) == hash(faults)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        "bit-flip",
+        {},
+        {"kind": "other"},
+        {"kind": "bit-flip"},
+        {"kind": "per-block", "models": [{"kind": "per-block", "models": []}]},
+        {"kind": "per-read", "model": {"kind": "per-read", "model": BitFlip(0).to_json(), "permanent": None}},
+        {"kind": "cells", "rates": [], "shape": [1, 1], "runs": [[0, 1]]},
+        CellTable.create([[0]]).to_json(),
+        {"kind": "per-cell", "blocks": [{"kind": "cells", "rates": [], "shape": [1, 1], "runs": [[0, 2]]}]},
+    ],
+)
+def test_json_that_no_model_wrote_is_refused(values):
+    with pytest.raises(QueryError, match="expected"):
+        fault_model_from_json(values)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_causes_in_series_are_walks_over_the_signs_of_every_cell(data):
+    network = data.draw(strategies.networks(max_inputs=3, max_width=2, max_blocks=1))
+    models = data.draw(st.lists(permanent_models(network), min_size=1, max_size=3))
+    found = in_series(*models)
+    for b, block in enumerate(network.all_blocks):
+        for place in np.ndindex(*block.stored.shape):
+            for stored in (1, -1):
+                law = {stored: Fraction(1), -stored: Fraction(0)}
+                for model in models:
+                    wrong = {s: chance(model, b, *place, s) for s in (1, -1)}
+                    law = {s: law[s] * (1 - wrong[s]) + law[-s] * wrong[-s] for s in (1, -1)}
+                assert chance(found, b, *place, stored) == law[-stored]
+
+
+def test_reading_comes_last_in_a_series_and_stays_apart():
+    write, read = BitFlip("1/10"), PerRead(BitFlip("1/5"))
+    chain = in_series(write, read)
+    assert isinstance(chain, PerRead)
+    assert chain.permanent == AsymmetricFlip("1/10", "1/10")
+    assert chain.rates(0) == in_series(write, BitFlip("1/5")).rates(0)
+    assert in_series(chain, read).rates(0) == in_series(write, BitFlip("1/5"), BitFlip("1/5")).rates(0)
+    with pytest.raises(QueryError, match="errors of reading to be the last"):
+        in_series(read, write)
+    with pytest.raises(QueryError, match="errors of reading to be the last"):
+        in_series(read, PerRead(write, write))
+
+
+def test_errors_in_some_blocks_only_leave_the_others_alone():
+    faults = PerBlock.only(AsymmetricFlip("0.1", "0.2"), (0, 2), of=3)
+    assert [faults.rates(b).plus for b in range(3)] == [Fraction(1, 5), 0, Fraction(1, 5)]
+    with pytest.raises(QueryError, match=r"blocks names \[3\], expected some of the blocks 0 to 2"):
+        PerBlock.only(BitFlip("0.1"), 3, of=3)
+
+
+def test_write_verify_acts_on_both_signs_and_never_on_stuck_cells():
+    blocks = PerBlock((BitFlip("0.1"), AsymmetricFlip("0.2", 0)))
+    assert write_verified(blocks, 1).rates(1) == CellRates(Fraction(0), Fraction(1, 25))
+    table = PerCell((CellTable.create([[0.1, 0.5]]), BitFlip("0.1")))
+    assert write_verified(table, 2).blocks[0].rates[1].plus == Fraction(1, 8)
+    assert write_verified(PerRead(BitFlip("0.1")), 1) == PerRead(AsymmetricFlip("0.01", "0.01"))
+    with pytest.raises(QueryError, match="a stuck cell stays stuck"):
+        write_verified(StuckAt("0.1", 0), 1)
+    with pytest.raises(UnsupportedError, match="partly permanent"):
+        mapped(PerRead(BitFlip("0.1"), BitFlip("0.1")), lambda r: r)
+
+
+def test_a_table_takes_floats_text_and_fractions_alike():
+    texts = CellTable.create([["0.1", "1e-3"], ["0.1", "0"]])
+    floats = CellTable.create(np.array([[0.1, 1e-3], [0.1, 0.0]]))
+    for place in np.ndindex(2, 2):
+        assert texts.rates[texts.index[place]] == floats.rates[floats.index[place]]
+    assert len(floats.rates) == 3
+    mixed = CellTable.create([[0, "1/3", 0.5]], [[1, 1, 1]])
+    assert mixed.rates[mixed.index[0, 1]] == CellRates(plus=Fraction(1), minus=Fraction(1, 3))
+
+
+def test_cells_of_their_own_say_so_where_only_blocks_are_understood():
+    faults = PerCell((CellTable.create([["0.1", "0.2"]]), CellTable.create([["0.3"], ["0.3"]])))
+    assert is_per_cell(faults) and is_per_cell(PerRead(faults)) and not is_per_cell(BitFlip("0.1"))
+    assert faults.rates(1) == BitFlip("0.3").rates(1)
+    with pytest.raises(UnsupportedError, match="cells of block 0 have 2 different rates"):
+        faults.rates(0)
+    with pytest.raises(QueryError, match="has 2 blocks, but block 2 was asked for"):
+        faults.rates(2)
+    with pytest.raises(QueryError, match=r"shape \(1, 2\), expected that of its cells, \(2, 2\)"):
+        cell_rates(faults, 0, np.ones((2, 2), dtype=np.int8))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: CellTable.create([0.1]), r"p01 has shape \(1,\), expected a matrix"),
+        (lambda: CellTable.create([[0.1]], [[0.1, 0.2]]), r"p01 has shape \(1, 1\) and p10 \(1, 2\)"),
+        (lambda: CellTable.create([[2]]), r"p01 is 2, expected a probability within"),
+        (lambda: CellTable((BitFlip(0).rates(0),), np.array([[1]])), r"Use CellTable\.create"),
+        (lambda: PerCell((0.1,)), r"blocks\[0\] is 0\.1, expected a CellTable"),
+        (lambda: PerBlock((PerRead(BitFlip(0)),)), r"models\[0\] is PerRead"),
+        (lambda: PerRead(PerRead(BitFlip(0))), r"model is PerRead"),
+        (lambda: PerRead(BitFlip(0), 0.1), r"permanent is 0\.1"),
+        (
+            lambda: in_series(PerCell((CellTable.create([[0]]),)), PerCell((CellTable.create([[0, 0]]),))),
+            r"rates of block 0 have shapes",
+        ),
+    ],
+)
+def test_models_that_make_no_sense_are_refused(wrong, message):
+    with pytest.raises(QueryError, match=message):
+        wrong()
