@@ -1,0 +1,288 @@
+"""The least number of flipped cells between the signs of the first block and another class (numba).
+
+No weight is a variable. A set of flips is as good as the signs that it leaves in each block, and signs cost what
+`margins.flips_needed` says, row by row. So the search chooses, block by block, which neurons to switch; in the last
+hidden block and the output block the best choice is a formula:
+
+- switching a neuron that one flip can switch moves the scores of the reference class and of a rival both at once;
+- a flip in the output block moves one of the two by as much; neurons that need two flips or more never beat that.
+
+All these moves cost one flip, so the best are taken first: columns where a switch helps twice, then single scores,
+the one with the larger scale first. Scores are compared by rank (`packing.score_ranks`), so scales and biases of
+every class, and ties, are exact.
+
+Budgets grow one flip at a time. A subtree is left when even switching every neuron that the rest of the budget could
+reach does not bring a rival far enough.
+
+References:
+    Iterative deepening: Korf, Artificial Intelligence 27(1), 1985. The formula and the bounds: ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+RUNNING, EXHAUSTED, FOUND = 0, 1, 2
+LEVEL, NEXT, LEFT, DESCENDED, SWITCHED = range(5)  # of a frame
+_NEVER = 2**62
+
+
+@njit(cache=True)
+def _beats(ranks, rival, at, reference, own):  # type: ignore[no-untyped-def]
+    """True if `rival` with `at` disagreements wins against `reference` with `own`."""
+    a, b = ranks[rival, at], ranks[reference, own]
+    return a > b or (a == b and rival < reference)
+
+
+@njit(cache=True)
+def rival_cost(  # type: ignore[no-untyped-def]
+    signs, needed, weights, ranks, steps, sizes, reference, rival, limit, counts
+):
+    """Least flips in the last hidden block and the output block after which `rival` beats `reference`.
+
+    `steps[k]` is +1 if a score falls as disagreements grow, -1 if it rises, 0 if it is constant; `sizes[k]` orders the
+    classes by the size of a step. `counts` receives the moves that were made: columns that one switch moves twice,
+    single moves of the reference, and of the rival.
+
+    Returns:
+        The number, or ``limit + 1`` if it is larger than `limit`.
+    """
+    own = other = pairs = down = up = 0
+    fall, rise = steps[reference], -steps[rival]
+    for j in range(signs.shape[0]):
+        u, v = signs[j] * weights[reference, j], signs[j] * weights[rival, j]
+        own += u == -1
+        other += v == -1
+        first, second = u != 0 and u == fall, v != 0 and v == rise
+        if first and second and needed[j] == 1:
+            pairs += 1
+        else:
+            down += first
+            up += second
+    counts[0], counts[1], counts[2] = pairs, down, up
+    cost = 0
+    while not _beats(ranks, rival, other, reference, own):
+        if cost >= limit:
+            return limit + 1
+        if counts[0] > 0:
+            counts[0] -= 1
+            own += fall
+            other += rise
+        elif counts[1] > 0 or counts[2] > 0:
+            if counts[2] == 0 or (counts[1] > 0 and sizes[reference] >= sizes[rival]):
+                counts[1] -= 1
+                own += fall
+            else:
+                counts[2] -= 1
+                other += rise
+        else:
+            return limit + 1
+        cost += 1
+    counts[0], counts[1], counts[2] = pairs - counts[0], down - counts[1], up - counts[2]
+    return cost
+
+
+@njit(cache=True)
+def nearest_rival(  # type: ignore[no-untyped-def]
+    signs, needed, weights, ranks, steps, sizes, reference, limit, counts
+):
+    """(least `rival_cost` over all rivals, the rival); ``limit + 1`` and -1 if none is within `limit`."""
+    best, who = limit + 1, -1
+    for rival in range(weights.shape[0]):
+        if rival != reference and best > 0:
+            cost = rival_cost(signs, needed, weights, ranks, steps, sizes, reference, rival, best - 1, counts)
+            if cost < best:
+                best, who = cost, rival
+    return best, who
+
+
+@njit(cache=True, nogil=True)
+def nearest_rivals(  # type: ignore[no-untyped-def]
+    signs, needed, weights, ranks, steps, sizes, references, limit, costs, rivals
+):
+    """`nearest_rival` of many inputs with one hidden block, or none."""
+    counts = np.zeros(3, dtype=np.int64)
+    for i in range(signs.shape[0]):
+        costs[i], rivals[i] = nearest_rival(
+            signs[i], needed[i], weights, ranks, steps, sizes, references[i], limit, counts
+        )
+
+
+@njit(cache=True)
+def _settle(level, width, sums, thresholds, present, signs, needed):  # type: ignore[no-untyped-def]
+    """Signs of a block, and the flips that each neuron needs, from its pre-activations: `margins.needs_of_sums`."""
+    for j in range(width):
+        s, t = sums[level, j], thresholds[level, j]
+        if s >= t:
+            signs[level, j] = 1
+            needed[level, j] = (s - t) // 2 + 1 if (s - t) // 2 + 1 <= (present[level, j] + s) // 2 else _NEVER
+        else:
+            signs[level, j] = -1
+            needed[level, j] = (t - s + 1) // 2 if (t - s + 1) // 2 <= (present[level, j] - s) // 2 else _NEVER
+
+
+@njit(cache=True)
+def _spread(level, widths, columns, signs, clean_signs, sums, clean_sums):  # type: ignore[no-untyped-def]
+    """Pre-activations of the next block, from those of the fault-free network and the signs that differ."""
+    n = widths[level + 1]
+    for i in range(n):
+        sums[level + 1, i] = clean_sums[level + 1, i]
+    for j in range(widths[level]):
+        if signs[level, j] != clean_signs[level, j]:
+            _add(level, j, n, 2 * signs[level, j], columns, sums)
+
+
+@njit(cache=True)
+def _add(level, j, n, change, columns, sums):  # type: ignore[no-untyped-def]
+    """Add `change` times the weights on neuron j to the pre-activations of the next block."""
+    column = columns[level + 1, j]
+    for i in range(n):
+        sums[level + 1, i] += change * column[i]
+
+
+@njit(cache=True)
+def _can_reach(  # type: ignore[no-untyped-def]
+    signs, needed, weights, ranks, steps, reference, left, common, reach
+):
+    """False only if no `left` flips, one or more of them before the last hidden block, bring a rival ahead.
+
+    i flips there move every pre-activation of the last hidden block by at most 2i, so they switch at most the
+    neurons that need at most i; each of the other ``left - i`` flips moves both scores at most once.
+    """
+    n = signs.shape[0]
+    fall = steps[reference]
+    for rival in range(weights.shape[0]):
+        if rival == reference:
+            continue
+        rise = -steps[rival]
+        own = other = below = above = 0
+        for i in range(left + 1):
+            reach[0, i] = reach[1, i] = 0
+        for j in range(n):
+            u, v = signs[j] * weights[reference, j], signs[j] * weights[rival, j]
+            own += u == -1
+            other += v == -1
+            first, second = u != 0 and u == fall, v != 0 and v == rise
+            below += first
+            above += second
+            # with one scale for all, a switch that moves both scores the same way moves nothing
+            idle = common and u != 0 and v != 0 and first != second
+            if needed[j] <= left and not idle:
+                reach[0, needed[j]] += first
+                reach[1, needed[j]] += second
+        first_moves = second_moves = 0
+        for i in range(left + 1):
+            first_moves += reach[0, i]
+            second_moves += reach[1, i]
+            if i == 0:
+                continue  # the caller has settled that with the formula
+            mine = own + fall * min(first_moves + left - i, below)
+            theirs = other + rise * min(second_moves + left - i, above)
+            if _beats(ranks, rival, theirs, reference, mine):
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def advance(  # type: ignore[no-untyped-def]
+    widths,
+    columns,
+    thresholds,
+    present,
+    weights,
+    ranks,
+    steps,
+    sizes,
+    common,
+    reference,
+    budget,
+    clean_signs,
+    clean_sums,
+    signs,
+    needed,
+    sums,
+    frames,
+    top,
+    best,
+    best_signs,
+    visits,
+):
+    """Continue the search for at most `visits` sets of switched neurons.
+
+    Invariants: level l of `signs` and `needed` belongs to the choices in the frames up to l; `best` is the number of
+    flips of the best set found so far (or one more than there are cells), its rival, and its frames' signs.
+
+    Args:
+        widths: Neurons of each hidden block, of which there are at least two.
+        columns: Weights of hidden blocks, `(block, input, neuron)`.
+        thresholds: Of each block and neuron.
+        present: Unmasked inputs of each block and neuron.
+        weights: Of the output block; `ranks`, `steps`, `sizes` as in `rival_cost`.
+        ranks: `score_ranks`.
+        steps: Direction of each score.
+        sizes: Order of the scales.
+        common: True if all scales are equal.
+        reference: The class to leave.
+        budget: Most flips in total.
+        clean_signs: Signs of the fault-free network, `(block, neuron)`; likewise `clean_sums`.
+        clean_sums: Pre-activations, from the second block on.
+        signs: Work, as the next three; the first block's part is set before the first call.
+        needed: Flips that each neuron needs.
+        sums: Pre-activations.
+        frames: Stack of choices.
+        top: Index of the last frame, in an array of one.
+        best: Flips and rival of the best set.
+        best_signs: Its signs.
+        visits: Sets of neurons to look at.
+
+    Returns:
+        FOUND if a set within the budget was found, EXHAUSTED if there is none, else RUNNING.
+    """
+    last = widths.shape[0] - 1
+    counts = np.zeros(3, dtype=np.int64)
+    reach = np.zeros((2, budget + 2), dtype=np.int64)
+    while top[0] >= 0:
+        if visits <= 0:
+            return RUNNING
+        frame = frames[top[0]]
+        level, left = frame[LEVEL], frame[LEFT]
+        if frame[DESCENDED] == 0:
+            frame[DESCENDED] = 1
+            _settle(level + 1, widths[level + 1], sums, thresholds, present, signs, needed)
+            if level + 1 < last:
+                _spread(level + 1, widths, columns, signs, clean_signs, sums, clean_sums)
+                top[0] += 1
+                frames[top[0], LEVEL], frames[top[0], NEXT], frames[top[0], LEFT] = level + 1, 0, left
+                frames[top[0], DESCENDED], frames[top[0], SWITCHED] = 0, -1
+                continue
+            visits -= 1
+            h, need = signs[last, : widths[last]], needed[last, : widths[last]]
+            spent = budget - left
+            cost, rival = nearest_rival(h, need, weights, ranks, steps, sizes, reference, best[0] - 1 - spent, counts)
+            if rival >= 0:
+                best[0], best[1] = spent + cost, rival
+                best_signs[:] = signs
+                if best[0] <= budget:
+                    return FOUND
+            if not _can_reach(h, need, weights, ranks, steps, reference, left, common, reach):
+                top[0] -= 1
+                continue
+        if frame[SWITCHED] >= 0:  # back from a choice: undo it
+            j = frame[SWITCHED]
+            frame[SWITCHED] = -1
+            signs[level, j] = -signs[level, j]
+            _add(level, j, widths[level + 1], 2 * signs[level, j], columns, sums)
+        j = frame[NEXT]
+        while j < widths[level] and needed[level, j] > left:
+            j += 1
+        if j == widths[level]:
+            top[0] -= 1
+            continue
+        frame[NEXT], frame[SWITCHED] = j + 1, j
+        signs[level, j] = -signs[level, j]
+        _add(level, j, widths[level + 1], 2 * signs[level, j], columns, sums)
+        top[0] += 1
+        frames[top[0], LEVEL], frames[top[0], NEXT], frames[top[0], LEFT] = level, j + 1, left - needed[level, j]
+        frames[top[0], DESCENDED], frames[top[0], SWITCHED] = 0, -1
+    return EXHAUSTED
