@@ -10,15 +10,13 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from bnnverify.engines.base import Clock
+from bnnverify.engines.base import Clock, Monitor
 from bnnverify.errors import QueryError
 from bnnverify.faults import BitFlip, rate
 from bnnverify.network import BinaryNetwork
-from bnnverify.reliability.accuracy import expected_accuracy
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
+from bnnverify.reliability.reach import TargetAccuracy
 from bnnverify.results import Probability, Run
-
-_COARSE_STATES = (32, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,8 @@ def tolerance_bracket(
     max_states: int = DEFAULT_MAX_STATES,
     jobs: int = 1,
     seconds: float | None = None,
+    monitor: Monitor | None = None,
+    progress: Callable[[int], Any] | None = None,
 ) -> ToleranceBracket:
     """Bit error rates p_ok < p_fail between which the expected accuracy falls below `target`, both certified.
 
@@ -84,11 +84,13 @@ def tolerance_bracket(
         lowest: Least rate above 0 to look at.
         highest: Greatest rate to look at, at most 1/2 makes sense.
         ratio: Stop when p_fail / p_ok is at most this, above 1.
-        tolerance: Finest width to aim at for each image. Every rate is tried coarsely first, and finer only while
-            the interval straddles the target.
+        tolerance: Finest width to aim at for each image. Every rate is tried coarsely first, finer only while the
+            interval straddles the target, and no longer than until the rate is settled (`reach`).
         max_states: Most work for each image.
         jobs: Threads.
         seconds: Time limit for the whole search, s.
+        monitor: Its `stop` ends the search; the bracket found by then is the answer.
+        progress: Called with 1 after every image that was bounded.
 
     Raises:
         QueryError: A rate or the target is not within [0, 1], or lowest >= highest.
@@ -98,24 +100,12 @@ def tolerance_bracket(
         raise QueryError(
             f"the search runs from {low} to {high} with ratio {ratio}, expected 0 < lowest < highest, 1 < ratio."
         )
-    clock, seen = Clock(seconds), dict[Fraction, Probability]()
+    clock, seen = Clock(seconds, monitor), dict[Fraction, Probability]()
+    question = TargetAccuracy(network, images, labels, goal, tolerance, max_states, jobs, progress)
 
     def accuracy(p: Fraction) -> Probability:
         if p not in seen:
-            for states in [s for s in _COARSE_STATES if s < max_states] + [max_states]:
-                width = max(tolerance, 1 / states) if states < max_states else tolerance
-                seen[p] = expected_accuracy(
-                    network,
-                    images,
-                    labels,
-                    BitFlip(p),
-                    tolerance=width,
-                    max_states=states,
-                    jobs=jobs,
-                    seconds=clock.remaining,
-                ).accuracy
-                if seen[p].lower >= goal or seen[p].upper < goal or clock.is_over:
-                    break
+            seen[p] = question.reached(BitFlip(p), clock=clock).accuracy
         return seen[p]
 
     for p in (Fraction(0), low, high):

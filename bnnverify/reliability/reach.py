@@ -1,0 +1,210 @@
+"""Is the expected accuracy at least a target? Decided with as few images and as coarse bounds as the answer allows.
+
+Every image not looked at counts as [0, 1]. Images are bounded coarsely first, in the order that a rate seen before
+suggests (the surest ones to prove the target, the likely errors to refute it), and refined widest first, until the sum
+of the lower or of the upper ends settles the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bnnverify.engines.base import Clock, Monitor
+from bnnverify.errors import QueryError
+from bnnverify.faults import FaultModel, rate
+from bnnverify.network import BinaryNetwork
+from bnnverify.reliability.accuracy import expected_accuracy
+from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, require_positive
+from bnnverify.results import Probability, Run
+
+_GRID = 2**100  # sums of bounds are integers in units of 2^-100, each rounded outward
+_COARSE_STATES = (32, 512)
+_CHUNK = 128  # images between two looks at the clock
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whether the expected accuracy under a fault model is at least a target.
+
+    Attributes:
+        target: The accuracy asked for.
+        faults: The fault model.
+        reached: True and False are proved; None where the bounds straddle the target, or a limit was reached.
+        accuracy: Proved bounds, as narrow as the question needed.
+        images: Images that were looked at; the others count as anything.
+        run: Time, and why there is no answer.
+    """
+
+    target: Fraction
+    faults: FaultModel
+    reached: bool | None
+    accuracy: Probability
+    images: int
+    run: Run
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON line."""
+        return {
+            "type": "reach",
+            "target": str(self.target),
+            "faults": self.faults.to_json(),
+            "reached": self.reached,
+            "accuracy": self.accuracy.to_json(),
+            "images": self.images,
+            "run": self.run.to_json(),
+        }
+
+
+@dataclass(slots=True)
+class TargetAccuracy:
+    """A target over a data set, asked about one fault model after the other; what one question saw orders the next.
+
+    Attributes:
+        network: As in `expected_accuracy`.
+        images: As in `expected_accuracy`.
+        labels: As in `expected_accuracy`.
+        target: The accuracy asked for, within [0, 1].
+        tolerance: Finest width to aim at for each image.
+        max_states: Most work for each image.
+        jobs: Threads.
+        progress: Called with 1 after every image that was bounded.
+    """
+
+    network: BinaryNetwork
+    images: ArrayLike
+    labels: Sequence[int]
+    target: Any
+    tolerance: float = DEFAULT_TOLERANCE
+    max_states: int = DEFAULT_MAX_STATES
+    jobs: int = 1
+    progress: Callable[[int], Any] | None = None
+    goal: Fraction = field(init=False)
+    _points: NDArray[np.int64] = field(init=False)
+    _labels: NDArray[np.int64] = field(init=False)
+    _guess: NDArray[np.float64] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.goal = rate(self.target, "target accuracy")
+        self._points = self.network.domain.require_batch(self.images)
+        if len(self._points) != len(self.labels) or not len(self._points):
+            raise QueryError(
+                f"{len(self._points)} images came with {len(self.labels)} labels, expected equally many, at least one."
+            )
+        self._labels = np.array([self.network.require_class(label) for label in self.labels], dtype=np.int64)
+        require_positive(self.tolerance, self.max_states)
+
+    def reached(self, faults: FaultModel, *, clock: Clock | None = None) -> Reach:
+        """Is the expected accuracy under `faults` at least the target?"""
+        clock = Clock(None) if clock is None else clock
+        start = clock.elapsed
+        count = len(self._points)
+        lower, upper = [0] * count, [_GRID] * count
+        least, most = 0, count * _GRID
+        allowed = (1 - self.goal) * count * _GRID
+        answer: bool | None = None
+        seen: set[int] = set()
+        for i, error in self._bounds(faults, lower, upper, clock):
+            if error.width == 1:
+                continue  # not reached in time
+            seen.add(i)
+            low = max(lower[i], error.lower.numerator * _GRID // error.lower.denominator)
+            high = min(upper[i], -(-error.upper.numerator * _GRID // error.upper.denominator))
+            least, most = least + low - lower[i], most + high - upper[i]
+            lower[i], upper[i] = low, high
+            if most <= allowed or least > allowed:
+                answer = most <= allowed
+                break
+        self._remember(lower, upper, seen)
+        size = count * _GRID
+        accuracy = Probability.interval(1 - Fraction(most, size), 1 - Fraction(least, size))
+        reason = ""
+        if answer is None:
+            reason = clock.reason if clock.is_over else "the bounds straddle the target"
+        return Reach(self.goal, faults, answer, accuracy, len(seen), Run("convolution", clock.elapsed - start, reason))
+
+    def _bounds(
+        self, faults: FaultModel, lower: list[int], upper: list[int], clock: Clock
+    ) -> Iterator[tuple[int, Probability]]:
+        """Bounds of image after image, coarse ones first; `lower` and `upper` are what is known meanwhile."""
+        order = self._first_order()
+        for states in [s for s in _COARSE_STATES if s < self.max_states] + [self.max_states]:
+            width = max(self.tolerance, 1 / states) if states < self.max_states else self.tolerance
+            for at in range(0, len(order), _CHUNK * self.jobs):
+                if clock.is_over:
+                    return
+                chunk = order[at : at + _CHUNK * self.jobs]
+                point = expected_accuracy(
+                    self.network,
+                    self._points[chunk],
+                    self._labels[chunk].tolist(),
+                    faults,
+                    tolerance=width,
+                    max_states=states,
+                    jobs=self.jobs,
+                    seconds=clock.remaining,
+                    progress=self.progress,
+                )
+                yield from zip(chunk.tolist(), point.per_image, strict=True)
+            widths = np.array([float(b - a) for a, b in zip(lower, upper, strict=True)])
+            order = np.argsort(-widths, kind="stable")
+            order = order[: np.count_nonzero(widths > self.tolerance * _GRID)]
+
+    def _first_order(self) -> NDArray[np.intp]:
+        if self._guess is None:
+            return np.arange(len(self._points))
+        failing = self._guess.mean() > float(1 - self.goal)
+        return np.argsort(-self._guess if failing else self._guess, kind="stable")
+
+    def _remember(self, lower: list[int], upper: list[int], seen: set[int]) -> None:
+        if self._guess is None:
+            self._guess = np.full(len(self._points), 0.5)
+        for i in seen:
+            self._guess[i] = (lower[i] + upper[i]) / (2 * _GRID)
+
+
+def accuracy_reaches(
+    network: BinaryNetwork,
+    images: ArrayLike,
+    labels: Sequence[int],
+    target: Any,
+    faults: FaultModel,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    max_states: int = DEFAULT_MAX_STATES,
+    jobs: int = 1,
+    seconds: float | None = None,
+    monitor: Monitor | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> Reach:
+    """Is the expected accuracy of the chips at least `target`? Stops as soon as that is proved or refuted.
+
+    Args:
+        network: As in `expected_accuracy`.
+        images: As in `expected_accuracy`.
+        labels: As in `expected_accuracy`.
+        target: Accuracy within [0, 1].
+        faults: Rates of the cells.
+        tolerance: Finest width to aim at for each image.
+        max_states: Most work for each image.
+        jobs: Threads.
+        seconds: Time limit, s.
+        monitor: Its `stop` ends the search; what is proved by then is the answer.
+        progress: Called with 1 after every image that was bounded.
+
+    Returns:
+        The answer with the bounds that were enough for it.
+
+    >>> from bnnverify.faults import BitFlip
+    >>> from bnnverify.network import InputDomain, OutputBlock
+    >>> net = BinaryNetwork(InputDomain.binary(1), (), OutputBlock.create([[1], [-1]]))
+    >>> accuracy_reaches(net, [[1]], [0], "0.98", BitFlip("0.1")).reached  # 0.99: both cells must flip for an error
+    True
+    """
+    question = TargetAccuracy(network, images, labels, target, tolerance, max_states, jobs, progress)
+    return question.reached(faults, clock=Clock(seconds, monitor))
