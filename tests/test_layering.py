@@ -29,7 +29,7 @@ TOP = 10  # bnnverify/__init__.py, the lazy public surface: nothing inside impor
 
 # Packages that cost a second or a gigabyte: the room or file where a file-level import is allowed.
 TORCH_AT_FILE_LEVEL = ("training",)
-TORCH_IN_FUNCTIONS = ("training", "formats", "engines.montecarlo")
+TORCH_IN_FUNCTIONS = ("training", "formats", "engines.gpu")
 
 
 def modules():

@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.convolution import ConvBlock, HiddenBlock
-from bnnverify.engines.flips import cells_by_sign, gap
+from bnnverify.engines.flips import cells_of, draw
 from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
 from bnnverify.packing import argmax_first
@@ -94,45 +94,105 @@ def _fire(sums, thresholds, pool, conjunction, places, bits):  # type: ignore[no
                 output += 1
 
 
-@njit(cache=True, nogil=True)
-def _sample(  # type: ignore[no-untyped-def]
-    bits, padded, base, front, is_front, packed, cells, cell_start, log_keeps, stages, scratch, seed, samples, label
+@njit(cache=True)
+def _is_wrong(  # type: ignore[no-untyped-def]
+    bits, padded, base, sums, front, is_front, packed, weights, limits, cells, of_first, stages, scratch, flips, label
 ):
-    """Errors in `samples` chips for one image: packed `bits`, or `padded` integers with the sums `base`."""
+    """Whether the chip with these flips gives one image another class; `weights` and `limits` are left as they were."""
     table, mask, conjunction, ranks = packed[0], packed[2], packed[4], packed[5]
-    weights, limits = packed[1].copy(), packed[3].copy()
     kernels, thresholds, stride, pool, conjunctions, places = front
     work, counts, out = scratch
+    if is_front:
+        sums[:] = base
+    for f in range(flips.shape[0]):
+        cell = flips[f]
+        if is_front and cell < of_first:
+            _correct(sums, padded, kernels, stride, cells[cell, 0], cells[cell, 1])
+        else:
+            _toggle(table[stages[cell]], cells[cell, 0], cells[cell, 1], weights, limits)
+    if is_front:
+        _fire(sums, thresholds, pool, conjunctions, places, bits)
+    forward_stages(bits, 0, table, weights, mask, limits, conjunction, ranks, work, counts, out)
+    for f in range(flips.shape[0]):
+        cell = flips[f]
+        if not (is_front and cell < of_first):
+            _toggle(table[stages[cell]], cells[cell, 0], cells[cell, 1], weights, limits)
+    return argmax_first(out) != label
+
+
+@njit(cache=True, nogil=True)
+def _sample(  # type: ignore[no-untyped-def]
+    bits,
+    padded,
+    base,
+    front,
+    is_front,
+    packed,
+    cells,
+    of_first,
+    stages,
+    cell_start,
+    log_keeps,
+    scratch,
+    seed,
+    samples,
+    label,
+):
+    """Errors in `samples` chips for one image: packed `bits`, or `padded` integers with the sums `base`."""
+    weights, limits, sums = packed[1].copy(), packed[3].copy(), base.copy()
     state = np.zeros(1, dtype=np.uint64)
     state[0] = seed
-    toggled = np.empty(cells.shape[0], dtype=np.int64)
-    toggled_stage = np.empty(cells.shape[0], dtype=np.int64)
-    sums = base.copy()
+    flips = np.empty(cells.shape[0], dtype=np.int64)
     errors = 0
     for _ in range(samples):
-        if is_front:
-            sums[:] = base
-        number = 0
-        for b in range(cell_start.shape[0]):
-            for group in range(2):  # cells stored +1, then cells stored -1
-                start, end = cell_start[b, group], cell_start[b, group + 1]
-                cell = start + gap(state, log_keeps[b, group])
-                while cell < end:
-                    if is_front and b == 0:
-                        _correct(sums, padded, kernels, stride, cells[cell, 0], cells[cell, 1])
-                    else:
-                        _toggle(table[stages[b]], cells[cell, 0], cells[cell, 1], weights, limits)
-                        toggled[number] = cell
-                        toggled_stage[number] = stages[b]
-                        number += 1
-                    cell += 1 + gap(state, log_keeps[b, group])
-        if is_front:
-            _fire(sums, thresholds, pool, conjunctions, places, bits)
-        forward_stages(bits, 0, table, weights, mask, limits, conjunction, ranks, work, counts, out)
-        if argmax_first(out) != label:
-            errors += 1
-        for t in range(number):
-            _toggle(table[toggled_stage[t]], cells[toggled[t], 0], cells[toggled[t], 1], weights, limits)
+        count = draw(state, cell_start, log_keeps, flips)
+        errors += _is_wrong(
+            bits,
+            padded,
+            base,
+            sums,
+            front,
+            is_front,
+            packed,
+            weights,
+            limits,
+            cells,
+            of_first,
+            stages,
+            scratch,
+            flips[:count],
+            label,
+        )
+    return errors
+
+
+@njit(cache=True, nogil=True)
+def _judge(  # type: ignore[no-untyped-def]
+    bits, padded, base, front, is_front, packed, cells, of_first, stages, scratch, flips, flip_starts, label, wrong
+):
+    """Adds 1 to `wrong` of each chip that gives one image another class; returns how many do."""
+    weights, limits, sums = packed[1].copy(), packed[3].copy(), base.copy()
+    errors = 0
+    for chip in range(flip_starts.shape[0] - 1):
+        missed = _is_wrong(
+            bits,
+            padded,
+            base,
+            sums,
+            front,
+            is_front,
+            packed,
+            weights,
+            limits,
+            cells,
+            of_first,
+            stages,
+            scratch,
+            flips[flip_starts[chip] : flip_starts[chip + 1]],
+            label,
+        )
+        wrong[chip] += missed
+        errors += missed
     return errors
 
 
@@ -149,26 +209,52 @@ class SharedCells:
         self._is_front = not network.domain.is_binary
         self._first, self._points = network.blocks[0], points
         self._packing = stages = pack_stages(network.blocks[self._is_front :], network.output)
-        cells, _, self._starts, self._logs = cells_by_sign(network, faults)
-        self._stages = np.array([-1] * self._is_front + list(stages.stages), dtype=np.int64)
-        for b in range(self._is_front, len(self._stages)):
-            of_block = slice(self._starts[b, 0], self._starts[b, 2])
+        found = cells_of(network, faults)
+        cells, self._starts, self._logs = found.places, found.starts, found.logs
+        self._of_first = int(self._starts[0, -1])
+        numbers = [-1] * self._is_front + list(stages.stages)
+        self._stages = np.repeat(np.array(numbers, dtype=np.int64), self._starts[:, -1] - self._starts[:, 0])
+        for b in range(self._is_front, len(numbers)):
+            of_block = slice(self._starts[b, 0], self._starts[b, -1])
             cells[of_block, 0] = stages.rows[b - self._is_front][cells[of_block, 0]]
             cells[of_block, 1] = stages.columns[b - self._is_front][cells[of_block, 1]]
-        self._cells, self._scratch = cells, stages.workspace()
+        self._cells = cells
         self._front = _front(network.blocks[0] if self._is_front else None, stages.order)
 
     def errors(self, index: int, label: int, seed: np.uint64, chips: int) -> int:
         """Chips that do not give image `index` the class `label`."""
+        drawing = (self._starts, self._logs, self._packing.workspace(), seed, chips, label)
+        return int(_sample(*self._image(index), *self._setting(), *drawing))  # type: ignore[call-arg]
+
+    def wrong(
+        self, index: int, label: int, flips: NDArray[np.int64], starts: NDArray[np.int64], wrong: NDArray[np.int64]
+    ) -> int:
+        """How many of the chips with these flips miss `label` for image `index`; `wrong` grows by 1 for each of them.
+
+        Args:
+            index: Of the image.
+            label: Its class.
+            flips: Cells, chip after chip.
+            starts: Where those of each chip begin, and the end.
+            wrong: One number for each chip.
+        """
+        return int(
+            _judge(  # type: ignore[call-arg]
+                *self._image(index), *self._setting(), self._packing.workspace(), flips, starts, label, wrong
+            )
+        )
+
+    def _setting(self) -> tuple[Any, ...]:
+        cells = (self._cells, self._of_first, self._stages)
+        return (self._front, self._is_front, self._packing.loops, *cells)
+
+    def _image(self, index: int) -> tuple[Any, ...]:
+        """Bits of an image, or its padded integers and sums."""
         if self._is_front:
             bits = np.zeros(-(-self._first.n_outputs // 64), dtype=np.uint64)
-            image = (bits, *_integer_input(self._first, self._points[index]))
-        else:
-            none = np.zeros((0, 0, 0), dtype=np.int64)
-            image = (self._packing.packed(self._points[index : index + 1])[0], none, none)
-        cells = (self._cells, self._starts, self._logs, self._stages)
-        setting = (self._front, self._is_front, self._packing.loops, *cells, self._scratch)
-        return int(_sample(*image, *setting, seed, chips, label))
+            return (bits, *_integer_input(self._first, self._points[index]))
+        none = np.zeros((0, 0, 0), dtype=np.int64)
+        return self._packing.packed(self._points[index : index + 1])[0], none, none
 
 
 def _as_convolution(block: HiddenBlock) -> ConvBlock:
