@@ -185,7 +185,7 @@ def bit_flip_distance(
     >>> net = BinaryNetwork(InputDomain.binary(3), (), OutputBlock.create([[1, 1, 1], [1, -1, 1]]))
     >>> answer = bit_flip_distance(net, [1, 1, 1])
     >>> answer.lower, answer.upper, answer.witness  # a tie goes to class 0, so one flip is not enough
-    (2, 2, ((1, 0, 0), (1, 0, 1)))
+    (2, 2, ((0, 0, 0), (0, 0, 1)))
     """
     labels = None if label is None else [label]
     point = network.domain.require(x)[None]
