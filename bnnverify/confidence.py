@@ -15,7 +15,8 @@ import numpy as np
 from bnnverify.errors import QueryError
 from bnnverify.results import Kind, Probability
 
-_STEPS = 40  # bisection steps after the magnitude is known: the distance to the frequency is right to 1e-12 of itself
+_CLOSE = Fraction(1, 2**40)  # relative distance to the exact ends, and of one minus them, at which bisection stops
+_MOST_STEPS = 400
 _TERMS = 2**14  # of a binomial tail, summed at a time
 _BITS = 256  # precision of the first term, whose logarithm is a difference of numbers near samples * log(samples)
 _CAP = 0.9  # greatest share of its capital that a bet puts at stake
@@ -35,7 +36,7 @@ def clopper_pearson(hits: int, samples: int, *, confidence: float = 0.99) -> Pro
         confidence: Two-sided level within (0, 1).
 
     Returns:
-        Kind SAMPLED; the ends are rounded outward, by about 1e-12 of their distance to the frequency.
+        Kind SAMPLED; the ends are rounded outward, by about 1e-12 of themselves and of their distance to 1.
 
     Raises:
         QueryError: Numbers that do not fit.
@@ -68,7 +69,9 @@ def _upper_end(hits: int, samples: int, tail: Fraction) -> Fraction:
     while _is_rarer(hits, samples, share + high / 2, tail):
         high /= 2
     low = high / 2
-    for _ in range(_STEPS):
+    for _ in range(_MOST_STEPS):
+        if high - low <= _CLOSE * min(share + low, 1 - share - high):
+            break
         middle = (low + high) / 2
         if _is_rarer(hits, samples, share + middle, tail):
             high = middle
