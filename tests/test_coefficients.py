@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.cli.cells import coefficients_report
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import BitFlip
@@ -188,3 +189,13 @@ def test_wrong_questions_are_refused():
     integers = BinaryNetwork(InputDomain.integers([0], [9]), (), OutputBlock.create([[1], [-1]]))
     with pytest.raises(UnsupportedError, match="no hidden block"):
         fault_coefficients(integers, [3])
+
+
+def test_the_report_gives_the_accuracy_that_the_coefficients_prove():
+    network = random_network((6, 4, 3), seed=7)
+    images, labels = np.random.default_rng(8).choice([-1, 1], (4, 6)), [0, 1, 2, 0]
+    report = coefficients_report(network, images, labels, order=2, rates=[Fraction(1, 10**6)])
+    mean = mean_coefficients(network, images, labels, order=2)
+    assert report.answer["counts"] == [str(a) for a in mean.counts] and not report.is_partial
+    assert report.answer["at"][0]["accuracy"]["upper"] == str(1 - mean.probability("1e-6").lower)
+    assert "at every rate up to p" in report.text[-1]

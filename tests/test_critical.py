@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.cli.cells import critical_report
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import AsymmetricFlip
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import exact_error_probability
 from bnnverify.reliability.critical import classes_after_one_flip, critical_cells
+from bnnverify.report.cellmap import cell_map_figure
 from bnnverify.results import Kind
 from tests import oracle, strategies
 
@@ -140,3 +142,42 @@ def test_wrong_questions_are_refused():
     integers = BinaryNetwork(InputDomain.integers([0], [9]), (), OutputBlock.create([[1], [-1]]))
     with pytest.raises(UnsupportedError, match="no hidden block"):
         critical_cells(integers, [[3]])
+
+
+def report_case():
+    network, rng = trained_like(), np.random.default_rng(1)
+    return network, rng.choice([-1, 1], (20, 30)), rng.integers(0, 4, 20).tolist()
+
+
+def test_the_report_ranks_cells_and_draws_the_same_map_twice(tmp_path):
+    network, images, labels = report_case()
+    found = critical_cells(network, images, labels)
+    for name, block in (("map.svg", 0), ("map.png", -1)):
+        path = tmp_path / name
+        report = critical_report(network, images, labels, count=3, cell_map=path, map_block=block)
+        first = path.read_bytes()
+        critical_report(network, images, labels, count=3, cell_map=path, map_block=block)
+        assert path.read_bytes() == first and report.figure == path and not report.is_partial
+    ranked = found.ranking(3)
+    assert report.answer["ranking"] == [{"cell": list(cell), "images": n} for cell, n in ranked]
+    assert f"output, row {ranked[0][0][1]}" in "\n".join(report.text) or ranked[0][0][0] == 0
+    assert report.answer["accuracy_slope"] == str(found.accuracy_slope)
+    with pytest.raises(QueryError, match="ends in .png or .svg"):
+        critical_report(network, images, labels, cell_map=tmp_path / "map.pdf")
+    with pytest.raises(QueryError, match="block 2 does not exist"):
+        critical_report(network, images, labels, map_block=2)
+    with pytest.raises(QueryError, match="event is 'errors'"):
+        critical_report(network, images, labels, event="errors")
+
+
+def test_maps_lay_the_cells_of_a_row_over_the_image():
+    counts = np.arange(24).reshape(2, 12)
+    present = np.ones((2, 12), dtype=bool)
+    present[:, 0] = False
+    figure = cell_map_figure(counts, present=present, image_shape=(3, 4), title="t")
+    summed = figure.axes[0].images[0].get_array()
+    assert summed.shape == (3, 4) and summed.mask[0, 0] and summed[2, 3] == 11 + 23
+    mosaic = figure.axes[1].images[0].get_array()
+    assert mosaic.shape == (3, 9) and mosaic[1, 2] == 6 and mosaic[1, 7] == 18 and mosaic.mask[1, 4]
+    matrix = cell_map_figure(counts, present=present).axes[0].images[0].get_array()
+    assert matrix.shape == (2, 12) and matrix[1, 1] == 13 and matrix.mask[1, 0]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.cli.cells import worst_case_report
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import ModelError, QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
@@ -241,3 +242,24 @@ def test_shared_cells_of_a_convolution_flip_everywhere():
     network = BinaryNetwork(InputDomain.binary(3), (block,), OutputBlock.create([[1, 1, 1], [-1, -1, -1]]))
     answer = bit_flip_distance(network, [1, 1, 1])
     assert (answer.lower, answer.upper, answer.witness) == (1, 1, ((0, 0, 0),))
+
+
+def test_the_report_says_what_the_distances_are():
+    network = random_network((16, 12, 4), seed=1)
+    rng = np.random.default_rng(2)
+    images, labels = rng.choice([-1, 1], (30, 16)), rng.integers(0, 4, 30).tolist()
+    found = flip_distances(network, images, labels)
+    report = worst_case_report(network, images, labels, indices=range(100, 130))
+    assert not report.is_partial and report.answer["upper"] == [d.upper for d in found.per_image]
+    assert report.answer["withstand"]["1"]["lower"] == str(found.withstand(1).lower)
+    weakest = report.answer["weakest"]
+    assert weakest["upper"] == min(d.upper for d in found.per_image if d.upper) and weakest["index"] >= 100
+    assert f"weakest right image: {weakest['index']}, {weakest['upper']} flip" in "\n".join(report.text)
+    only = worst_case_report(network, images, labels, flips=2)
+    assert list(only.answer["withstand"]) == ["2"] and not only.is_partial
+
+
+def test_the_report_says_what_a_limit_left_open():
+    network, x, distance = far_image()
+    report = worst_case_report(network, [x], [network.evaluate(x)], flips=distance - 1, seconds=1e-9)
+    assert report.is_partial and "time limit" in report.text[-1] and "(interval)" in "".join(report.text)
