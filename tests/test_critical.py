@@ -162,7 +162,7 @@ def test_the_report_ranks_cells_and_draws_the_same_map_twice(tmp_path):
     assert report.answer["ranking"] == [{"cell": list(cell), "images": n} for cell, n in ranked]
     assert f"output, row {ranked[0][0][1]}" in "\n".join(report.text) or ranked[0][0][0] == 0
     assert report.answer["accuracy_slope"] == str(found.accuracy_slope)
-    with pytest.raises(QueryError, match="ends in .png or .svg"):
+    with pytest.raises(QueryError, match=r"ends in \.png or \.svg"):
         critical_report(network, images, labels, cell_map=tmp_path / "map.pdf")
     with pytest.raises(QueryError, match="block 2 does not exist"):
         critical_report(network, images, labels, map_block=2)

@@ -239,9 +239,8 @@ def coefficients_report(
     for p in rates:
         accuracy, least = found.probability(p).complement(), 1 - found.at_most(p)
         low, high = outward(accuracy.to_json(), 8)
-        lines.append(
-            f"  p = {float(p):.4g}: accuracy {low}..{high}; at least {float(least):.6g} for every rate up to p"
-        )
+        up_to = outward({"lower": str(least), "upper": str(least)}, 8)[0]
+        lines.append(f"  p = {float(p):.4g}: accuracy {low}..{high}; at least {up_to} at every rate up to p")
         at.append({"p": str(p), "accuracy": accuracy.to_json(), "at_least_up_to_p": str(least)})
     if found.run.reason:
         lines.append(f"  {found.run.reason}")
