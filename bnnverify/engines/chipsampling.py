@@ -52,6 +52,24 @@ class SampledChips:
     confidence: float
     run: Run
 
+    @classmethod
+    def of_counts(
+        cls,
+        faults: FaultModel,
+        seed: int,
+        correct: Sequence[int],
+        errors: Sequence[int],
+        *,
+        confidence: float,
+        run: Run,
+    ) -> SampledChips:
+        """From the counts of at least one chip; see the attributes."""
+        low, high = mean_interval(np.array(correct) / len(errors), confidence=confidence)
+        lower, upper = Fraction(int(low * _GRID) - 1, _GRID), Fraction(int(high * _GRID) + 2, _GRID)
+        bounds = max(lower, Fraction(0)), min(upper, Fraction(1))
+        accuracy = Probability(Kind.SAMPLED, *bounds, confidence, len(correct) * len(errors), sum(correct))
+        return cls(faults, seed, tuple(correct), tuple(errors), accuracy, confidence, run)
+
     @property
     def chips(self) -> int:
         """Chips drawn."""
@@ -153,13 +171,8 @@ def sample_chips(
     if not correct:
         raise ResourceLimitError(f"{clock.reason} before the first chips. Allow more time.")
     reason = "" if len(correct) >= chips else f"{clock.reason}; {len(correct)} of {chips} chips"
-    shares = np.array(correct) / len(points)
-    low, high = mean_interval(shares, confidence=confidence)
-    lower, upper = Fraction(int(low * _GRID) - 1, _GRID), Fraction(int(high * _GRID) + 2, _GRID)
-    bounds = max(lower, Fraction(0)), min(upper, Fraction(1))
-    accuracy = Probability(Kind.SAMPLED, *bounds, confidence, len(correct) * len(points), sum(correct))
     run = Run("montecarlo", clock.elapsed, reason, {"seed": seed, "chips": len(correct), "device": device or "loops"})
-    return SampledChips(faults, seed, tuple(correct), tuple(errors.tolist()), accuracy, confidence, run)
+    return SampledChips.of_counts(faults, seed, correct, errors.tolist(), confidence=confidence, run=run)
 
 
 def _begun(
