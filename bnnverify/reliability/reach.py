@@ -8,9 +8,11 @@ of the lower or of the upper ends settles the question.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,9 +21,10 @@ from bnnverify.engines.base import Clock, Monitor
 from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork
-from bnnverify.reliability.accuracy import expected_accuracy
-from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, require_positive
+from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork, require_positive
 from bnnverify.results import Probability, Run
+
+T = TypeVar("T")
 
 _GRID = 2**100  # sums of bounds are integers in units of 2^-100, each rounded outward
 _COARSE_STATES = (32, 512)
@@ -110,8 +113,6 @@ class TargetAccuracy:
         answer: bool | None = None
         seen: set[int] = set()
         for i, error in self._bounds(faults, lower, upper, clock):
-            if error.width == 1:
-                continue  # not reached in time
             seen.add(i)
             low = max(lower[i], error.lower.numerator * _GRID // error.lower.denominator)
             high = min(upper[i], -(-error.upper.numerator * _GRID // error.upper.denominator))
@@ -132,28 +133,30 @@ class TargetAccuracy:
         self, faults: FaultModel, lower: list[int], upper: list[int], clock: Clock
     ) -> Iterator[tuple[int, Probability]]:
         """Bounds of image after image, coarse ones first; `lower` and `upper` are what is known meanwhile."""
-        order = self._first_order()
+        faulty, order = FaultyNetwork(self.network, faults), self._first_order()
+        for label in np.unique(self._labels).tolist():
+            faulty.tables(label)  # before the threads share them
         for states in [s for s in _COARSE_STATES if s < self.max_states] + [self.max_states]:
             width = max(self.tolerance, 1 / states) if states < self.max_states else self.tolerance
+            one = partial(self._bounded, faulty, width, states, clock)
             for at in range(0, len(order), _CHUNK * self.jobs):
-                if clock.is_over:
-                    return
-                chunk = order[at : at + _CHUNK * self.jobs]
-                point = expected_accuracy(
-                    self.network,
-                    self._points[chunk],
-                    self._labels[chunk].tolist(),
-                    faults,
-                    tolerance=width,
-                    max_states=states,
-                    jobs=self.jobs,
-                    seconds=clock.remaining,
-                    progress=self.progress,
-                )
-                yield from zip(chunk.tolist(), point.per_image, strict=True)
+                for i, error in _in_threads(one, order[at : at + _CHUNK * self.jobs].tolist(), self.jobs):
+                    if error is None:
+                        return
+                    if self.progress is not None:
+                        self.progress(1)
+                    yield i, error
             widths = np.array([float(b - a) for a, b in zip(lower, upper, strict=True)])
             order = np.argsort(-widths, kind="stable")
             order = order[: np.count_nonzero(widths > self.tolerance * _GRID)]
+
+    def _bounded(
+        self, faulty: FaultyNetwork, width: float, states: int, clock: Clock, i: int
+    ) -> tuple[int, Probability | None]:
+        if clock.is_over:
+            return i, None
+        label = int(self._labels[i])
+        return i, faulty.error_probability(self._points[i], label, tolerance=width, max_states=states, clock=clock)
 
     def _first_order(self) -> NDArray[np.intp]:
         if self._guess is None:
@@ -166,6 +169,18 @@ class TargetAccuracy:
             self._guess = np.full(len(self._points), 0.5)
         for i in seen:
             self._guess[i] = (lower[i] + upper[i]) / (2 * _GRID)
+
+
+def _in_threads(one: Callable[[int], T], items: list[int], jobs: int) -> Iterator[T]:
+    """The answers in order, by some threads; those not asked for any more are not computed."""
+    if jobs == 1:
+        yield from map(one, items)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield from pool.map(one, items)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def accuracy_reaches(
