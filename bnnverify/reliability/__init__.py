@@ -10,6 +10,7 @@ from bnnverify.reliability.accuracy import (
     AccuracyPoint,
     accuracy_curve,
     expected_accuracy,
+    image_errors,
 )
 from bnnverify.reliability.exact import FaultEnumerator, exact_error_probability, fault_enumerator
 from bnnverify.reliability.probability import error_probability
@@ -25,6 +26,7 @@ __all__ = [
     "exact_error_probability",
     "expected_accuracy",
     "fault_enumerator",
+    "image_errors",
     "tolerance_bracket",
     "yield_bounds",
 ]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -24,6 +26,7 @@ from bnnverify.reliability.rounding import float_below
 from bnnverify.results import Kind, Probability, Run
 
 Progress = Callable[[int], Any]
+_PASSES = (1, 64, 1024, 16384)  # efforts of the passes under a time limit
 _GRID = 2**100  # keeps the mean of many images short enough to print
 UNDECIDED = Probability.interval(Fraction(0), Fraction(1))
 
@@ -55,6 +58,104 @@ class AccuracyPoint:
         }
 
 
+def image_errors(
+    network: BinaryNetwork,
+    images: ArrayLike,
+    labels: Sequence[int],
+    faults: FaultModel,
+    *,
+    indices: Sequence[int] | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+    max_states: int = DEFAULT_MAX_STATES,
+    jobs: int = 1,
+    seconds: float | None = None,
+) -> Iterator[tuple[int, Probability]]:
+    """P(error) of image after image, each as soon as it is final.
+
+    With a time limit, all images get a first, coarse answer; the widest ones are then refined, effort by effort, as
+    long as time remains. Without one, each image is brought to `tolerance` or `max_states` at once.
+
+    Args:
+        network: As in `error_probability`.
+        images: Shape `(N, n)`, inputs of the domain.
+        labels: Shape `(N,)`, the true labels (event *error*), or the fault-free classes (event *change*).
+        faults: Rates of the cells.
+        indices: The images to answer, in this order of preference; all by default.
+        tolerance: Width to aim at for each image.
+        max_states: Work limit for each image.
+        jobs: Threads; the heavy loops run without the interpreter lock.
+        seconds: Time limit, s; looked at between images (within one, where there are several hidden blocks). Images
+            that were not reached are not yielded.
+
+    Yields:
+        (index, proved bounds), in the order in which they become final.
+
+    Raises:
+        QueryError: No images, different numbers of images and labels, an index that does not exist, or a bad argument.
+    """
+    points = network.domain.require_batch(images)
+    if len(points) != len(labels) or not len(points):
+        raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
+    require_positive(tolerance, max_states)
+    if jobs < 1:
+        raise QueryError(f"jobs is {jobs}, expected at least 1.")
+    wanted = list(range(len(points)) if indices is None else indices)
+    for i in wanted:
+        if not 0 <= i < len(points):
+            raise QueryError(f"index {i} was asked for, expected 0 to {len(points) - 1}.")
+    clock, faulty = Clock(seconds), FaultyNetwork(network, faults)
+    for label in {network.require_class(v) for v in labels}:
+        faulty.tables(label)  # before the threads share them
+    found: dict[int, Probability] = {}
+    passes = [max_states] if seconds is None else [s for s in _PASSES if s < max_states] + [max_states]
+
+    def answer(i: int, states: int) -> int | None:
+        if clock.is_over:
+            return None
+        new = faulty.error_probability(points[i], int(labels[i]), tolerance=tolerance, max_states=states, clock=clock)
+        found[i] = _tighter(found.get(i), new)
+        return i
+
+    for states in passes:
+        done: list[int] = []
+        for i in _finished([partial(answer, i, states) for i in wanted], jobs):
+            if found[i].width <= tolerance or states == max_states:
+                done.append(i)
+                yield i, found[i]
+        final = set(done)
+        wanted = sorted((i for i in wanted if i not in final), key=lambda i: -found[i].width if i in found else -2)
+        if clock.is_over or not wanted:
+            break
+    for i in wanted:
+        if i in found:
+            yield i, found[i]
+
+
+def _tighter(old: Probability | None, new: Probability) -> Probability:
+    """What both prove together."""
+    if old is None or new.kind is Kind.EXACT:
+        return new
+    return Probability.interval(max(old.lower, new.lower), min(old.upper, new.upper))
+
+
+def _finished(tasks: Sequence[Callable[[], int | None]], jobs: int) -> Iterator[int]:
+    """Results of the tasks as they come, without None; what has not begun is dropped if nobody asks on."""
+    if jobs == 1:
+        yield from (i for i in (task() for task in tasks) if i is not None)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting, queue = set[Future[int | None]](), iter(tasks)
+        try:
+            while True:
+                waiting.update(pool.submit(task) for task in islice(queue, 4 * jobs - len(waiting)))
+                if not waiting:
+                    return
+                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (i for i in (future.result() for future in ready) if i is not None)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def expected_accuracy(
     network: BinaryNetwork,
     images: ArrayLike,
@@ -77,51 +178,26 @@ def expected_accuracy(
         tolerance: Width to aim at for each image.
         max_states: Work limit for each image.
         jobs: Threads; the heavy loops run without the interpreter lock.
-        seconds: Time limit, s. Images not reached in time count as [0, 1]: wider, still proved. Looked at between
-            images (between sign vectors, with several hidden blocks).
-        progress: Called with 1 after every image.
+        seconds: Time limit, s; see `image_errors`. Images not reached in time count as [0, 1]: wider, still proved.
+        progress: Called with 1 whenever an image is final.
 
     Returns:
         The accuracy, and P(error) of every image.
 
     Raises:
         QueryError: No images, different numbers of images and labels, or a bad argument.
-        UnsupportedError: A block is a convolution; `engines.montecarlo.sample_errors` samples chips.
     """
-    points = network.domain.require_batch(images)
-    if len(points) != len(labels) or not len(points):
-        raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
-    require_positive(tolerance, max_states)
-    if jobs < 1:
-        raise QueryError(f"jobs is {jobs}, expected at least 1.")
-    clock, faulty = Clock(seconds), FaultyNetwork(network, faults)
-    for label in {network.require_class(v) for v in labels}:
-        faulty.tables(label)  # before the threads share them
-
-    def one(i: int) -> Probability | None:
-        if clock.is_over:
-            return None
-        answer = faulty.error_probability(
-            points[i], int(labels[i]), tolerance=tolerance, max_states=max_states, clock=clock
-        )
+    clock = Clock(seconds)
+    options = {"tolerance": tolerance, "max_states": max_states, "jobs": jobs, "seconds": seconds}
+    per_image = [UNDECIDED] * len(labels)
+    left_out = len(labels)
+    for i, answer in image_errors(network, images, labels, faults, **options):  # type: ignore[arg-type]
+        per_image[i] = answer
+        left_out -= 1
         if progress is not None:
             progress(1)
-        return answer
-
-    if jobs == 1:
-        answers = [one(i) for i in range(len(points))]
-    else:
-        with ThreadPoolExecutor(jobs) as pool:
-            try:
-                answers = list(pool.map(one, range(len(points))))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    left_out = sum(a is None for a in answers)
-    cut = left_out > 0 or (clock.is_over and len(network.blocks) > 1)
-    reason = f"{clock.reason}; {left_out} of {len(answers)} images left out" if cut else ""
-    per_image = tuple(UNDECIDED if a is None else a for a in answers)
-    return AccuracyPoint(faults, mean_accuracy(per_image), per_image, Run("convolution", clock.elapsed, reason))
+    reason = f"{clock.reason}; {left_out} of {len(labels)} images left out" if clock.is_over else ""
+    return AccuracyPoint(faults, mean_accuracy(per_image), tuple(per_image), Run("convolution", clock.elapsed, reason))
 
 
 def mean_accuracy(errors: Sequence[Probability]) -> Probability:

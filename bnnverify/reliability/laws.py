@@ -74,6 +74,7 @@ class RowLaws:
     rates: CellRates
     roundings_per_cell: int = 4
     _kept: dict[tuple[int, int, int, int], RowLaw] = field(default_factory=dict)
+    _firing: dict[int, FiringTable] = field(default_factory=dict)
 
     def law(self, plus_agree: int, minus_agree: int, plus_disagree: int, minus_disagree: int) -> RowLaw:
         """Law of a row by its numbers of cells: stored sign, and agreeing or not before the faults."""
@@ -90,12 +91,55 @@ class RowLaws:
             self._kept[key] = RowLaw(mass, np.cumsum(mass), above)
         return self._kept[key]
 
+    def firing_table(self, block: DenseBlock) -> FiringTable:
+        """Firing probabilities of a block by disagreements, for symmetric rates; one table for each block."""
+        if id(block) not in self._firing:
+            self._firing[id(block)] = FiringTable(block, self)
+        return self._firing[id(block)]
+
+
+class FiringTable:
+    """(P(fires), P(does not fire)) of every neuron by its number of disagreements; symmetric rates.
+
+    Filled column by column as images ask for them.
+    """
+
+    def __init__(self, block: DenseBlock, laws: RowLaws) -> None:
+        self._block, self._laws = block, laws
+        self._present = np.count_nonzero(block.weights, axis=1)
+        self._limits = np.clip((self._present - block.thresholds) // 2, -1, self._present)
+        shape = block.n_outputs, int(self._present.max(initial=0)) + 1
+        self._fires, self._silent = np.full(shape, np.nan), np.full(shape, np.nan)
+        self._weights = block.weights.astype(np.float32 if shape[1] < 1 << 23 else np.float64)  # sums stay exact
+        self._rows = np.arange(block.n_outputs)
+
+    def of(self, x: IntArray) -> tuple[FloatArray, FloatArray]:
+        """For the input x, signs."""
+        disagree = (self._present - (self._weights @ x.astype(self._weights.dtype)).astype(np.int64)) // 2
+        fires = self._fires[self._rows, disagree]
+        if np.isnan(fires).any():
+            for d in np.unique(disagree[np.isnan(fires)]).tolist():
+                self._fill(d)
+            fires = self._fires[self._rows, disagree]
+        return fires, self._silent[self._rows, disagree]
+
+    def _fill(self, disagree: int) -> None:
+        """The column of all neurons that can have so many disagreements."""
+        for present in np.unique(self._present[self._present >= disagree]).tolist():
+            law = self._laws.law(present - disagree, 0, disagree, 0)
+            rows = np.flatnonzero(self._present == present)
+            limits = self._limits[rows]
+            self._silent[rows, disagree] = np.where(limits >= 0, law.above[limits], law.at_most[-1])
+            self._fires[rows, disagree] = np.where(limits >= 0, law.at_most[limits], 0.0)
+
 
 def firing(block: DenseBlock, x: IntArray, laws: RowLaws) -> tuple[FloatArray, FloatArray]:
     """(P(fires), P(does not fire)) of every neuron of a block whose input x, signs, is fixed.
 
     Neurons use different cells, so they are independent. At most ``4 * inputs`` roundings in each entry.
     """
+    if laws.rates.is_symmetric:
+        return laws.firing_table(block).of(x)
     products = block.weights * x
     stored = block.stored
     present = np.count_nonzero(block.weights, axis=1)

@@ -19,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.network import OutputBlock
+from bnnverify.reliability.expansion import MAX_RIVALS, expand, slack_weight, windows
 from bnnverify.reliability.laws import FloatArray
 from bnnverify.reliability.tables import OutputTables
 
@@ -161,8 +163,12 @@ def _propagate(  # type: ignore[no-untyped-def]
     leaf_tables,
     tolerance,
     max_states,
+    hold,
 ):
-    """(lower, upper, closed states, leaves, peak) over all signs."""
+    """(lower, upper, allowance left, closed states, leaves, peak, sign, keys, masses) of a run over the signs.
+
+    Ends before the first sign at which more than `hold` states are open: these are then returned, undecided.
+    """
     words, shifts, masks, strides = fields
     own, beats, loses = leaf_tables
     m, width, rivals = fires.shape[0], add_fires.shape[1], beats.shape[0]
@@ -207,6 +213,9 @@ def _propagate(  # type: ignore[no-untyped-def]
                 masses[kept] = masses[i]
                 kept += 1
         if j == m or kept == 0:
+            kept = 0 if j == m else kept
+            break
+        if kept > hold:
             break
         count, slots = 0, 4
         while slots < 4 * kept:  # at most 2 * kept states: the hash table stays half empty
@@ -224,7 +233,24 @@ def _propagate(  # type: ignore[no-untyped-def]
                 count = _insert(child, masses[i] * silent[j], next_keys, next_masses, count, table)
         keys, masses = next_keys, next_masses
         peak = max(peak, count)
-    return lower, upper, closed, leaves, peak
+    return lower, upper, max(tolerance - spent, 0.0), closed, leaves, peak, j, keys[:kept], masses[:kept]
+
+
+@njit(cache=True, nogil=True)
+def _open_states(keys, fields, pair_index, table):  # type: ignore[no-untyped-def]
+    """Disagreements `(states, classes)` and P(rival beats c | state) `(states, rivals)` of packed states."""
+    words, shifts, masks, _ = fields
+    counts = np.zeros((keys.shape[0], words.shape[0]), dtype=np.int64)
+    chances = np.zeros((keys.shape[0], table.shape[0]))
+    indices = np.zeros(table.shape[0], dtype=np.int64)
+    for i in range(keys.shape[0]):
+        _pair_indices(keys[i], words, shifts, masks, pair_index, indices)
+        for r in range(table.shape[0]):
+            chances[i, r] = table[r, indices[r]]
+        for k in range(words.shape[0]):
+            for f in range(words.shape[1]):
+                counts[i, k] += np.int64((keys[i, words[k, f]] >> shifts[k, f]) & masks[k, f])
+    return counts, chances
 
 
 def _fields(
@@ -245,6 +271,186 @@ def _fields(
             words[i, f], shifts[i, f], masks[i, f] = word, bit, (1 << need) - 1
             bit += need
     return words, shifts, masks
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How far to go for one image.
+
+    Attributes:
+        states: States to split into, by the values of the most uncertain signs.
+        triples: float32 numbers for the laws of triples of rivals; 0: expansions of second order only.
+        forced: Close the states beyond `states` by their Bonferroni bounds, instead of expanding what is open.
+    """
+
+    states: int
+    triples: int = 0
+    forced: bool = False
+
+
+class OutputProblem:
+    """P(class is not c) for one law of the hidden signs: tables and order of the signs, shared by all efforts."""
+
+    def __init__(
+        self,
+        output: OutputBlock,
+        fires: FloatArray,
+        silent: FloatArray,
+        tables: OutputTables,
+        *,
+        sign_roundings: int,
+        tolerance: float,
+    ) -> None:
+        self.tables, self.tolerance, self.sign_roundings = tables, tolerance, sign_roundings
+        order = np.argsort(-np.minimum(fires, silent), kind="stable")  # uncertain signs first: sharp suffix tables
+        self.fires, self.silent = np.ascontiguousarray(fires[order]), np.ascontiguousarray(silent[order])
+        self.deviates = np.minimum(self.fires, self.silent)
+        self.m = m = output.n_inputs
+        signs = output.weights[:, order].astype(np.int64)
+        rivals = np.array(tables.rivals)
+        factor_own, factor_rival, offset = tables.pair_index
+        pair_steps = {}
+        for h in (1, -1):
+            adds = (signs == -h).astype(np.int64)  # disagreements that a sign h adds to each class
+            pair_steps[h] = np.ascontiguousarray(
+                (factor_own * adds[tables.label][None] + factor_rival * adds[rivals]).T
+            )
+        suffix = np.zeros((m + 1, *tables.pair.shape))
+        keep, dropped = np.arange(rivals.size), 0.0
+        self.bounds = Bounds(0.0, 1.0, 0, 0, 1)
+        if tables.pair.size:
+            _suffix_tables(
+                tables.pair, self.fires, self.silent, pair_steps[1], pair_steps[-1], factor_own == -1, suffix
+            )
+            single = suffix[0, :, offset]
+            ranking = np.argsort(single, kind="stable")
+            faint = ranking[np.cumsum(single[ranking]) <= tolerance / 8]  # together they cannot matter
+            keep = np.setdiff1d(keep, faint)
+            dropped = float(single[faint].sum())
+            suffix = np.ascontiguousarray(suffix[:, keep])
+            self.bounds = Bounds(
+                float(single.max(initial=0.0)),
+                min(float(single.sum()), 1.0),
+                _suffix_roundings(tables, m, sign_roundings) + rivals.size,
+                0,
+                1,
+            )
+        self.suffix, self.dropped, self.kept = suffix, dropped, keep
+        self.classes = [tables.label, *(int(k) for k in rivals[keep])]
+        self.signs = signs
+        self.output = output
+        self._arrays: tuple[Any, ...] | None = None
+
+    @property
+    def width(self) -> float:
+        """Width of the bounds so far."""
+        return self.bounds.upper - self.bounds.lower
+
+    @property
+    def can_expand(self) -> bool:
+        """True if the expansion serves this problem; else its states are closed by Bonferroni's bounds."""
+        few = self.kept.size <= MAX_RIVALS
+        return self.tables.components == 1 and self.tables.pair.size > 0 and few and self.tolerance >= _LEAST_WIDTH
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the hidden signs, bits."""
+        both = np.array([self.fires, self.silent])
+        return float(-(both * np.log2(np.maximum(both, 1e-300))).sum())
+
+    def _prepared(self) -> tuple[Any, ...]:
+        if self._arrays is None:
+            tables, m = self.tables, self.m
+            words, shifts, masks = _fields(self.output, self.classes, tables.components)
+            add = [_packed_steps(self.signs, h, self.classes, tables.components, words, shifts) for h in (1, -1)]
+            depth = max([self.tables.own.shape[0], *(b.shape[0] for b in tables.beats)])
+            beats, loses = np.zeros((self.kept.size, depth, m + 1)), np.zeros((self.kept.size, depth, m + 1))
+            for i, r in enumerate(self.kept):
+                beats[i, : tables.beats[r].shape[0]] = tables.beats[r]
+                loses[i, : tables.loses[r].shape[0]] = tables.loses[r]
+            strides = np.array([tables.strides[k] for k in self.classes], dtype=np.int64)
+            self._arrays = add, (words, shifts, masks, strides), (tables.own, beats, loses)
+        return self._arrays
+
+    def refine(self, effort: Effort) -> Bounds:
+        """Intersect the bounds with those that this effort proves."""
+        if self.kept.size == 0:
+            return self.bounds
+        add, fields, leaf_tables = self._prepared()
+        tables, m = self.tables, self.m
+        share = 3 / 4 if effort.forced else 3 / 8
+        lower, upper, left, closed, leaves, peak, first, keys, masses = _propagate(
+            self.fires,
+            self.silent,
+            add[0],
+            add[1],
+            self.suffix,
+            fields,
+            np.array(tables.pair_index),
+            leaf_tables,
+            self.tolerance * share,
+            effort.states if effort.forced else 1 << 60,
+            1 << 60 if effort.forced else effort.states,
+        )
+        if masses.size:
+            below, above = self._expanded(first, keys, masses, effort.triples, left + self.tolerance / 2)
+            lower, upper, closed = lower + below, upper + above, closed + masses.size
+        # a mass sees 2 roundings a sign beside those of the signs; a leaf multiplies by rivals + 2 table entries
+        mass = m * (self.sign_roundings + 2)
+        leaf = (self.kept.size + 2) * (tables.roundings + 2) + m + 1
+        inner = max(leaf, _suffix_roundings(tables, m, self.sign_roundings))
+        roundings = mass + inner + closed + leaves + len(tables.rivals) + 4
+        self.bounds = Bounds(
+            max(lower, self.bounds.lower),
+            min(upper + self.dropped, self.bounds.upper),
+            max(roundings, self.bounds.roundings),
+            self.bounds.leaves + leaves,
+            max(peak, self.bounds.peak_states),
+        )
+        return self.bounds
+
+    def _expanded(
+        self, first: int, keys: NDArray[Any], masses: FloatArray, triples: int, allowed: float
+    ) -> tuple[float, float]:
+        """Bounds on the error mass of open states by expansions over the signs from `first` on."""
+        tables = self.tables
+        _, fields, (own, beats, _) = self._prepared()
+        counts, chances = _open_states(keys, fields, np.array(tables.pair_index), self.suffix[first])
+        deviates = self.deviates[first:]
+        likely = np.where(self.fires >= self.silent, 1, -1)[first:]
+        rows = self.signs[self.classes, first:]
+        disagrees = (rows == -likely).astype(np.int64)
+        tail = np.cumsum(deviates[::-1])[::-1]
+        some = int(np.count_nonzero(tail > allowed / 100))  # the others keep their likelier value
+        slack = float(tail[some]) * 1.0001 if some < tail.size else 0.0
+        slack += 1.01 * UNIT_ROUNDING * self.sign_roundings * float(deviates.sum())
+        steps = np.ascontiguousarray(((rows == likely).astype(np.int64) - disagrees)[:, :some].T)
+        deviates = np.ascontiguousarray(deviates[:some])
+        low, high = np.zeros((2, len(self.classes)), dtype=np.int64)
+        exits, exit_mass = np.zeros(len(self.classes)), allowed / (8 * slack_weight(self.kept.size, triples > 0))
+        windows(deviates, steps, exit_mass, low, high, exits)
+        lower, upper, _ = expand(
+            deviates,
+            steps,
+            low,
+            high,
+            exits,
+            counts + disagrees.sum(axis=1),
+            masses,
+            chances,
+            own,
+            beats,
+            allowed,
+            exit_mass,
+            slack,
+            float(tables.roundings),
+            triples,
+        )
+        return lower, upper
+
+
+_LEAST_WIDTH = 1e-9  # below it the absolute slack of an expansion is in the way
+UNIT_ROUNDING = 2.0**-53
 
 
 def error_bounds(
@@ -271,57 +477,30 @@ def error_bounds(
     Returns:
         Computed bounds and the roundings they carry; pass them through `rounding.outward`.
     """
-    m = output.n_inputs
-    order = np.argsort(-np.minimum(fires, silent), kind="stable")  # uncertain signs first: sharp suffix tables
-    fires, silent = np.ascontiguousarray(fires[order]), np.ascontiguousarray(silent[order])
-    signs = output.weights[:, order].astype(np.int64)
-    rivals = np.array(tables.rivals)
-    steps = {h: (signs == -h).astype(np.int64) for h in (1, -1)}  # disagreements that a sign h adds to each class
-    factor_own, factor_rival, offset = tables.pair_index
-    pair_steps = {
-        h: np.ascontiguousarray((factor_own * s[tables.label][None] + factor_rival * s[rivals]).T)
-        for h, s in steps.items()
-    }
-    suffix = np.zeros((m + 1, *tables.pair.shape))
-    dropped_upper = 0.0
-    keep = np.arange(rivals.size)
-    if tables.pair.size:
-        _suffix_tables(tables.pair, fires, silent, pair_steps[1], pair_steps[-1], factor_own == -1, suffix)
-        single = suffix[0, :, offset]
-        ranking = np.argsort(single, kind="stable")
-        faint = ranking[np.cumsum(single[ranking]) <= tolerance / 8]  # together they cannot matter
-        keep = np.setdiff1d(keep, faint)
-        dropped_upper = float(single[faint].sum())
-        suffix = np.ascontiguousarray(suffix[:, keep])
-    if keep.size == 0:
-        least = float(single.max(initial=0.0))
-        return Bounds(least, dropped_upper, _suffix_roundings(tables, m, sign_roundings) + rivals.size, 0, 1)
-    classes = [tables.label, *(int(k) for k in rivals[keep])]
-    words, shifts, masks = _fields(output, classes, tables.components)
-    add = {h: _packed_steps(signs, h, classes, tables.components, words, shifts) for h in (1, -1)}
-    depth = max(b.shape[0] for b in tables.beats)
-    beats, loses = np.zeros((keep.size, depth, m + 1)), np.zeros((keep.size, depth, m + 1))
-    for i, r in enumerate(keep):
-        beats[i, : tables.beats[r].shape[0]] = tables.beats[r]
-        loses[i, : tables.loses[r].shape[0]] = tables.loses[r]
-    strides = np.array([tables.strides[k] for k in classes], dtype=np.int64)
-    lower, upper, closed, leaves, peak = _propagate(
-        fires,
-        silent,
-        add[1],
-        add[-1],
-        suffix,
-        (words, shifts, masks, strides),
-        np.array(tables.pair_index),
-        (tables.own, beats, loses),
-        tolerance * 3 / 4,
-        max_states,
-    )
-    # a mass sees 2 roundings a sign beside those of the signs; a leaf multiplies by rivals + 2 table entries
-    mass = m * (sign_roundings + 2)
-    leaf = (keep.size + 2) * (tables.roundings + 2) + m + 1
-    roundings = mass + max(leaf, _suffix_roundings(tables, m, sign_roundings)) + closed + leaves + rivals.size + 4
-    return Bounds(lower, upper + dropped_upper, roundings, leaves, peak)
+    problem = OutputProblem(output, fires, silent, tables, sign_roundings=sign_roundings, tolerance=tolerance)
+    for effort in efforts(problem, max_states):
+        if problem.width <= tolerance:
+            break
+        problem.refine(effort)
+    return problem.bounds
+
+
+def efforts(problem: OutputProblem, max_states: int) -> Iterator[Effort]:
+    """Rising efforts up to `max_states` states; an expansion of third order counts as 16, each state in it as well."""
+    if not problem.can_expand:
+        yield Effort(max_states, forced=True)
+        return
+    if problem.entropy <= _LOW_ENTROPY:
+        yield Effort(min(1024, max_states))
+    yield Effort(0)
+    for states in (0, 16, 128, 1024):
+        if 16 * max(states, 1) > max_states:
+            break
+        yield Effort(states, TRIPLES)
+
+
+_LOW_ENTROPY = 12  # bits, below which states soon merge and few are open
+TRIPLES = 1 << 24
 
 
 def _suffix_roundings(tables: OutputTables, m: int, sign_roundings: int) -> int:
