@@ -17,6 +17,7 @@ from bnnverify.packing import score_ranks
 from bnnverify.reliability import flipsearch
 from bnnverify.reliability.margins import NEVER, Cell, exact_product, flips_needed, switching_cells
 
+_DIVE_AT = 6  # budget before which a good set is looked for
 _VISITS = 20_000  # sets of neurons between two looks at the clock: some hundredths of a second
 
 
@@ -142,42 +143,24 @@ class FlipPlan:
         self, part: Layout, i: int, reference: int, max_flips: int | None, is_over: Callable[[], bool]
     ) -> Found:
         """Growing budgets over two or more dense blocks."""
-        levels, widest = len(self.dense), int(self.widths.max())
-        signs, needed, sums = (np.zeros((levels, widest), dtype=np.int64) for _ in range(3))
-        h = part.signs[i]
-        for level, block in enumerate(self.dense):
-            if level:
-                sums[level, : block.n_outputs] = exact_product(h[None], block.weights)[0]
-                h = np.where(sums[level, : block.n_outputs] >= block.thresholds, 1, -1)
-            signs[level, : block.n_outputs] = h
-        needed[0, : self.widths[0]] = part.needed[i]
-        clean_signs, clean_sums, best_signs = signs.copy(), sums.copy(), signs.copy()
-        best, top = np.array([self.n_cells + 1, -1], dtype=np.int64), np.zeros(1, dtype=np.int64)
+        search = _Search(self, part.signs[i], part.needed[i], reference)
         most = self.n_cells if max_flips is None else min(max_flips, self.n_cells)
-        fixed: tuple[Any, ...] = (self.widths, self._columns, self._thresholds, self._present, *self._output)
-        fixed += (self.network.output.has_common_scale, reference)
-        sets, budget, stopped = 0, 0, False
-        while not stopped and best[0] > budget + 1 and budget < most:
+        budget, stopped = 0, False
+        while not stopped and search.best > budget + 1 and budget < most:
             budget += 1
-            top[0] = 0
-            frames = np.zeros((budget + levels + 1, 5), dtype=np.int64)
-            frames[0] = 0, 0, budget, 0, -1
-            state = flipsearch.RUNNING
-            while state == flipsearch.RUNNING:
-                work = (budget, clean_signs, clean_sums, signs, needed, sums, frames, top, best, best_signs)
-                state = flipsearch.advance(*fixed, *work, _VISITS)  # type: ignore[call-arg]
-                sets += 1
-                if state == flipsearch.RUNNING and is_over():
-                    stopped = True
-                    break
-        rival = int(best[1])
-        lower = budget if stopped or best[0] <= budget else budget + 1
-        statistics = {"slices": sets, "budget": budget}
-        if rival < 0:
+            if budget == _DIVE_AT:
+                search.dive()
+                budget = min(budget, search.best - 1)
+            search.begin(budget)
+            while search.advance(NEVER - 1) == flipsearch.RUNNING and not stopped:
+                stopped = is_over()
+        lower = budget if stopped or search.best <= budget else budget + 1
+        statistics = {"slices": search.slices, "budget": budget}
+        if search.rival < 0:
             lower = self.network.n_cells + 1 if lower > self.n_cells else lower
             return Found(lower, None, None, statistics=statistics)
-        cells = self._cells(part.front[i], best_signs, reference, rival)
-        return Found(min(lower, int(best[0])), int(best[0]), cells, statistics=statistics)
+        cells = self._cells(part.front[i], search.best_signs, reference, search.rival)
+        return Found(min(lower, search.best), search.best, cells, statistics=statistics)
 
     def _cells(self, front: IntArray, chosen: NDArray[np.int64] | None, reference: int, rival: int) -> tuple[Cell, ...]:
         """Cells that give the signs `chosen` to all dense blocks but the last, and then move a rival ahead."""
@@ -206,3 +189,62 @@ class FlipPlan:
         cells += [(place, reference, j) for j in np.flatnonzero(down & ~twice)[: counts[1]].tolist()]
         cells += [(place, rival, j) for j in np.flatnonzero(up & ~twice)[: counts[2]].tolist()]
         return tuple(cells)
+
+
+class _Search:
+    """The search over two or more dense blocks for one image: the arrays that the loops work on."""
+
+    def __init__(self, plan: FlipPlan, signs: IntArray, needed: IntArray, reference: int) -> None:
+        levels, widest = len(plan.dense), int(plan.widths.max())
+        self._clean_signs, self._clean_sums, self._needed = (
+            np.zeros((levels, widest), dtype=np.int64) for _ in range(3)
+        )
+        h = signs
+        for level, block in enumerate(plan.dense):
+            if level:
+                sums = exact_product(h[None], block.weights)[0]
+                self._clean_sums[level, : sums.size] = sums
+                h = np.where(sums >= block.thresholds, 1, -1)
+            self._clean_signs[level, : h.size] = h
+        self._needed[0, : needed.size] = needed
+        self.best_signs = self._clean_signs.copy()
+        self._best = np.array([plan.n_cells + 1, -1], dtype=np.int64)
+        self._fixed: tuple[Any, ...] = (plan.widths, plan._columns, plan._thresholds, plan._present, *plan._output)
+        self._fixed += (plan.network.output.has_common_scale, reference)
+        self.slices = 0
+        self.begin(0)
+
+    @property
+    def best(self) -> int:
+        """Flips of the best set so far; one more than there are cells if none is known."""
+        return int(self._best[0])
+
+    @property
+    def rival(self) -> int:
+        """Class that the best set brings ahead, or -1."""
+        return int(self._best[1])
+
+    def begin(self, budget: int) -> None:
+        """Start over with this many flips."""
+        self._budget = budget
+        self._signs, self._sums = self._clean_signs.copy(), self._clean_sums.copy()
+        self._frames = np.zeros((budget + len(self._signs) + 1, 6), dtype=np.int64)
+        self._frames[0] = 0, 0, budget, 0, -1, 0
+        self._top = np.zeros(1, dtype=np.int64)
+
+    def advance(self, dearest: int) -> int:
+        """One slice, with neurons that need at most `dearest` flips each."""
+        self.slices += 1
+        work = (self._clean_signs, self._clean_sums, self._signs, self._needed, self._sums, self._frames, self._top)
+        state: int = flipsearch.advance(  # type: ignore[call-arg]
+            *self._fixed, self._budget, dearest, *work, self._best, self.best_signs, _VISITS
+        )
+        return state
+
+    def dive(self) -> None:
+        """Look for a better set among cheap neurons, a slice at a time; proves nothing."""
+        for dearest in (1, 2):
+            state = flipsearch.FOUND
+            while state == flipsearch.FOUND and self.rival >= 0:
+                self.begin(self.best - 1)
+                state = self.advance(dearest)

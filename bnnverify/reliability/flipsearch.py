@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 
 RUNNING, EXHAUSTED, FOUND = 0, 1, 2
-LEVEL, NEXT, LEFT, DESCENDED, SWITCHED = range(5)  # of a frame
+LEVEL, NEXT, LEFT, DESCENDED, SWITCHED, CLOSED = range(6)  # of a frame
 _NEVER = 2**62
 
 
@@ -142,22 +142,81 @@ def _add(level, j, n, change, columns, sums):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _switchable(costs, first, width, left, dearest, free, switched):  # type: ignore[no-untyped-def]
+    """``switched[i]``: how many neurons from `first` on i flips switch at most, each for its cost less `free`.
+
+    Returns:
+        False if there is no neuron that `left` flips switch.
+    """
+    for i in range(left + 1):
+        switched[i] = 0
+    for j in range(first, width):
+        if costs[j] <= dearest and costs[j] - free <= left:
+            switched[max(costs[j] - free, 0)] += 1  # for now: neurons of this cost
+    count = switched[0]
+    paid = 0  # flips of the cheapest `count` neurons
+    cost, rest = 1, switched[1] if left > 0 else 0
+    total = 0
+    for i in range(left + 1):
+        total += switched[i]
+    if total == 0:
+        return False
+    kinds = switched[: left + 1].copy()
+    for i in range(left + 1):
+        while cost <= left:
+            if rest == 0:
+                cost += 1
+                rest = kinds[cost] if cost <= left else 0
+            elif paid + cost <= i:
+                paid += cost
+                rest -= 1
+                count += 1
+            else:
+                break
+        switched[i] = count
+    return True
+
+
+@njit(cache=True)
+def _spread_reach(before, needed, width, left, work, after):  # type: ignore[no-untyped-def]
+    """``after[i]``: neurons of a block that i flips in it and before switch at most; -1 if i is not enough.
+
+    ``before[i]`` are the neurons of the block before that i flips switch: c of them move every pre-activation by at
+    most 2c, so each neuron needs at most c flips less.
+    """
+    for i in range(left + 1):
+        after[i] = -1
+    for i in range(1, left + 1):
+        if before[i] < 1 or before[i] == before[i - 1]:
+            continue  # nothing that fewer flips do not do
+        found = _switchable(needed, 0, width, left - i, _NEVER - 1, before[i], work)
+        for more in range(left - i + 1):
+            count = work[more] if found else 0
+            if count > after[i + more]:
+                after[i + more] = count
+
+
+@njit(cache=True)
 def _can_reach(  # type: ignore[no-untyped-def]
-    signs, needed, weights, ranks, steps, reference, left, common, reach
+    signs, needed, weights, ranks, steps, reference, left, common, switched, reach
 ):
     """False only if no `left` flips, one or more of them before the last hidden block, bring a rival ahead.
 
-    i flips there move every pre-activation of the last hidden block by at most 2i, so they switch at most the
-    neurons that need at most i; each of the other ``left - i`` flips moves both scores at most once.
+    i flips there switch at most ``switched[i]`` neurons of the block before (below 0: none), which move every
+    pre-activation of the last hidden block by at most twice that, so they switch at most the neurons that need so
+    many flips; each of the other ``left - i`` flips moves both scores at most once.
     """
     n = signs.shape[0]
     fall = steps[reference]
+    most = 0
+    for i in range(left + 1):
+        most = max(most, switched[i])
     for rival in range(weights.shape[0]):
         if rival == reference:
             continue
         rise = -steps[rival]
         own = other = below = above = 0
-        for i in range(left + 1):
+        for i in range(most + 1):
             reach[0, i] = reach[1, i] = 0
         for j in range(n):
             u, v = signs[j] * weights[reference, j], signs[j] * weights[rival, j]
@@ -168,17 +227,17 @@ def _can_reach(  # type: ignore[no-untyped-def]
             above += second
             # with one scale for all, a switch that moves both scores the same way moves nothing
             idle = common and u != 0 and v != 0 and first != second
-            if needed[j] <= left and not idle:
+            if needed[j] <= most and not idle:
                 reach[0, needed[j]] += first
                 reach[1, needed[j]] += second
-        first_moves = second_moves = 0
-        for i in range(left + 1):
-            first_moves += reach[0, i]
-            second_moves += reach[1, i]
-            if i == 0:
-                continue  # the caller has settled that with the formula
-            mine = own + fall * min(first_moves + left - i, below)
-            theirs = other + rise * min(second_moves + left - i, above)
+        for i in range(1, most + 1):
+            reach[0, i] += reach[0, i - 1]
+            reach[1, i] += reach[1, i - 1]
+        for i in range(1, left + 1):
+            if switched[i] < 0:
+                continue
+            mine = own + fall * min(reach[0, switched[i]] + left - i, below)
+            theirs = other + rise * min(reach[1, switched[i]] + left - i, above)
             if _beats(ranks, rival, theirs, reference, mine):
                 return True
     return False
@@ -197,6 +256,7 @@ def advance(  # type: ignore[no-untyped-def]
     common,
     reference,
     budget,
+    dearest,
     clean_signs,
     clean_sums,
     signs,
@@ -225,6 +285,7 @@ def advance(  # type: ignore[no-untyped-def]
         common: True if all scales are equal.
         reference: The class to leave.
         budget: Most flips in total.
+        dearest: Neurons that need more flips are never switched; no less than `budget` if EXHAUSTED is to be a proof.
         clean_signs: Signs of the fault-free network, `(block, neuron)`; likewise `clean_sums`.
         clean_sums: Pre-activations, from the second block on.
         signs: Work, as the next three; the first block's part is set before the first call.
@@ -241,7 +302,8 @@ def advance(  # type: ignore[no-untyped-def]
     """
     last = widths.shape[0] - 1
     counts = np.zeros(3, dtype=np.int64)
-    reach = np.zeros((2, budget + 2), dtype=np.int64)
+    reach = np.zeros((2, needed.shape[1] + 1), dtype=np.int64)
+    switched = np.zeros((3, budget + 1), dtype=np.int64)
     while top[0] >= 0:
         if visits <= 0:
             return RUNNING
@@ -254,7 +316,7 @@ def advance(  # type: ignore[no-untyped-def]
                 _spread(level + 1, widths, columns, signs, clean_signs, sums, clean_sums)
                 top[0] += 1
                 frames[top[0], LEVEL], frames[top[0], NEXT], frames[top[0], LEFT] = level + 1, 0, left
-                frames[top[0], DESCENDED], frames[top[0], SWITCHED] = 0, -1
+                frames[top[0], DESCENDED], frames[top[0], SWITCHED], frames[top[0], CLOSED] = 0, -1, 0
                 continue
             visits -= 1
             h, need = signs[last, : widths[last]], needed[last, : widths[last]]
@@ -265,16 +327,38 @@ def advance(  # type: ignore[no-untyped-def]
                 best_signs[:] = signs
                 if best[0] <= budget:
                     return FOUND
-            if not _can_reach(h, need, weights, ranks, steps, reference, left, common, reach):
-                top[0] -= 1
-                continue
+            # the frames that have only descended since: what they could still switch
+            at = top[0]
+            while True:
+                here = frames[at, LEVEL]
+                used = min(left, best[0] - 1 - spent)
+                possible = used > 0 and _switchable(
+                    needed[here], frames[at, NEXT], widths[here], used, min(used, dearest), 0, switched[0]
+                )
+                if possible:
+                    for i in range(used + 1):
+                        if switched[0, i] == 0:
+                            switched[0, i] = -1
+                    for level in range(here + 1, last):
+                        _spread_reach(switched[0], needed[level], widths[level], used, switched[2], switched[1])
+                        switched[0, : used + 1] = switched[1, : used + 1]
+                    possible = _can_reach(h, need, weights, ranks, steps, reference, used, common, switched[0], reach)
+                if not possible:
+                    frames[at, CLOSED] = 1
+                if here == 0 or frames[at - 1, LEVEL] == here:
+                    break
+                at -= 1
+            continue
+        if frame[CLOSED] == 1 and frame[SWITCHED] < 0:
+            top[0] -= 1
+            continue
         if frame[SWITCHED] >= 0:  # back from a choice: undo it
             j = frame[SWITCHED]
             frame[SWITCHED] = -1
             signs[level, j] = -signs[level, j]
             _add(level, j, widths[level + 1], 2 * signs[level, j], columns, sums)
         j = frame[NEXT]
-        while j < widths[level] and needed[level, j] > left:
+        while j < widths[level] and needed[level, j] > min(left, dearest):
             j += 1
         if j == widths[level]:
             top[0] -= 1
@@ -284,5 +368,5 @@ def advance(  # type: ignore[no-untyped-def]
         _add(level, j, widths[level + 1], 2 * signs[level, j], columns, sums)
         top[0] += 1
         frames[top[0], LEVEL], frames[top[0], NEXT], frames[top[0], LEFT] = level, j + 1, left - needed[level, j]
-        frames[top[0], DESCENDED], frames[top[0], SWITCHED] = 0, -1
+        frames[top[0], DESCENDED], frames[top[0], SWITCHED], frames[top[0], CLOSED] = 0, -1, 0
     return EXHAUSTED
