@@ -1,6 +1,7 @@
 """Targets: reached or not, and the rates up to which they are kept, against exact accuracies on grids of rates."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_every_rate_of_the_range_of_a_small_network_keeps_the_target(seed, targe
     for i in range(12):
         assert exact_accuracy(network, images, labels, BitFlip(found.p_ok * i / 11)) >= goal
     assert found.pieces == () or (found.pieces[0][0], found.pieces[-1][1]) == (0, found.p_ok)
-    assert all(a[1] == b[0] for a, b in zip(found.pieces, found.pieces[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(found.pieces))
     if found.p_fail is not None:
         assert exact_accuracy(network, images, labels, BitFlip(found.p_fail)) < goal
         assert found.p_fail <= max(found.p_ok * Fraction("1.02"), found.p_ok + Fraction(2, 10**12))

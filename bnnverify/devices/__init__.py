@@ -1,7 +1,7 @@
 """Physics of binary memory cells: from pulses, V and t, to the fault models of the reliability analysis.
 
 - `switching`, `interpolated`: P(V, t) of a cell and its inverses, by law or by table; `pulses`: menus of pulses;
-- `programming`, `variation`: write errors, write-verify, retention and energy, as fault models;
+- `programming`, `variation`: write errors, write-verify, retention and energy, as fault models; `reading`: of reads;
 - `measured`, `endurance`, `maps`, `tables`: what was measured, from CSV;
 - `pairs`: one weight in two cells; `synapse`: an analog cell as the latent of a binary weight.
 """
@@ -21,6 +21,7 @@ from bnnverify.devices.programming import (
     write_error,
 )
 from bnnverify.devices.pulses import PulseMenu
+from bnnverify.devices.reading import ReadNoise, read_disturb
 from bnnverify.devices.switching import (
     PRESETS,
     RESET,
@@ -50,6 +51,7 @@ __all__ = [
     "PulseCount",
     "PulseMenu",
     "RateMap",
+    "ReadNoise",
     "Retention",
     "SetReset",
     "SoftBoundSynapse",
@@ -65,6 +67,7 @@ __all__ = [
     "mean_pulses",
     "mean_survival",
     "pair_faults",
+    "read_disturb",
     "switching_shares",
     "weights",
     "write_error",

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from bnnverify.devices.switching import whole
 from bnnverify.devices.tables import Line, read_table
 from bnnverify.errors import FormatError, QueryError
-from bnnverify.faults import BitFlip, StuckAt, rate
+from bnnverify.faults import BitFlip, CellTable, StuckAt, rate
 
 T = TypeVar("T")
 
@@ -71,6 +71,11 @@ class StuckMap:
         return np.where(self.cells == 0, array, self.cells).astype(np.int8)
 
     @property
+    def table(self) -> CellTable:
+        """Rates of cells that are known to be stuck, for one block of `faults.PerCell`: 0 or 1. Matrices only."""
+        return CellTable.create((self.cells > 0).astype(int), (self.cells < 0).astype(int))
+
+    @property
     def model(self) -> StuckAt:
         """Rates equal to the exact shares of stuck cells: the map with its places forgotten."""
         size = max(1, self.cells.size)
@@ -121,6 +126,11 @@ class RateMap:
     def sample(self, *, generator: np.random.Generator) -> NDArray[np.bool_]:
         """Which cells read wrong on one chip, one draw for each cell."""
         return generator.random(self.shape) < np.array([[float(p) for p in row] for row in self.rates])
+
+    @property
+    def table(self) -> CellTable:
+        """The rates as one block of `faults.PerCell`: flips of either sign."""
+        return CellTable.create(np.array(self.rates, dtype=object))
 
     @property
     def mean_model(self) -> BitFlip:

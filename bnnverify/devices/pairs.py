@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
+from bnnverify.devices.balls import Bounds, tail
 from bnnverify.devices.switching import positive
 from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, CellRates, FaultModel, mapped
@@ -21,8 +21,6 @@ TIES = {
     "plus": (Fraction(0), Fraction(1)),
     "minus": (Fraction(1), Fraction(0)),
 }
-
-Bounds = tuple[Fraction, Fraction]
 
 
 def pair_faults(model: FaultModel, *, ties: str = "half") -> FaultModel:
@@ -106,8 +104,8 @@ class LognormalResistance:
         """
         if not 0 < reference < math.inf:
             raise QueryError(f"reference is {reference!r} ohm, expected a number above 0.")
-        p01 = _tail(reference, self.high_median, (self.high_sigma,))
-        p10 = _tail(self.low_median, reference, (self.low_sigma,))
+        p01 = tail(reference, self.high_median, (self.high_sigma,))
+        p10 = tail(self.low_median, reference, (self.low_sigma,))
         return p01, p10
 
     def pair_bounds(self, *, offset_sigma: float = 0.0) -> Bounds:
@@ -118,7 +116,7 @@ class LognormalResistance:
         """
         if not 0 <= offset_sigma < math.inf:
             raise QueryError(f"offset_sigma is {offset_sigma!r}, expected a number at least 0.")
-        return _tail(self.low_median, self.high_median, (self.low_sigma, self.high_sigma, offset_sigma))
+        return tail(self.low_median, self.high_median, (self.low_sigma, self.high_sigma, offset_sigma))
 
     def faults(self, reference: float) -> AsymmetricFlip:
         """Fault model of single cells read against `reference` [ohm]: the upper bounds."""
@@ -129,18 +127,3 @@ class LognormalResistance:
         """Fault model of pairs, equal for both signs: the upper bound."""
         p = self.pair_bounds(offset_sigma=offset_sigma)[1]
         return AsymmetricFlip(p01=p, p10=p)
-
-
-def _tail(low: float, high: float, sigmas: tuple[float, ...]) -> Bounds:
-    """Enclosure of P(X > ln(high / low)) for a normal X of mean 0 and variance sum of sigma**2."""
-    from flint import arb, ctx
-
-    with ctx.workprec(64):
-        spread = sum((arb(sigma) ** 2 for sigma in sigmas), arb(0)).sqrt()
-        ball = ((arb(high) / arb(low)).log() / spread / arb(2).sqrt()).erfc() / 2
-        return max(Fraction(0), _fraction(ball.lower())), min(Fraction(1), _fraction(ball.upper()))
-
-
-def _fraction(exact: Any) -> Fraction:
-    mantissa, exponent = exact.man_exp()
-    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)

@@ -15,11 +15,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bnnverify.devices.balls import Bounds, bounds_of
 from bnnverify.devices.pulses import PulseMenu
 from bnnverify.devices.switching import RESET, SET, FloatArray, SwitchingCell, checked, checked_direction, whole
 from bnnverify.devices.variation import mean_pulses, mean_survival
 from bnnverify.errors import QueryError
-from bnnverify.faults import AsymmetricFlip, after_write_verify, rate
+from bnnverify.faults import AsymmetricFlip, CellRates, CellTable, after_write_verify, rate
 
 Shares = tuple[Fraction, Fraction]
 
@@ -186,6 +187,22 @@ class Write:
         old, new = np.asarray(previous), np.asarray(weights)
         return np.where(old == new, 0.0, np.where(new > 0, float(self.error(SET)), float(self.error(RESET))))
 
+    def cell_table(self, previous: ArrayLike, weights: ArrayLike) -> CellTable:
+        """`cell_rates` as exact rates, for one block of `faults.PerCell`; matrices.
+
+        The rate of a cell is for the sign in `weights`, the one it shall store.
+
+        >>> from bnnverify.devices.switching import ThermallyActivated
+        >>> write = Write(ThermallyActivated(tau0=1e-9, delta=40.0, critical_voltage=0.5), 0.5, 5e-9)
+        >>> write.cell_table([[1, -1]], [[1, 1]]).index.tolist()
+        [[0, 1]]
+        """
+        switching_shares(previous, weights)  # checks both
+        old, new = np.asarray(previous), np.asarray(weights)
+        up, down = np.any((old < 0) & (new > 0)), np.any((old > 0) & (new < 0))
+        errors = (Fraction(0), self.error(SET) if up else Fraction(0), self.error(RESET) if down else Fraction(0))
+        return CellTable(tuple(CellRates(p, p) for p in errors), np.where(old == new, 0, np.where(new > 0, 1, 2)))
+
     def pulses(self, direction: int) -> float:
         """Expected pulses for a cell that must switch in this direction, between 1 and ``1 + retries``."""
         return self._needed(direction, self.retries + 1)
@@ -305,16 +322,28 @@ class Retention:
 
         return cls(plus_lifetime=lifetime(RESET), minus_lifetime=lifetime(SET))
 
-    def errors(self, time: float) -> tuple[float, float]:
-        """p01 and p10 after `time` [s], float64."""
+    def bounds(self, time: float) -> tuple[Bounds, Bounds]:
+        """Rigorous bounds on p01 and p10 after `time` [s], for the float64 lifetimes and time as given."""
+        from flint import arb, ctx
+
         seconds = float(checked(time, "time", " s"))
-        fall, rise = 1 / self.plus_lifetime, 1 / self.minus_lifetime
-        if fall + rise == 0:
-            return 0.0, 0.0
-        settled = -math.expm1(-(fall + rise) * seconds)
-        return settled * (rise / (fall + rise)), settled * (fall / (fall + rise))
+        with ctx.workprec(192):
+            fall, rise = (
+                arb(0) if lifetime == math.inf else 1 / arb(float(lifetime))
+                for lifetime in (self.plus_lifetime, self.minus_lifetime)
+            )
+            if fall + rise == 0 or seconds == 0:
+                return (Fraction(0), Fraction(0)), (Fraction(0), Fraction(0))
+            settled = -(-(fall + rise) * arb(seconds)).expm1()
+            p01, p10 = (bounds_of(settled * part / (fall + rise)) for part in (rise, fall))
+            return p01, p10
+
+    def errors(self, time: float) -> tuple[float, float]:
+        """p01 and p10 after `time` [s], correctly rounded to float64: the same on every machine."""
+        p01, p10 = self.bounds(time)
+        return float((p01[0] + p01[1]) / 2), float((p10[0] + p10[1]) / 2)
 
     def faults(self, time: float) -> AsymmetricFlip:
-        """Fault model after `time` [s]; the Fractions equal the float64 values."""
+        """Fault model after `time` [s]; the Fractions equal the float64 values of `errors`, the nearest ones."""
         p01, p10 = self.errors(time)
         return AsymmetricFlip(p01=Fraction(p01), p10=Fraction(p10))

@@ -98,6 +98,17 @@ class PulseMenu:
             return cls(tuple(cell.voltage_for(wanted, width).tolist()), (float(width),) * levels)
         return cls((float(voltage),) * levels, tuple(cell.width_for(wanted, voltage).tolist()))
 
+    @classmethod
+    def grid(cls, voltages: Iterable[float], widths: Iterable[float]) -> Self:
+        """Every amplitude with every width, voltage by voltage.
+
+        >>> PulseMenu.grid([0.4, 0.5], [1e-9, 2e-9]).voltages
+        (0.4, 0.4, 0.5, 0.5)
+        """
+        times = tuple(widths)
+        pulses = [(v, t) for v in voltages for t in times]
+        return cls(tuple(v for v, _ in pulses), tuple(t for _, t in pulses))
+
     def quantised(self, *, width_step: float | None = None, voltage_step: float | None = None) -> Self:
         """The menu on the grid of a pulse generator: nearest multiples, at least one step; equal pulses merge.
 
