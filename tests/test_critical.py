@@ -48,7 +48,7 @@ def cases(draw):
     return network, images, labels
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_counts_are_those_of_flipping_every_single_cell(case):
     network, images, labels = case
@@ -67,7 +67,7 @@ def test_counts_are_those_of_flipping_every_single_cell(case):
     assert answer.kind is Kind.EXACT and answer.n_images == len(images)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_classes_after_one_flip_are_those_of_the_definition(case):
     network, images, _ = case

@@ -60,13 +60,13 @@ def assert_is_the_least(network, x, label):
     assert answer.predicted == oracle.predicted(network, x, oracle.flipped_weights(network, flips)) != reference
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(max_cells=11, max_inputs=3, max_width=3, max_blocks=1, max_classes=3))
 def test_the_formula_gives_the_size_of_the_smallest_flip_set(case):
     assert_is_the_least(*case)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(max_cells=13, max_inputs=2, max_width=2, max_blocks=4, max_classes=3))
 def test_the_search_gives_the_size_of_the_smallest_flip_set(case):
     assert_is_the_least(*case)

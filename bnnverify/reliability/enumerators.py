@@ -93,11 +93,16 @@ class PartialEnumerator:
         >>> float(PartialEnumerator((0, 2), 100).at_most("1e-6")) < 2.1e-6
         True
         """
-        greatest = rate(p)
+        greatest, share = rate(p), Fraction(self.counts[0])
         with ctx.workprec(_BITS):
-            total = self._tail(greatest) if not self.is_complete else arb(0)
-            for k, a in enumerate(self.counts):  # p^k (1-p)^(N-k) rises up to k/N
-                total += _ball(a) * self._term(k, min(greatest, Fraction(k, self.n_cells)))
+            # a share A_0 of all sets, whatever the rate, plus what each size has beyond it
+            total = _ball(share)
+            if not self.is_complete:
+                total += _ball(1 - share) * self._tail(greatest)
+            for k, a in enumerate(self.counts):
+                beyond = a - share * math.comb(self.n_cells, k)
+                if beyond > 0:  # p^k (1-p)^(N-k) rises up to k/N
+                    total += _ball(beyond) * self._term(k, min(greatest, Fraction(k, self.n_cells)))
             return min(_above(total), Fraction(1))
 
     def _term(self, k: int, p: Fraction) -> arb:
