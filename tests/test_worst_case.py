@@ -99,8 +99,8 @@ def test_integer_inputs_flip_the_largest_first(data):
     assert_is_the_least(network, x, None)
 
 
-@settings(max_examples=40, deadline=None)
-@given(cases(max_cells=12, kind=strategies.conv_networks, max_inputs=6, max_outputs=12))
+@settings(max_examples=25, deadline=None)
+@given(cases(max_cells=11, kind=strategies.conv_networks, max_inputs=6, max_outputs=12))
 def test_convolutions_get_a_bracket_around_the_smallest_flip_set(case):
     network, x, label = case
     answer = bit_flip_distance(network, x, label)

@@ -11,9 +11,9 @@ Every number that it prints is exact, or a bracket that says so. Compilation (ca
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def _coefficients(network: BinaryNetwork, images: Any, labels: list[int], option
     for p in ("1e-9", "1e-8", "1e-7", "1e-6", "1e-5", "1e-4"):
         accuracy = found.probability(p).complement()
         print(f"  p = {p}: accuracy {accuracy}, width {float(accuracy.width):.2g}", end="")
-        print(f"; at least {float(1 - found.at_most(Fraction(p))):.6f} up to p")
+        print(f"; at least {math.floor((1 - found.at_most(p)) * 10**9) / 1e9:.9f} at every rate up to p")
 
 
 if __name__ == "__main__":
