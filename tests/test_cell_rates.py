@@ -26,7 +26,8 @@ from bnnverify.faults import (
     mapped,
     write_verified,
 )
-from bnnverify.reliability import exact_error_probability
+from bnnverify.network import BinaryNetwork, ConvBlock, InputDomain, OutputBlock
+from bnnverify.reliability import error_probability, exact_error_probability
 from tests import oracle, strategies
 
 some_rates = st.sampled_from(["0", "1e-18", "1e-3", "0.1", "1/3", "1/2", "0.9", "1"])
@@ -106,11 +107,19 @@ def by_enumeration(network, x, label, faults):
     return total
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(cases())
 def test_the_exact_probability_serves_every_fault_model(case):
     network, x, label, faults = case
     assert exact_error_probability(network, x, label, faults) == by_enumeration(network, x, label, faults)
+
+
+@settings(max_examples=50)
+@given(cases(max_cells=40))
+def test_the_certified_interval_serves_every_fault_model(case):
+    network, x, label, faults = case
+    answer = error_probability(network, x, label, faults)
+    assert answer.lower <= exact_error_probability(network, x, label, faults) <= answer.upper
 
 
 @settings(max_examples=200)
@@ -246,3 +255,27 @@ def test_cells_of_their_own_say_so_where_only_blocks_are_understood():
 def test_models_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(QueryError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("pool", [(1, 1), (1, 2)])
+@pytest.mark.parametrize("negated", [False, True])
+def test_every_position_of_a_convolution_reads_its_cells_anew(pool, negated):
+    block = ConvBlock.create([[[[1, -1]]]], [1], input_shape=(1, 1, 3), pool=pool, negated=np.array([negated]))
+    hidden = block.n_outputs
+    network = BinaryNetwork(InputDomain.binary(3), (block,), OutputBlock.create([[1] * hidden, [-1] * hidden]))
+    x, p01, p10 = (1, -1, 1), Fraction(1, 10), Fraction(1, 3)
+    total = Fraction(0)
+    for pattern in product((1, -1), repeat=4 + 2 * hidden):  # two positions of two cells, then two classes
+        weight = Fraction(1)
+        stored = [(w if not negated else -w) for w in (1, -1, 1, -1)] + [1] * hidden + [-1] * hidden
+        for sign, flip in zip(stored, pattern, strict=True):
+            wrong = p10 if sign == 1 else p01
+            weight *= wrong if flip < 0 else 1 - wrong
+        fires = [pattern[2 * i] * x[i] - pattern[2 * i + 1] * x[i + 1] >= 1 for i in range(2)]
+        signs = [1 if any(fires) else -1] if pool == (1, 2) else [1 if f else -1 for f in fires]
+        scores = [s * sum(pattern[4 + k * hidden + j] * h for j, h in enumerate(signs)) for k, s in ((0, 1), (1, -1))]
+        total += weight * (scores[1] > scores[0])
+    faults = PerRead(AsymmetricFlip(p01, p10))
+    assert exact_error_probability(network, x, 0, faults) == total
+    answer = error_probability(network, x, 0, faults)
+    assert answer.lower <= total <= answer.upper

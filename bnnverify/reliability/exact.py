@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
+from bnnverify.engines.reads import independent_reads
 from bnnverify.errors import UnsupportedError
-from bnnverify.faults import FaultModel, cell_rates, rate
+from bnnverify.faults import FaultModel, PerRead, cell_rates, rate
 from bnnverify.network import BinaryNetwork, DenseBlock
 
 MAX_HIDDEN_WIDTH = 16  # 65,536 sign vectors of a block
@@ -95,14 +96,16 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
         network: Hidden blocks of at most 16 neurons.
         x: An input of the domain.
         label: The class that is right.
-        faults: Rates of the cells; of `PerRead` what one read meets.
+        faults: Rates of the cells; of `PerRead` what one read meets, each position of a convolution on its own.
 
     Raises:
-        UnsupportedError: A hidden block is too wide, or a convolution.
+        UnsupportedError: A hidden block is too wide, or a convolution whose faults are permanent.
         QueryError: The label does not exist.
     """
     from flint import fmpq
 
+    if isinstance(faults, PerRead):
+        network, faults = independent_reads(network, faults)
     kinds: list[list[tuple[Any, Any]]] = []
     index: list[list[list[int]]] = []
     for b, block in enumerate(network.all_blocks):
