@@ -50,7 +50,8 @@ VECTORS_PER_STATE = 16  # sign vectors of one block that may be kept for each st
 _FIRST_THRESHOLD = 2.0**-8
 _FALL = 2.0**-4  # of the threshold, from round to round
 _LAST_THRESHOLD = 2.0**-900
-_LAST_BLOCK = 4.0  # thresholds are higher behind the last block, where what is left out is bounded
+_RETRY = 4.0  # once a round had to be abandoned
+_LAST_BLOCK = 8.0  # thresholds are higher behind the last block, where what is left out is bounded
 _LEAF_SLACK = 2.0**-6  # width that bounds of a leaf may leave, in thresholds
 _EFFORT = 4e6  # sums updated for one state of a convolution, in the first round
 _WORK_PER_STATE = 1e5  # sums updated in one round behind each block, for each state of `max_states`
@@ -79,12 +80,13 @@ class DeepBounds:
 
 @dataclass(slots=True)
 class _Round:
-    """One pass through the blocks."""
+    """One pass through the blocks; abandoned where it hits one of its `limits`, as the last round knew better."""
 
     threshold: float
     capacities: list[int]
     effort: float
     work: float
+    limits: list[int] = field(default_factory=list)
     charges: FloatArray = field(default_factory=lambda: np.zeros(2))
     vectors: list[int] = field(default_factory=list)
     open_masses: list[float] = field(default_factory=list)
@@ -93,6 +95,7 @@ class _Round:
     leaves: int = 0
     full: int | None = None
     cut: str = ""
+    is_abandoned: bool = False
 
     @property
     def bounds(self) -> Bounds:
@@ -150,25 +153,27 @@ class DeepNetwork:
             for s in self.steps
         ]
         counts = [0] * len(limits)
-        best: Bounds | None = None
-        rounds, fall = 0, _FALL
+        proved: Bounds | None = None
+        retried = False
+        rounds, fall, kept = 0, _FALL, _Round(threshold, limits, effort, most_work)
         while True:
             room = [min(limit, 16 * count + 1024) for limit, count in zip(limits, counts, strict=True)]
-            current = _Round(threshold, room, min(effort, most_work), most_work)
+            current = _Round(threshold, room, min(effort, most_work), most_work, limits if rounds else [])
             self._run(current, first, work, output, clocks)
             rounds += 1
-            bounds = current.bounds
-            best = bounds if best is None else _intersection(best, bounds)
-            reason = ""
-            if best.upper - best.lower > tolerance:
-                reason = _why(self, current, limits, clocks)
-            if not reason and (best.upper - best.lower <= tolerance or not self.steps):
-                return DeepBounds(best, rounds, tuple(current.vectors), tuple(current.open_masses), "")
-            if reason:
-                return DeepBounds(best, rounds, tuple(current.vectors), tuple(current.open_masses), reason)
-            grew = current.vectors != counts
+            if not current.is_abandoned:
+                proved = current.bounds if proved is None else _intersection(proved, current.bounds)
+                kept = current
+            assert proved is not None  # the first round is never abandoned
+            enough = proved.upper - proved.lower <= tolerance
+            reason = "" if enough else _why(current, limits, clocks)
+            if current.is_abandoned and not retried:
+                threshold, retried = threshold * _RETRY, True
+                continue
+            if enough or reason:
+                return DeepBounds(proved, rounds, tuple(kept.vectors), tuple(kept.open_masses), reason)
+            fall = _FALL if current.vectors != counts else fall * fall
             counts = current.vectors
-            fall = _FALL if grew else fall * fall
             threshold, effort = max(threshold * fall, _LAST_THRESHOLD), 8 * effort
 
     def _run(
@@ -218,6 +223,9 @@ class DeepNetwork:
             current.additions += (2 * int(vectors.totals[1]) + 2 * masses.size) * sums
             if vectors.is_full and current.full is None:
                 current.full = b
+                if current.limits and current.capacities[b] == current.limits[b] and not _over(clocks):
+                    current.is_abandoned = True
+                    return
             keys, masses = vectors.by_mass()
             current.vectors.append(vectors.count)
             current.open_masses.append(float(vectors.open_mass[0]) + rest)
@@ -303,7 +311,7 @@ def _over(clocks: Sequence[Clock]) -> bool:
     return any(clock.is_over for clock in clocks)
 
 
-def _why(deep: DeepNetwork, current: _Round, limits: list[int], clocks: Sequence[Clock]) -> str:
+def _why(current: _Round, limits: list[int], clocks: Sequence[Clock]) -> str:
     """Why there is no next round; empty if there is one."""
     over = next((clock for clock in clocks if clock.is_over), None)
     if over is not None:

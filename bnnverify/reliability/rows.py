@@ -75,7 +75,7 @@ def firing_roundings(cells: int) -> int:
 
 
 def new_cache(size: int) -> tuple[NDArray[np.int64], FloatArray]:
-    """An empty cache for `fires_given` of at least `size` entries: tags, and (fires, silent)."""
+    """An empty cache for `fires_given` of at least `size` slots (see `cache_slot`): tags, and (fires, silent)."""
     slots = 1 << max(size - 1, 1).bit_length()
     return np.full((slots, 2), -1, dtype=np.int64), np.zeros((slots, 2))
 
@@ -90,8 +90,16 @@ def _group_law(agreeing, disagreeing, laws, tops, law):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def _fires_given(limit, counts, plus, minus, out):  # type: ignore[no-untyped-def]
-    """(P(disagreements after the faults <= limit), P(> limit)) into `out`, both summed on their own."""
+def fires_given(limit, counts, plus, minus, out):  # type: ignore[no-untyped-def]
+    """(P(fires), P(does not)) of a row into `out`, both summed on their own.
+
+    Args:
+        limit: Most disagreements with which the row fires; at least -1, at most the cells of the row.
+        counts: Cells of the row: group 0 agreeing, disagreeing; group 1 agreeing, disagreeing.
+        plus: `flip_laws` of group 0.
+        minus: `flip_laws` of group 1.
+        out: Two floats.
+    """
     first, second = counts[0] + counts[1], counts[2] + counts[3]
     one, two = np.empty(first + 1), np.empty(second + 1)
     _group_law(counts[0], counts[1], plus[0], plus[1], one)
@@ -109,26 +117,12 @@ def _fires_given(limit, counts, plus, minus, out):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def fires_given(limit, counts, plus, minus, tags, values, out):  # type: ignore[no-untyped-def]
-    """(P(fires), P(does not)) of a row into `out`.
-
-    Args:
-        limit: Most disagreements with which the row fires; at least -1, at most the cells of the row.
-        counts: Cells of the row: group 0 agreeing, disagreeing; group 1 agreeing, disagreeing.
-        plus: `flip_laws` of group 0.
-        minus: `flip_laws` of group 1.
-        tags: Cache, see `new_cache`.
-        values: Cache.
-        out: Two floats.
-    """
-    one = (np.int64(limit + 1) << 40) | (np.int64(counts[0]) << 20) | np.int64(counts[1])
-    two = (np.int64(counts[2]) << 20) | np.int64(counts[3])
+def cache_slot(limit, a, b, c, d, slots):  # type: ignore[no-untyped-def]
+    """Tag of a limit and four counts, and their place in a cache of so many slots."""
+    one = (np.int64(limit + 1) << 40) | (np.int64(a) << 20) | np.int64(b)
+    two = (np.int64(c) << 20) | np.int64(d)
     h = (np.uint64(one) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(two)) * np.uint64(0xBF58476D1CE4E5B9)
-    slot = np.int64(h >> np.uint64(36)) & np.int64(tags.shape[0] - 1)
-    if tags[slot, 0] != one or tags[slot, 1] != two:
-        _fires_given(limit, counts, plus, minus, values[slot])
-        tags[slot, 0], tags[slot, 1] = one, two
-    out[0], out[1] = values[slot, 0], values[slot, 1]
+    return one, two, np.int64(h >> np.uint64(36)) & np.int64(slots - 1)
 
 
 def as_groups(symmetric: bool, present: NDArray[Any], stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -181,7 +175,7 @@ class CountedRows:
 @njit(cache=True, nogil=True)
 def _firing_at(points, weights, second, thresholds, plus, minus, tags, values, fires, silent):  # type: ignore[no-untyped-def]
     """Fill `fires` and `silent` from the counts of every row at every point."""
-    counts, pair = np.zeros(4, dtype=np.int64), np.zeros(2)
+    counts = np.zeros(4, dtype=np.int64)
     for s in range(points.shape[0]):
         for j in range(weights.shape[0]):
             counts[:] = 0
@@ -191,5 +185,8 @@ def _firing_at(points, weights, second, thresholds, plus, minus, tags, values, f
                     counts[2 * second[j, i] + (product < 0)] += 1
             present = counts.sum()
             limit = min(max((present - thresholds[j]) // 2, -1), present)
-            fires_given(limit, counts, plus, minus, tags, values, pair)
-            fires[s, j], silent[s, j] = pair[0], pair[1]
+            one, two, slot = cache_slot(limit, counts[0], counts[1], counts[2], counts[3], tags.shape[0])
+            if tags[slot, 0] != one or tags[slot, 1] != two:
+                fires_given(limit, counts, plus, minus, values[slot])
+                tags[slot, 0], tags[slot, 1] = one, two
+            fires[s, j], silent[s, j] = values[slot, 0], values[slot, 1]

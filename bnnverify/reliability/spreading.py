@@ -25,10 +25,10 @@ from bnnverify.network import DenseBlock, OutputBlock
 from bnnverify.packing import Words, pack_signs, popcount
 from bnnverify.reliability.laws import FloatArray
 from bnnverify.reliability.patterns import add_vector, has_room, new_stack
-from bnnverify.reliability.rows import Laws, as_groups, fires_given, firing_roundings, flip_laws, new_cache
+from bnnverify.reliability.rows import Laws, as_groups, cache_slot, fires_given, firing_roundings, flip_laws, new_cache
 from bnnverify.reliability.tables import OutputTables
 
-_REACH = 1e-4  # signs less likely than this share of the threshold are not looked at beyond their probability
+_REACH = 1e-2  # signs less likely than this share of the threshold are not looked at beyond their probability
 _ONE = np.uint64(1)
 
 
@@ -260,18 +260,22 @@ def spread(keys, masses, begin, end, step, threshold, workspace, vectors, closin
     """`draw_signs` for the states `begin` to `end`: packed signs before the block, and their probabilities."""
     weights, groups, sizes, limits, plus, minus = step
     (tags, values), signs, scratch = workspace
-    counts, pair = np.zeros(4, dtype=np.int64), np.zeros(2)
+    counts = np.zeros(4, dtype=np.int64)
     for s in range(begin, end):
         for j in range(limits.shape[0]):
-            counts[1] = counts[3] = 0
+            one = two = np.int64(0)
             for w in range(keys.shape[1]):
                 apart = keys[s, w] ^ weights[j, w]
-                counts[1] += np.int64(popcount(apart & groups[0, j, w]))  # type: ignore[call-arg]
+                one += np.int64(popcount(apart & groups[0, j, w]))  # type: ignore[call-arg]
                 if sizes[j, 1] > 0:
-                    counts[3] += np.int64(popcount(apart & groups[1, j, w]))
-            counts[0], counts[2] = sizes[j, 0] - counts[1], sizes[j, 1] - counts[3]
-            fires_given(limits[j], counts, plus, minus, tags, values, pair)
-            signs[0, j], signs[1, j] = pair[0], pair[1]
+                    two += np.int64(popcount(apart & groups[1, j, w]))
+            alike, also = sizes[j, 0] - one, sizes[j, 1] - two
+            tag, second, slot = cache_slot(limits[j], alike, one, also, two, tags.shape[0])
+            if tags[slot, 0] != tag or tags[slot, 1] != second:
+                counts[0], counts[1], counts[2], counts[3] = alike, one, also, two
+                fires_given(limits[j], counts, plus, minus, values[slot])
+                tags[slot, 0], tags[slot, 1] = tag, second
+            signs[0, j], signs[1, j] = values[slot, 0], values[slot, 1]
         draw_signs(signs[0], signs[1], masses[s], threshold, scratch, vectors, closing, charges)
 
 
