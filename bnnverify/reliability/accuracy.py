@@ -26,7 +26,7 @@ from bnnverify.reliability.rounding import float_below
 from bnnverify.results import Kind, Probability, Run
 
 Progress = Callable[[int], Any]
-_PASSES = (1, 64, 1024, 16384)  # efforts of the passes under a time limit
+_PASSES = (1, 1024, 16384, 131072)  # efforts of the passes under a time limit
 _GRID = 2**100  # keeps the mean of many images short enough to print
 UNDECIDED = Probability.interval(Fraction(0), Fraction(1))
 

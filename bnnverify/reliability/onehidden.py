@@ -486,20 +486,21 @@ def error_bounds(
 
 
 def efforts(problem: OutputProblem, max_states: int) -> Iterator[Effort]:
-    """Rising efforts up to `max_states` states; an expansion of third order counts as 16, each state in it as well."""
+    """Rising efforts up to `max_states` states; an expansion of third order costs as much as 1,024 of them."""
     if not problem.can_expand:
         yield Effort(max_states, forced=True)
         return
     if problem.entropy <= _LOW_ENTROPY:
-        yield Effort(min(1024, max_states))
+        yield Effort(min(4096, max_states), forced=True)
     yield Effort(0)
     for states in (0, 16, 128, 1024):
-        if 16 * max(states, 1) > max_states:
+        if _PER_EXPANSION * max(states, 1) > max_states:
             break
         yield Effort(states, TRIPLES)
 
 
-_LOW_ENTROPY = 12  # bits, below which states soon merge and few are open
+_LOW_ENTROPY = 8  # bits, below which states soon merge and few are open
+_PER_EXPANSION = 1024
 TRIPLES = 1 << 24
 
 
