@@ -479,9 +479,9 @@ def test_a_bracket_that_the_clock_cut_off_is_partial(workplace, run):
 
 
 def test_an_interrupt_keeps_the_finished_rows_of_the_table(workplace, run, monkeypatch):
-    import bnnverify.reliability as reliability
+    from bnnverify import campaign
 
-    honest, calls = reliability.expected_accuracy, []
+    honest, calls = campaign.certified_accuracy, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -489,7 +489,7 @@ def test_an_interrupt_keeps_the_finished_rows_of_the_table(workplace, run, monke
             raise KeyboardInterrupt
         return honest(*arguments, **options)
 
-    monkeypatch.setattr(reliability, "expected_accuracy", interrupted)
+    monkeypatch.setattr(campaign, "certified_accuracy", interrupted)
     words = ["--data", "digits", "--index", "0:3", "--ber", "0,0.1", "--csv", "table.csv"]
     assert run("reliability", "digits.npz", *words)[0] == 130
     assert len((workplace / "table.csv").read_text().splitlines()) == 2

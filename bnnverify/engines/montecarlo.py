@@ -7,15 +7,17 @@ with the certified engine beyond the packed evaluation. `chipsampling` has chips
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.confidence import clopper_pearson
-from bnnverify.engines.base import Clock
+from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.chips import SharedCells
 from bnnverify.engines.owncells import OwnCells
 from bnnverify.engines.reads import independent_reads
@@ -72,7 +74,9 @@ def sample_errors(
     samples: int = 1000,
     seed: int = 0,
     confidence: float = 0.99,
+    jobs: int = 1,
     seconds: float | None = None,
+    monitor: Monitor | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> SampledErrors:
     """Error frequencies over independent faulty chips, `samples` for each image.
@@ -86,8 +90,10 @@ def sample_errors(
         samples: Chips for each image.
         seed: Equal seeds, equal samples; every image has its own stream.
         confidence: Level of the intervals.
+        jobs: Threads; the loops run without the interpreter lock, and the samples are the same.
         seconds: Time limit, s. Chips are drawn in rounds over all images; reached, the rounds drawn so far count,
             with the reason.
+        monitor: Its `stop` ends the sampling likewise.
         progress: Called with the number of chips per image after every round.
 
     Returns:
@@ -100,28 +106,31 @@ def sample_errors(
         UnsupportedError: Integer inputs without a hidden block, or what `reads.independent_reads` refuses.
     """
     points = require_samplable(network, images, labels, samples=samples, seed=seed)
-    clock = Clock(seconds)
+    if jobs < 1:
+        raise QueryError(f"jobs is {jobs}, expected at least 1.")
+    clock = Clock(seconds, monitor)
     chips_of: OwnCells | SharedCells
     if network.has_convolutions and not isinstance(faults, PerRead):
         chips_of = SharedCells(network, points, faults)
     else:
         chips_of = OwnCells(*independent_reads(network, faults), points)
     hits, drawn = np.zeros(len(points), dtype=np.int64), 0
-    while drawn < samples:
-        chips = min(_ROUND, samples - drawn)
-        streams = np.random.SeedSequence([seed, drawn]).generate_state(len(points), dtype=np.uint64)
-        found = np.zeros_like(hits)
-        for i, label in enumerate(labels):
-            if clock.is_over:
+
+    def misses(i: int, stream: np.uint64, chips: int) -> int | None:
+        return None if clock.is_over else chips_of.errors(i, int(labels[i]), stream, chips)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        run_all: Callable[..., Iterable[int | None]] = map if jobs == 1 else pool.map
+        while drawn < samples:
+            chips = min(_ROUND, samples - drawn)
+            streams = np.random.SeedSequence([seed, drawn]).generate_state(len(points), dtype=np.uint64)
+            found = list(run_all(misses, range(len(points)), streams, repeat(chips)))
+            if None in found:  # a round that the clock cut off does not count
                 break
-            found[i] = chips_of.errors(i, int(label), streams[i], chips)
-        else:  # a round that the clock cut off does not count
-            hits += found
+            hits += np.array(found)
             drawn += chips
             if progress is not None:
                 progress(chips)
-            continue
-        break
     if not drawn:
         raise ResourceLimitError(f"{clock.reason} before every image had its first chips. Allow more time.")
     reason = "" if drawn == samples else f"{clock.reason}; {drawn} of {samples} chips for each image"

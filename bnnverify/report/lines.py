@@ -19,6 +19,12 @@ Line = dict[str, Any]
 ABOUT_IMAGES = ("decision", "count", "distance", "explanation", "essential", *TYPES)
 """Types of answers about one image and a region around it."""
 
+ABOUT_CHIPS = (
+    *("yield", "block-sensitivity", "certified-range", "flip-distances", "flip-robustness", "critical-cells"),
+    *("fault-coefficients", "write-energy"),
+)
+"""Types of answers about faulty chips that the page does not show."""
+
 FORMAT = "bnnverify result"
 VERSION = 1
 
@@ -94,7 +100,7 @@ def _touch(line: Line) -> None:
             if answer[f"p_{side}"] is not None:
                 Probability.from_json(answer[f"accuracy_{side}"])
         _ = line["question"]["target_accuracy"], answer["run"]["reason"]
-    elif kind not in ("info", "training"):
+    elif kind not in ("info", "training", *ABOUT_CHIPS):
         raise ValueError(f"answers of type {kind!r:.30} are unknown")
 
 
