@@ -1,0 +1,309 @@
+"""What is asked about one network: proved and sampled accuracies of its chips, each question once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from answers import Answers, Line
+from energy import Programming
+from numpy.typing import NDArray
+from settings import CONFIDENCE, GOOD_CHIP, MENU_RATES, MODELS, REFERENCES, SEED, Trained
+from words import above, below
+
+from bnnverify.datasets import Dataset, inputs_for
+from bnnverify.engines.chipsampling import sample_chips
+from bnnverify.engines.montecarlo import sample_errors
+from bnnverify.faults import BitFlip, FaultModel, PerBlock
+from bnnverify.formats import native
+from bnnverify.network import BinaryNetwork
+from bnnverify.reliability import expected_accuracy
+from bnnverify.reliability.energy import lowest_write_energy
+from bnnverify.reliability.worstcase import flip_distances
+from bnnverify.reliability.yields import chip_yield
+from bnnverify.results import Probability
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a proof is tried.
+
+    Attributes:
+        tolerance: Width to aim at for each image.
+        max_states: Most work for each image.
+        seconds: Limit for one proved accuracy, s; what is not reached by then counts as unknown.
+        chips: Sampled chips for each image.
+        jobs: Threads.
+    """
+
+    tolerance: float
+    max_states: int
+    seconds: float | None
+    chips: int
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network with the images it is asked about.
+
+    Attributes:
+        trained: Which network.
+        network: The network.
+        x: Images, shape `(N, n)`.
+        labels: Their classes, shape `(N,)`.
+        predicted: Classes of the fault-free network, shape `(N,)`.
+        test_accuracy: On the whole test split, fault-free.
+        dataset: Name of the data set.
+        split: Identity of its split.
+    """
+
+    trained: Trained
+    network: BinaryNetwork
+    x: NDArray[Any]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    test_accuracy: Fraction
+    dataset: str
+    split: str
+
+    @classmethod
+    def load(cls, trained: Trained, dataset: Dataset, images: int) -> Subject:
+        """The network from models/ with the first `images` test images."""
+        network = native.load(MODELS / f"{trained.file}.npz")
+        test = dataset.test
+        every = inputs_for(network, test)
+        classes = np.asarray(network.evaluate_batch(every), dtype=np.int64)
+        truth = np.asarray(test.labels, dtype=np.int64)
+        right = Fraction(int(np.count_nonzero(classes == truth)), len(truth))
+        made = dataset.provenance
+        mine = every[:images], truth[:images], classes[:images]
+        return cls(trained, network, *mine, right, str(made["dataset"]), str(made["split_sha256"]))
+
+    @property
+    def clean(self) -> Fraction:
+        """Accuracy on the images without errors: exact."""
+        return Fraction(int(np.count_nonzero(self.labels == self.predicted)), len(self.labels))
+
+    def truth(self, event: str) -> list[int]:
+        """The right class of each image: its label for ``error``, the fault-free class for ``change``."""
+        return [int(c) for c in (self.labels if event == "error" else self.predicted)]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Where the expected accuracy falls below a target, between two certified rates.
+
+    Attributes:
+        target: The accuracy.
+        holds: The greatest rate asked, below `fails`, at which the accuracy is proved to reach it; with the accuracy.
+        fails: The least rate asked at which it is proved to miss it; with the accuracy.
+    """
+
+    target: Fraction
+    holds: tuple[Fraction, Probability] | None
+    fails: tuple[Fraction, Probability] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks about one network and remembers.
+
+    Attributes:
+        subject: The network.
+        answers: Where answers are kept.
+        effort: How hard to try.
+        told: Called with a sentence before something is computed.
+    """
+
+    subject: Subject
+    answers: Answers
+    effort: Effort
+    told: Callable[[str], None]
+
+    def _question(self, method: str, event: str, faults: FaultModel | None, **more: Any) -> Line:
+        subject = self.subject
+        asked = {"network": subject.network.identity, "file": subject.trained.file, "split": subject.split}
+        images = {"images": len(subject.x), "event": event}
+        return {**asked, **images, "method": method, "faults": None if faults is None else faults.to_json(), **more}
+
+    def _proof(self, faults: FaultModel, event: str) -> Line:
+        effort = {name: getattr(self.effort, name) for name in ("tolerance", "max_states", "seconds")}
+        return self._question("proved", event, faults, **effort)
+
+    def _kept(self, question: Line, answer: Callable[[], Line]) -> Line:
+        """The answer that is there, or a new one, which is kept."""
+        kept = self.answers.get(question)
+        if kept is None:
+            start = time.perf_counter()
+            kept = answer()
+            kept["seconds"] = round(time.perf_counter() - start, 2)
+            self.answers.put(question, kept)
+            self.told(f"{self.subject.trained.role:10} {_short(question):54} {_gist(kept)} {kept['seconds']:7.2f} s")
+        return kept
+
+    def proved(self, faults: FaultModel, *, event: str = "error") -> Probability:
+        """Proved bounds on the mean over the images of P(no error), or of P(no change)."""
+        return Probability.from_json(self.details(faults, event=event))
+
+    def details(self, faults: FaultModel, *, event: str = "error") -> Line:
+        """A proved accuracy with quantiles of the images' widths, proved bounds on the yield, and seconds."""
+
+        def answer() -> Line:
+            effort, subject = self.effort, self.subject
+            point = expected_accuracy(
+                subject.network,
+                subject.x,
+                subject.truth(event),
+                faults,
+                tolerance=effort.tolerance,
+                max_states=effort.max_states,
+                jobs=effort.jobs,
+                seconds=effort.seconds,
+            )
+            widths = sorted(float(p.width) for p in point.per_image)
+            good = chip_yield(point.per_image, self.good)
+            return {
+                **point.accuracy.to_json(),
+                "widths": {f"{q:g}": widths[min(len(widths) - 1, int(q * len(widths)))] for q in (0.5, 0.9, 0.99)},
+                "yield": [below(good.lower, 6), above(good.upper, 6)],
+                "reason": point.run.reason,
+            }
+
+        return self._kept(self._proof(faults, event), answer)
+
+    @property
+    def good(self) -> Fraction:
+        """Least accuracy of a good chip."""
+        return max(Fraction(0), self.subject.clean - GOOD_CHIP)
+
+    def warm_up(self) -> None:
+        """Compiles what is compiled at the first call, so that no time limit pays for it."""
+        subject = self.subject
+        for faults in (BitFlip(Fraction(1, 1000)), BitFlip(Fraction(1, 20))):
+            expected_accuracy(subject.network, subject.x[:2], subject.truth("error")[:2], faults, tolerance=1e-3)
+
+    def sampled(self, faults: FaultModel, *, event: str = "error") -> Probability:
+        """The same from sampled chips, a fresh one for every image and draw."""
+
+        def answer() -> Line:
+            subject = self.subject
+            options: dict[str, Any] = {"samples": self.effort.chips, "seed": SEED, "confidence": CONFIDENCE}
+            return sample_errors(subject.network, subject.x, subject.truth(event), faults, **options).accuracy.to_json()
+
+        question = self._question("sampled", event, faults, chips=self.effort.chips, seed=SEED)
+        return Probability.from_json(self._kept(question, answer))
+
+    def chips(self, faults: FaultModel) -> tuple[Probability, Fraction, Fraction]:
+        """Share of good ones among sampled whole chips, and the accuracy of the worst and of the best one."""
+        count = 5 * self.effort.chips
+
+        def answer() -> Line:
+            subject = self.subject
+            drawn = sample_chips(
+                subject.network,
+                subject.x,
+                subject.truth("error"),
+                faults,
+                chips=count,
+                seed=SEED,
+                confidence=CONFIDENCE,
+                jobs=self.effort.jobs,
+            )
+            return {**drawn.yield_at(self.good).to_json(), "right": [min(drawn.correct), max(drawn.correct)]}
+
+        kept = self._kept(self._question("chips", "error", faults, chips=count, seed=SEED), answer)
+        worst, best = (Fraction(right, len(self.subject.x)) for right in kept["right"])
+        return Probability.from_json(kept), worst, best
+
+    def distances(self) -> list[tuple[int, int | None]]:
+        """Bounds on the least number of flips that change the class of each image, upper None where none is known."""
+
+        def answer() -> Line:
+            found = flip_distances(self.subject.network, self.subject.x, jobs=self.effort.jobs)
+            return {"distances": [[d.lower, d.upper] for d in found.per_image]}
+
+        return [(low, up) for low, up in self._kept(self._question("flips", "change", None), answer)["distances"]]
+
+    def cheapest(self, programming: Programming, drop: Fraction) -> Line:
+        """The cheapest write of a menu of widths whose certified accuracy is within `drop`; `LowestEnergy` as JSON."""
+        target = self.subject.clean - drop
+        question = self._question("energy", "error", None, drop=str(drop), programming=programming.to_json())
+
+        def answer() -> Line:
+            effort, subject = self.effort, self.subject
+            found = lowest_write_energy(
+                programming.physics,
+                subject.network,
+                subject.x,
+                subject.truth("error"),
+                target,
+                menu=programming.menu(MENU_RATES),
+                most_retries=programming.retries,
+                before="opposite",
+                reference_rate=REFERENCES[0],
+                tolerance=effort.tolerance,
+                max_states=effort.max_states,
+                jobs=effort.jobs,
+                seconds=None if effort.seconds is None else 3 * effort.seconds,
+            ).to_json()
+            return {name: found[name] for name in ("best", "relative", "reference", "target")} | {
+                "reason": found["run"]["reason"]
+            }
+
+        return self._kept(question, answer)
+
+    def only(self, block: int, p: Fraction) -> Probability:
+        """Proved accuracy with errors in one block alone, hidden blocks from 0."""
+        return self.proved(PerBlock.only(BitFlip(p), block, of=len(self.subject.network.all_blocks)))
+
+    def crossing(self, drop: Fraction, *, ratio: Fraction = Fraction(3, 2)) -> Crossing:
+        """Two rates of symmetric errors around a loss of `drop` in accuracy, at most `ratio` apart if proofs allow.
+
+        Every rate that was asked counts; the gap is halved on a logarithmic scale.
+        """
+        target = self.subject.clean - drop
+        while True:
+            found = self._around(target)
+            if found.fails is None or found.holds is None or found.holds[0] * ratio >= found.fails[0]:
+                return found
+            middle = Fraction(f"{math.sqrt(found.holds[0] * found.fails[0]):.2e}")
+            accuracy = self.proved(BitFlip(middle))
+            if accuracy.lower < target <= accuracy.upper:
+                return found  # the interval is too wide to say
+
+    def _around(self, target: Fraction) -> Crossing:
+        points = self.band()
+        failing = [(p, a) for p, a in points if a.upper < target]
+        first = failing[0] if failing else None
+        holding = [(p, a) for p, a in points if a.lower >= target and (first is None or p < first[0])]
+        return Crossing(target, holding[-1] if holding else None, first)
+
+    def band(self) -> list[tuple[Fraction, Probability]]:
+        """Every proved accuracy under symmetric errors that is known, by rising rate."""
+        wanted = self._proof(BitFlip(Fraction(0)), "error") | {"faults": None}
+        points = {}
+        for question, answer in self.answers.questions():
+            if question | {"faults": None} == wanted and question["faults"]["kind"] == "bit-flip":
+                points[Fraction(question["faults"]["p"])] = Probability.from_json(answer)
+        return sorted(points.items())
+
+
+def _short(question: Line) -> str:
+    """A question in a few words."""
+    values = question["faults"] or {}
+    models = " | ".join(
+        " ".join(f"{name}={float(Fraction(value)):.3g}" for name, value in model.items() if name != "kind")
+        for model in values.get("models", [values])
+    )
+    return f"{question['method']:7} {question['event']:6} {models}"
+
+
+def _gist(answer: Line) -> str:
+    """The bounds of an answer, for the progress."""
+    return "{:.5f}..{:.5f}".format(*answer["approximately"]) if "approximately" in answer else " " * 16
