@@ -2,121 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+from bnnverify.cli.session import Options, Session, open_session, print_heading
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from bnnverify.campaign import Store
     from bnnverify.cli.cells import Report
     from bnnverify.cli.faultmodels import Point
-    from bnnverify.engines.base import Monitor
-    from bnnverify.network import BinaryNetwork
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line asks, checked; names as there, `least` for ``--yield``."""
-
-    model: Path
-    source: Mapping[str, Any]
-    faults: Mapping[str, Any]
-    as_json: bool
-    is_quiet: bool
-    keep: str | None
-    tolerance: Fraction
-    max_states: int
-    sensitivity: bool
-    target_accuracy: Fraction | None
-    every_rate: bool
-    worst_case: bool
-    flips: int | None
-    critical: int | None
-    cell_map: Path | None
-    map_block: int
-    coefficients: int | None
-    samples: int | None
-    chips: int | None
-    least: Fraction | None
-    only_samples: bool
-    device: str | None
-    confidence: float
-    seed: int
-    per_image: bool
-    resume: Path | None
-    timeout: float | None
-    jobs: int
-
-    @property
-    def about_cells(self) -> bool:
-        """True if something is asked that needs no error rate."""
-        return self.worst_case or self.critical is not None or self.coefficients is not None
-
-
-@dataclass(slots=True)
-class Session:
-    """Network, images and what was answered."""
-
-    options: Options
-    network: BinaryNetwork
-    x: NDArray[np.int64]
-    truth: list[int]
-    indices: list[int]
-    event: str
-    wanted: str
-    clean: int
-    shared: dict[str, Any]
-    lines: list[dict[str, Any]]
-    store: Store
-    monitor: Monitor
-    is_partial: bool = False
-
-    @property
-    def asked(self) -> tuple[BinaryNetwork, NDArray[np.int64], list[int]]:
-        """The first arguments of every question."""
-        return self.network, self.x, self.truth
-
-    @property
-    def effort(self) -> dict[str, Any]:
-        """Options of the proofs."""
-        o = self.options
-        return {"tolerance": float(o.tolerance), "max_states": o.max_states, "jobs": o.jobs, "seconds": o.timeout}
-
-    def answered(self, question: Mapping[str, Any], answer: dict[str, Any], text: str | None = None) -> None:
-        """Print an answer, as JSON or for people, and remember its line."""
-        from bnnverify.cli.accuracies import row
-        from bnnverify.cli.lines import emit
-
-        line = {**self.shared, "question": {**question, "keep": self.wanted, "event": self.event}, "answer": answer}
-        self.lines.append(line)
-        if self.options.as_json:
-            emit(line)
-        else:
-            click.echo(row(line) if text is None else text)
-
-    def bar(self, total: int, unit: str = "image") -> AbstractContextManager[Any]:
-        """A progress bar on stderr that only a terminal sees, and only where it takes long."""
-        from tqdm import tqdm
-
-        off = True if self.options.is_quiet else None
-        shape = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}, {rate_fmt}]"
-        bar: AbstractContextManager[Any] = tqdm(
-            total=total, desc="reliability", unit=unit, delay=2, leave=False, disable=off, bar_format=shape
-        )
-        return bar
-
-    def stop_if_asked(self) -> None:
-        """KeyboardInterrupt once Ctrl-C was pressed: what is answered is printed."""
-        if self.monitor.stop:
-            raise KeyboardInterrupt("the answers printed say how far they came")
+_LEVELS = 24  # pulses of the menu for the write energy
 
 
 def answer_all(options: Options, lines: list[dict[str, Any]], places: list[Fraction]) -> int:
@@ -130,82 +26,17 @@ def answer_all(options: Options, lines: list[dict[str, Any]], places: list[Fract
     from bnnverify.campaign import Store
     from bnnverify.cli.workers import _Interrupts
 
-    session, points = _session(options, lines)
+    session, points = open_session(options, lines)
     with _Interrupts() as interrupts, Store(options.resume) as store:
         session.monitor, session.store = interrupts.monitor, store
-        _heading(session, bool(points))
+        print_heading(session, bool(points))
         for point in points:
             for ask in (_proved, _sampled, _chips):
                 places += [point.rate] * ask(session, point)
                 session.stop_if_asked()
-        for question in (_target, _cells):
+        for question in (_target, _energy, _cells):
             question(session)
     return 3 if session.is_partial else 0
-
-
-def _session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session, list[Point]]:
-    """Network, images and fault models; refuses what cannot be answered."""
-    import numpy as np
-
-    from bnnverify.campaign import Store
-    from bnnverify.cli.faultmodels import fault_points
-    from bnnverify.cli.images import choose
-    from bnnverify.cli.lines import envelope
-    from bnnverify.cli.questions import class_to_keep
-    from bnnverify.engines.base import Monitor
-    from bnnverify.errors import QueryError
-    from bnnverify.formats import load_network
-    from bnnverify.reliability.probability import FaultyNetwork
-
-    of_rates = fault_points(2**31, **{**options.faults, "only_block": None})
-    if not (of_rates or options.target_accuracy is not None or options.about_cells):
-        raise QueryError(
-            "no error rate is named, expected --ber RATES, --p01 with --p10, --stuck-at P+,P- or --target-accuracy A "
-            "(or --worst-case, --critical N, --coefficients K)."
-        )
-    for name, value in (("--samples", options.samples), ("--chips", options.chips), ("--yield", options.least)):
-        if value is not None and not of_rates:
-            raise QueryError(f"{name} needs an error rate, expected --ber RATES or another one.")
-    network = load_network(options.model)
-    points = fault_points(len(network.blocks) + 1, **options.faults)
-    images = choose(network, default="all", **options.source)
-    known = all(image.label is not None for image in images.images)
-    wanted = options.keep or ("true" if known else "predicted")
-    x = np.array([image.x for image in images.images], dtype=np.int64)
-    own = network.evaluate_batch(x).tolist()
-    truth = [class_to_keep(wanted, image, c) for image, c in zip(images.images, own, strict=True)]
-    for label in set(truth):
-        network.require_class(label)
-    if not options.only_samples:
-        for point in points:
-            FaultyNetwork(network, point.faults)  # refuses what it does not serve
-    clean = sum(a == b for a, b in zip(own, truth, strict=True))
-    indices = [image.index for image in images.images]
-    shared = {
-        **envelope("reliability", options.model, network),
-        "data": dict(images.provenance),
-        "images": {"indices": indices, "clean_correct": clean},
-    }
-    event = "change" if wanted == "predicted" else "error"
-    arguments = (options, network, x, truth, indices, event, wanted, clean, shared, lines, Store(), Monitor())
-    return Session(*arguments), points
-
-
-def _heading(session: Session, has_table: bool) -> None:
-    """Model, data and event, for people."""
-    from bnnverify.cli.accuracies import HEADER
-
-    if session.options.as_json:
-        return
-    network, data = session.network, session.shared["data"]
-    source = data.get("file") or f"{data['name']}, {data['split']} split"
-    click.echo(f"{session.options.model}  {network.architecture}  sha256 {network.identity[:16]}  |  {source}")
-    right = {"true": "", "predicted": "; right is the fault-free class"}
-    share = f"accuracy without errors {session.clean / len(session.truth):.4%}"
-    words = right.get(session.wanted, f"; right is class {session.wanted}")
-    click.echo(f"{len(session.truth)} images, {network.n_cells:,} cells, {share}{words}\n")
-    if has_table:
-        click.echo(HEADER)
 
 
 def _proved(session: Session, point: Point) -> int:
@@ -360,6 +191,34 @@ def _target(session: Session) -> None:
             )
         session.answered({"target_accuracy": str(target)}, found.to_json(), str(found))
         session.stop_if_asked()
+
+
+def _energy(session: Session) -> None:
+    """The cheapest write that keeps the target."""
+    options = session.options
+    if options.energy is None:
+        return
+    from bnnverify.devices import PRESETS, PulseMenu
+    from bnnverify.reliability.energy import lowest_write_energy
+
+    cell = PRESETS[options.energy]
+    menu = PulseMenu.for_cell(cell, levels=_LEVELS, lowest=0.3, highest=1 - 1e-9)
+    retries = int(options.faults["retries"])
+    with session.bar(0) as bar:
+        found = lowest_write_energy(
+            cell,
+            *session.asked,
+            options.target_accuracy,
+            menu=menu,
+            most_retries=retries,
+            monitor=session.monitor,
+            progress=bar.update,
+            **session.effort,
+        )
+    session.is_partial |= "time limit" in found.run.reason
+    question = {"target_accuracy": str(options.target_accuracy), "cell": options.energy, "most_retries": retries}
+    session.answered(question, found.to_json(), f"\n{options.energy}: {found}")
+    session.stop_if_asked()
 
 
 def _cells(session: Session) -> None:

@@ -76,7 +76,7 @@ def fault_models(
     if ber is not None:
         return [BitFlip(p) for p in rates(ber)]
     if stuck_at:
-        pairs = [rates(text, "--stuck-at") for text in stuck_at]
+        pairs = [[p for part in text.split(",") for p in rates(part, "--stuck-at")] for text in stuck_at]
         for text, pair in zip(stuck_at, pairs, strict=True):
             if len(pair) != 2:
                 raise QueryError(f"--stuck-at is {text!r:.60}, expected two probabilities such as 1e-3,1e-4.")

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from bnnverify.cli.chipquestions import Options, answer_all
+from bnnverify.cli.chipquestions import answer_all
 from bnnverify.cli.faultmodels import fault_models as fault_models
 from bnnverify.cli.faultmodels import fault_options
 from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, require_writable, together
+from bnnverify.cli.session import Options
 
 EXAMPLES = """\b
 Examples:
@@ -24,6 +25,7 @@ Examples:
   bnnverify reliability net.npz --data digits --ber 0.05 --retries 1 --retention 3600/1e8 --read-error 1e-4
   bnnverify reliability net.npz --data digits --ber 1e-2 --sensitivity --event change
   bnnverify reliability net.npz --data digits --target-accuracy 0.85 --every-rate
+  bnnverify reliability net.npz --data digits --target-accuracy 0.85 --energy mtj --retries 2
   bnnverify reliability net.npz --data digits --worst-case --critical 10 --cell-map cells.png
 """
 
@@ -49,6 +51,12 @@ _answer_options = together(
     click.option(
         "--every-rate", is_flag=True, help="With --target-accuracy: prove A for all rates up to one, without gap."
     ),
+)
+_energy_option = click.option(
+    "--energy",
+    metavar="CELL",
+    help="With --target-accuracy: the cheapest write of a menu of pulses that keeps A, for a preset (mtj, rram, ftj) "
+    "cell of illustrative numbers; --retries is then the most retries tried.",
 )
 _cell_options = together(
     click.option("--worst-case", is_flag=True, help="The fewest flipped cells that make each image wrong."),
@@ -115,6 +123,7 @@ _file_options = together(
 @all_image_options
 @fault_options
 @_answer_options
+@_energy_option
 @_cell_options
 @_sampling_options
 @_file_options
@@ -172,8 +181,10 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     for name, other in needs.items():
         if options[name] is not None and not options[other]:
             raise QueryError(f"--{name.replace('_', '-')} needs --{other.replace('_', '-')}.")
-    if options["every_rate"] and options["target_accuracy"] is None:
-        raise QueryError("--every-rate needs --target-accuracy A.")
+    for name in ("every_rate", "energy"):
+        if options[name] and options["target_accuracy"] is None:
+            raise QueryError(f"--{name.replace('_', '-')} needs --target-accuracy A.")
+    _require_cell(options["energy"])
     if options["event"] is not None and options["keep"] is not None:
         raise QueryError("--event and --keep are both given, expected one of the two.")
     limits_of(options["timeout"])
@@ -181,6 +192,16 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         options["keep"] = {"error": "true", "change": "predicted"}[options["event"]]
     del options["event"]
     return options
+
+
+def _require_cell(name: str | None) -> None:
+    """Refuses a cell that is none of the presets."""
+    if name is not None:
+        from bnnverify.devices import PRESETS
+        from bnnverify.errors import QueryError
+
+        if name not in PRESETS:
+            raise QueryError(f"--energy is {name!r:.40}, expected one of {', '.join(PRESETS)}.")
 
 
 def _check_files(csv_file: Path | None, figure: Path | None, asked: Options) -> None:

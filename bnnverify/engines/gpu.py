@@ -23,6 +23,27 @@ _DOUBLE = 2**53  # and in float64
 _ROOM = 2**27  # pre-activations of a block that are worked on at once
 
 
+def require_device(device: str) -> Any:
+    """The module torch, if it has the device.
+
+    Raises:
+        UnsupportedError: torch is not installed, or there is no such device.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UnsupportedError("device needs torch. Run: pip install 'bnnverify[train]'") from None
+    try:
+        torch.zeros(1, device=torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise UnsupportedError(
+            f"device is {device!r:.40}, which torch does not have here ({reason:.120}). Leave it out: the loops of "
+            "this package give the same answers."
+        ) from None
+    return torch
+
+
 class TorchChips:
     """Chips of a network of dense blocks on a device.
 
@@ -46,22 +67,11 @@ class TorchChips:
         *,
         device: str,
     ) -> None:
-        try:
-            import torch
-        except ImportError:
-            raise UnsupportedError("device needs torch. Run: pip install 'bnnverify[train]'") from None
+        torch = require_device(device)
         if isinstance(faults, PerRead):
             raise UnsupportedError("faults of reading are sampled image by image, expected no device for them.")
         network.dense_blocks("convolutions are sampled without a device.")
-        try:
-            self._device = torch.device(device)
-            torch.zeros(1, device=self._device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).split("\n")[0].rstrip(".")
-            raise UnsupportedError(
-                f"device is {device!r:.40}, which torch does not have here ({reason:.120}). Leave it out: the loops of "
-                "this package give the same answers."
-            ) from None
+        self._device = torch.device(device)
         self._torch, self.cells = torch, cells_of(network, faults)
         reach = [int(np.maximum(np.abs(network.domain.lower), np.abs(network.domain.upper)).sum())]
         reach += [block.n_outputs for block in network.blocks]

@@ -21,7 +21,7 @@ ABOUT_IMAGES = ("decision", "count", "distance", "explanation", "essential", *TY
 
 ABOUT_CHIPS = (
     *("yield", "block-sensitivity", "certified-range", "flip-distances", "flip-robustness", "critical-cells"),
-    *("fault-coefficients", "write-energy"),
+    *("fault-coefficients", "lowest-write-energy"),
 )
 """Types of answers about faulty chips that the page does not show."""
 
