@@ -14,13 +14,7 @@ from bnnverify.convolution import ConvBlock
 from bnnverify.errors import ModelError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import BitFlip
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
-from bnnverify.reliability import (
-    error_probability,
-    exact_error_probability,
-    expected_accuracy,
-    fault_enumerator,
-    tolerance_bracket,
-)
+from bnnverify.reliability import exact_error_probability, fault_enumerator
 from tests import oracle, strategies
 
 
@@ -217,11 +211,8 @@ def test_the_architecture_names_kernels_strides_padding_and_pooling():
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda net, x: error_probability(net, x, 0, BitFlip("0.1")),
         lambda net, x: exact_error_probability(net, x, 0, BitFlip("0.1")),
         lambda net, x: fault_enumerator(net, x, 0),
-        lambda net, x: expected_accuracy(net, [x], [0], BitFlip("0.1")),
-        lambda net, x: tolerance_bracket(net, [x], [0], "0.9"),
         lambda net, x: compile_cells(net, x, 0),
     ],
 )
