@@ -27,7 +27,7 @@ from bnnverify.results import Probability, Run
 T = TypeVar("T")
 
 _GRID = 2**100  # sums of bounds are integers in units of 2^-100, each rounded outward
-_COARSE_STATES = (32, 512)
+_COARSE_STATES = (1, 32, 512)
 _CHUNK = 128  # images between two looks at the clock
 
 
@@ -102,8 +102,19 @@ class TargetAccuracy:
         self._labels = np.array([self.network.require_class(label) for label in self.labels], dtype=np.int64)
         require_positive(self.tolerance, self.max_states)
 
-    def reached(self, faults: FaultModel, *, clock: Clock | None = None) -> Reach:
-        """Is the expected accuracy under `faults` at least the target?"""
+    @property
+    def efforts(self) -> tuple[int, ...]:
+        """States for each image, coarse to fine: what `reached` goes through."""
+        return (*(states for states in _COARSE_STATES if states < self.max_states), self.max_states)
+
+    def reached(self, faults: FaultModel, *, clock: Clock | None = None, finest: int | None = None) -> Reach:
+        """Is the expected accuracy under `faults` at least the target?
+
+        Args:
+            faults: Rates of the cells.
+            clock: Time limit and monitor.
+            finest: The last of `efforts` to go through; None for all of them.
+        """
         clock = Clock(None) if clock is None else clock
         start = clock.elapsed
         count = len(self._points)
@@ -112,7 +123,7 @@ class TargetAccuracy:
         allowed = (1 - self.goal) * count * _GRID
         answer: bool | None = None
         seen: set[int] = set()
-        for i, error in self._bounds(faults, lower, upper, clock):
+        for i, error in self._bounds(faults, lower, upper, clock, finest or self.max_states):
             seen.add(i)
             low = max(lower[i], error.lower.numerator * _GRID // error.lower.denominator)
             high = min(upper[i], -(-error.upper.numerator * _GRID // error.upper.denominator))
@@ -130,14 +141,14 @@ class TargetAccuracy:
         return Reach(self.goal, faults, answer, accuracy, len(seen), Run("convolution", clock.elapsed - start, reason))
 
     def _bounds(
-        self, faults: FaultModel, lower: list[int], upper: list[int], clock: Clock
+        self, faults: FaultModel, lower: list[int], upper: list[int], clock: Clock, finest: int
     ) -> Iterator[tuple[int, Probability]]:
         """Bounds of image after image, coarse ones first; `lower` and `upper` are what is known meanwhile."""
         faulty, order = FaultyNetwork(self.network, faults), self._first_order()
         for label in np.unique(self._labels).tolist():
             faulty.tables(label)  # before the threads share them
-        for states in [s for s in _COARSE_STATES if s < self.max_states] + [self.max_states]:
-            width = max(self.tolerance, 1 / states) if states < self.max_states else self.tolerance
+        for states in (s for s in self.efforts if s <= finest):
+            width = max(self.tolerance, 1 / (states + 1)) if states < self.max_states else self.tolerance
             one = partial(self._bounded, faulty, width, states, clock)
             for at in range(0, len(order), _CHUNK * self.jobs):
                 for i, error in _in_threads(one, order[at : at + _CHUNK * self.jobs].tolist(), self.jobs):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -14,6 +15,7 @@ from bnnverify.engines.base import Clock, Monitor
 from bnnverify.errors import QueryError
 from bnnverify.faults import BitFlip, rate
 from bnnverify.network import BinaryNetwork
+from bnnverify.reliability.accuracy import UNDECIDED
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
 from bnnverify.reliability.reach import TargetAccuracy
 from bnnverify.results import Probability, Run
@@ -103,20 +105,32 @@ def tolerance_bracket(
     clock, seen = Clock(seconds, monitor), dict[Fraction, Probability]()
     question = TargetAccuracy(network, images, labels, goal, tolerance, max_states, jobs, progress)
 
-    def accuracy(p: Fraction) -> Probability:
-        if p not in seen:
-            seen[p] = question.reached(BitFlip(p), clock=clock).accuracy
-        return seen[p]
+    def accuracy(effort: int, p: Fraction) -> Probability:
+        """What is known at p after this effort."""
+        known = seen.get(p, UNDECIDED)
+        if (p not in seen or known.lower < goal <= known.upper) and not clock.is_over:
+            found = question.reached(BitFlip(p), clock=clock, finest=effort).accuracy
+            known = Probability.interval(max(known.lower, found.lower), min(known.upper, found.upper))
+            seen[p] = known
+        return known
+
+    def keeps(effort: int, p: Fraction) -> bool:
+        return accuracy(effort, p).lower >= goal
+
+    def may_keep(effort: int, p: Fraction) -> bool:
+        return accuracy(effort, p).upper >= goal
 
     for p in (Fraction(0), low, high):
-        if accuracy(p).upper < goal:
+        if not may_keep(max_states, p):
             break
-    ok = max((p for p, a in seen.items() if a.lower >= goal), default=None)
-    fail = min((p for p, a in seen.items() if a.upper < goal and (ok is None or p > ok)), default=None)
-    if ok is not None and fail is not None and ok > 0:
-        ok = _narrow(ok, fail, ratio, clock, lambda p: accuracy(p).lower >= goal)[0]
-    if ok is not None and fail is not None and fail > low:
-        fail = _narrow(max(ok, low), fail, ratio, clock, lambda p: accuracy(p).upper >= goal)[1]
+    for effort in question.efforts:  # coarse bounds narrow the bracket as far as they can, then finer ones
+        ok, fail = _certified(seen, goal)
+        if ok is not None and fail is not None and ok > 0:
+            _narrow(ok, fail, ratio, clock, partial(keeps, effort))
+        ok, fail = _certified(seen, goal)
+        if ok is not None and fail is not None and fail > low:
+            _narrow(max(ok, low), fail, ratio, clock, partial(may_keep, effort))
+    ok, fail = _certified(seen, goal)
     reason = ""
     if clock.is_over:
         reason = clock.reason
@@ -138,16 +152,20 @@ def tolerance_bracket(
     )
 
 
+def _certified(seen: dict[Fraction, Probability], goal: Fraction) -> tuple[Fraction | None, Fraction | None]:
+    """The greatest rate proved to reach the goal, and the least one above it proved to miss it."""
+    ok = max((p for p, a in seen.items() if a.lower >= goal), default=None)
+    return ok, min((p for p, a in seen.items() if a.upper < goal and (ok is None or p > ok)), default=None)
+
+
 def _middle(ok: Fraction, fail: Fraction) -> Fraction | None:
     """A rate of 3 significant digits near the geometric middle, or None if none lies between."""
     middle = Fraction(f"{math.sqrt(ok * fail):.2e}")
     return middle if ok < middle < fail else None
 
 
-def _narrow(
-    ok: Fraction, fail: Fraction, ratio: float, clock: Clock, holds: Callable[[Fraction], bool]
-) -> tuple[Fraction, Fraction]:
-    """Bisect (ok, fail) by `holds`, keeping it True at `ok` and False at `fail`; rates of 3 significant digits."""
+def _narrow(ok: Fraction, fail: Fraction, ratio: float, clock: Clock, holds: Callable[[Fraction], bool]) -> None:
+    """Bisect by `holds`, which remembers, True at `ok` and False at `fail`; rates of 3 significant digits."""
     while fail / ok > ratio and not clock.is_over:
         middle = _middle(ok, fail)
         if middle is None:
@@ -156,4 +174,3 @@ def _narrow(
             ok = middle
         else:
             fail = middle
-    return ok, fail
