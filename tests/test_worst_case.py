@@ -1,7 +1,8 @@
 """Bit-flip distance against the enumeration of all flip sets, and at sizes that no enumeration reaches."""
 
+import math
 from fractions import Fraction
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify.cli.cells import worst_case_report
-from bnnverify.engines.base import Limits, Monitor
+from bnnverify.engines.base import Clock, Limits, Monitor
 from bnnverify.errors import ModelError, QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import flipplan
+from bnnverify.reliability.coefficients import CoefficientCounter, _Expansion
 from bnnverify.reliability.margins import class_with_flips
 from bnnverify.reliability.worstcase import bit_flip_distance, flip_distances, robust_to_flips, worst_case_accuracy
 from bnnverify.results import Kind, Verdict
@@ -47,6 +49,57 @@ def random_network(widths, seed, spread=3, scale=1, bias=0):
     return BinaryNetwork(InputDomain.binary(widths[0]), blocks, output)
 
 
+def least_by_signs(network, x, reference):
+    """The least flips over all sign vectors of all hidden blocks, block by block, in plain loops.
+
+    A vector of signs costs, neuron by neuron, the flips of its row that the definition of a neuron asks for.
+    """
+
+    def row_cost(row, inputs, threshold, sign):
+        total = sum(w * v for w, v in zip(row, inputs, strict=True))
+        for flips in range(len(row) + 1):
+            agreeing = sum(w * v == 1 for w, v in zip(row, inputs, strict=True))
+            disagreeing = sum(w * v == -1 for w, v in zip(row, inputs, strict=True))
+            for down in range(min(flips, agreeing) + 1):
+                if flips - down <= disagreeing:
+                    after = total - 2 * down + 2 * (flips - down)
+                    if (1 if after >= threshold else -1) == sign:
+                        return flips
+        return math.inf
+
+    def output_cost(h):
+        best = math.inf
+        rows, scale, bias = network.output.weights.tolist(), network.output.scale, network.output.bias
+        agree = [sum(w * v == 1 for w, v in zip(row, h, strict=True)) for row in rows]
+        disagree = [sum(w * v == -1 for w, v in zip(row, h, strict=True)) for row in rows]
+        for k in range(len(rows)):
+            if k == reference:
+                continue
+            for own, other in product(range(len(h) + 1), repeat=2):
+                # all flips of a row in the direction that helps
+                c = -own if scale[reference] > 0 else own
+                r = other if scale[k] > 0 else -other
+                if own > (agree if c < 0 else disagree)[reference] or other > (agree if r < 0 else disagree)[k]:
+                    continue
+                mine = scale[reference] * (agree[reference] - disagree[reference] + 2 * c) + bias[reference]
+                theirs = scale[k] * (agree[k] - disagree[k] + 2 * r) + bias[k]
+                if theirs > mine or (theirs == mine and k < reference):
+                    best = min(best, own + other)
+        return best
+
+    costs = {tuple(x): 0}
+    for block in network.blocks:
+        following = {}
+        for h, spent in costs.items():
+            rows = list(zip(block.weights.tolist(), block.thresholds.tolist(), strict=True))
+            pairs = [{s: row_cost(row, h, t, s) for s in (-1, 1)} for row, t in rows]
+            for signs in product((-1, 1), repeat=len(pairs)):
+                cost = spent + sum(pair[sign] for pair, sign in zip(pairs, signs, strict=True))
+                following[signs] = min(following.get(signs, math.inf), cost)
+        costs = following
+    return min(spent + output_cost(h) for h, spent in costs.items() if spent < math.inf)
+
+
 def assert_is_the_least(network, x, label):
     answer = bit_flip_distance(network, x, label)
     reference = oracle.predicted(network, x) if label is None else label
@@ -78,6 +131,32 @@ def test_the_search_is_right_where_many_neurons_may_be_switched(seed, scale):
     network = random_network((3, 3, 2, 2), seed, spread=1, scale=scale)
     for x in ((1, 1, 1), (1, -1, 1)):
         assert_is_the_least(network, x, None)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_search_is_right_where_many_flips_are_needed(seed):
+    rng = np.random.default_rng(seed)
+    widths = (15, *rng.integers(4, 6, 1 + seed % 2), 7, 3)
+    scale = [1, Fraction(3, 2), Fraction(-1, 2)] if seed % 4 == 0 else 1
+    network = random_network(widths, seed, spread=9, scale=scale, bias=[int(rng.integers(3, 9)), 0, -1])
+    images = rng.choice([-1, 1], (3, 15))
+    for x, answer in zip(images, flip_distances(network, images).per_image, strict=True):
+        least = least_by_signs(network, x.tolist(), answer.reference)
+        assert answer.upper == (None if least == math.inf else least) and answer.kind is Kind.EXACT
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_distance_is_the_size_of_the_smallest_sets_that_are_counted(seed):
+    """The count of flip sets leaves nothing out, so it checks the bounds by which the search does."""
+    rng = np.random.default_rng(seed)
+    widths = (25, 9, 9, 14, 3) if seed % 2 else (25, 9, 16, 3)
+    network = random_network(widths, seed, spread=1, bias=[int(rng.integers(6, 20)), 0, 0])
+    counter = CoefficientCounter(network, 5)
+    for x in rng.choice([-1, 1], (4, 25)):
+        answer = bit_flip_distance(network, x)
+        counts = _Expansion(counter, answer.reference, 5, Clock(None)).counts(x)
+        smallest = next((k for k, count in enumerate(counts) if count), None)
+        assert smallest == (answer.upper if answer.upper <= 5 else None)
 
 
 @settings(max_examples=60, deadline=None)
