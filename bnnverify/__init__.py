@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
     from bnnverify.quantities import NoiseError, RadiusCounts, SafeDistance, Samples
     from bnnverify.query import Query, Targeted, Ties, Untargeted
-    from bnnverify.regions import FixedIndexRegion, HammingBall, whole_cube
+    from bnnverify.regions import FixedIndexRegion, HammingBall, PixelBox, RealBox, quantized_box, whole_cube
     from bnnverify.reliability import (
         accuracy_curve,
         error_probability,
@@ -72,10 +72,12 @@ _PUBLIC = {
     "NoiseError": "quantities",
     "OutputBlock": "network",
     "PerBlock": "faults",
+    "PixelBox": "regions",
     "Probability": "results",
     "Provenance": "network",
     "Query": "query",
     "RadiusCounts": "quantities",
+    "RealBox": "regions",
     "SafeDistance": "quantities",
     "Samples": "quantities",
     "StuckAt": "faults",
@@ -104,6 +106,7 @@ _PUBLIC = {
     "minimum_adversarial_distance": "robustness",
     "misclassification_probability": "counting",
     "prime_implicant": "explain",
+    "quantized_box": "regions",
     "sample_adversarial": "counting",
     "sample_errors": "engines.montecarlo",
     "save": "formats.native",
@@ -136,10 +139,12 @@ __all__ = [
     "NoiseError",
     "OutputBlock",
     "PerBlock",
+    "PixelBox",
     "Probability",
     "Provenance",
     "Query",
     "RadiusCounts",
+    "RealBox",
     "SafeDistance",
     "Samples",
     "StuckAt",
@@ -168,6 +173,7 @@ __all__ = [
     "minimum_adversarial_distance",
     "misclassification_probability",
     "prime_implicant",
+    "quantized_box",
     "sample_adversarial",
     "sample_errors",
     "save",

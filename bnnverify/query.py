@@ -18,7 +18,7 @@ from typing import Any
 
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork
-from bnnverify.regions import Region
+from bnnverify.regions import AnyRegion, PixelBox, RealBox, Region
 
 
 class Ties(Enum):
@@ -69,28 +69,57 @@ def needs_strict(winner: int, loser: int, ties: Ties, attacker: int) -> bool:
 class Query:
     """One question, complete. Hash and equality are by value; `identity` is the strong id for files.
 
+    Attributes:
+        network: The network.
+        region: Over -1/+1 inputs a `HammingBall` or `FixedIndexRegion`; over integers a `PixelBox` or `RealBox`,
+            which must lie within the bounds of the inputs.
+        property: What makes an input adversarial.
+        ties: What equal scores mean.
+
     Raises:
         QueryError: The region or the label does not fit the network.
-        UnsupportedError: The network does not take -1/+1 inputs.
+        UnsupportedError: The region is over inputs of another kind than the network takes.
     """
 
     network: BinaryNetwork
-    region: Region
+    region: AnyRegion
     property: Property
     ties: Ties = Ties.LOWEST_INDEX
 
     def __post_init__(self) -> None:
-        if not self.network.domain.is_binary:
+        is_box = isinstance(self.region, (PixelBox, RealBox))
+        if not is_box and not self.network.domain.is_binary:
             raise UnsupportedError(
-                "the network takes integer inputs, but Hamming and fixed-index regions are over -1/+1 inputs; "
-                "regions over integers are not built yet. Use a network with a binary input domain."
+                "the network takes integer inputs, but Hamming and fixed-index regions are over -1/+1 inputs. "
+                "Use a PixelBox or RealBox, or a network with a binary input domain."
+            )
+        if is_box and self.network.domain.is_binary:
+            raise UnsupportedError(
+                "the network takes -1/+1 inputs, but boxes are over integers or reals. "
+                "Use a HammingBall or FixedIndexRegion."
             )
         if self.region.n != self.network.n_inputs:
             raise QueryError(f"the region has {self.region.n} inputs, but the network takes {self.network.n_inputs}.")
+        if isinstance(self.region, (PixelBox, RealBox)):
+            _require_within(self.region, self.network)
         if not isinstance(self.ties, Ties):
             raise QueryError(f"ties is {self.ties!r}, expected a member of Ties such as Ties.LOWEST_INDEX.")
         label = self.property.label if isinstance(self.property, Untargeted) else self.property.target
         self.network.require_class(label)
+
+    @builtins.property
+    def sign_region(self) -> Region:
+        """The region, for an engine that serves -1/+1 inputs only.
+
+        Raises:
+            UnsupportedError: It is a box.
+        """
+        if isinstance(self.region, (PixelBox, RealBox)):
+            raise UnsupportedError(
+                f"the region is a {self.region}, but this engine or analysis serves -1/+1 inputs only. "
+                "Ask for a decision on the box instead."
+            )
+        return self.region
 
     @builtins.property
     def adversarial_classes(self) -> tuple[int, ...]:
@@ -142,3 +171,14 @@ class Query:
         """sha256 of everything that affects the answer, as hex."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _require_within(box: PixelBox | RealBox, network: BinaryNetwork) -> None:
+    """QueryError unless the box lies within the bounds of the network's inputs."""
+    domain = network.domain
+    for i, (low, high) in enumerate(zip(domain.lower.tolist(), domain.upper.tolist(), strict=True)):
+        if box.lower[i] < low or box.upper[i] > high:
+            raise QueryError(
+                f"input {i} of the box goes from {box.lower[i]} to {box.upper[i]}, but the network takes {low} to "
+                f"{high}. Clip the box (PixelBox.linf with the domain does)."
+            )

@@ -78,7 +78,7 @@ def compile_query(query: Query) -> Instance:
         An instance with one variable per input that varies within the region.
     """
     comparisons, conjunctive = query.score_conditions()
-    instance = compile_network(query.network, query.region)
+    instance = compile_network(query.network, query.sign_region)
     return pruned(replace(instance, formula=score_formula(query.network, instance, comparisons, conjunctive)))
 
 

@@ -209,6 +209,6 @@ class Search:
             self.step_one_by_one()  # this pass was too much for some limit, or does not tell the shells apart
             return self._next(radius, found)
         self.reason = self.clock.words(answer.run.reason)
-        upper = min(answer.upper, self.around.query(radius).region.size())
+        upper = min(answer.upper, self.around.query(radius).sign_region.size())
         self.beyond = (max(found, answer.lower if last == radius else found), upper)
         return None

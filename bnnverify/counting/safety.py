@@ -77,7 +77,7 @@ def _without_tolerance(search: Search) -> SafeDistance:
     around = search.around
     nearest = _nearest(search, search.limits, "auto" if search.engine == "propagation" else search.engine)
     if nearest.upper is not None:
-        violation = Fraction(1, around.query(nearest.upper).region.size())
+        violation = Fraction(1, around.query(nearest.upper).sign_region.size())
         return SafeDistance(Fraction(0), nearest.lower - 1, nearest.upper - 1, nearest.run, violation)
     return _all_safe_up_to(around, Fraction(0), nearest.lower - 1, nearest.run)
 
@@ -124,7 +124,9 @@ class _Walk:
                 break
             last = search.next_radius(radius)
             watch = (
-                _Watch(search.monitor, self.tolerance, around.query(radius).region.size()) if last == radius else None
+                _Watch(search.monitor, self.tolerance, around.query(radius).sign_region.size())
+                if last == radius
+                else None
             )
             count = search.count(last, watch)
             density = self._violation(count, radius, last)
@@ -144,7 +146,7 @@ class _Walk:
             found = sum(count.per_radius[:radius])
             for r in range(radius, last + 1):
                 found += count.per_radius[r]
-                density = Fraction(found, self.search.around.query(r).region.size())
+                density = Fraction(found, self.search.around.query(r).sign_region.size())
                 if density > self.tolerance:
                     return density
                 self.safe, self.found = r, found

@@ -65,14 +65,14 @@ def sample_adversarial(
     if n < 1:
         raise QueryError(f"the number of samples is {n}, expected at least 1.")
     tree = _Tree(query, engine, limits, monitor)
-    size, own_seed = query.region.size(), None if isinstance(seed, random.Random) else seed
+    size, own_seed = query.sign_region.size(), None if isinstance(seed, random.Random) else seed
     generator = seed if isinstance(seed, random.Random) else random.Random(seed)
     try:
-        total = tree.count(query.region)
+        total = tree.count(query.sign_region)
         if total == 0 and allow_none:
             return Samples((), (), 0, size, own_seed, replacement, tree.run())
         ranks = _draw(generator, total, n, replacement, query)
-        found = tree.find(query.region, total, ranks)
+        found = tree.find(query.sign_region, total, ranks)
     except ResourceLimitError as limit:
         return Samples((), (), None, size, own_seed, replacement, tree.run(str(limit)))
     checked = {rank: replayed(query, x, "sampling") for rank, x in found.items()}
@@ -103,17 +103,19 @@ def adversarial_inputs(
         ResourceLimitError: A limit was reached.
     """
     tree = _Tree(query, engine, limits, monitor)
-    total = tree.count(query.region)
+    total = tree.count(query.sign_region)
     bad = next((rank for rank in ranks if not 0 <= rank < total), None)
     if bad is not None:
         raise QueryError(f"rank {bad} does not exist: the region has {total} adversarial inputs, with ranks from 0.")
-    found = tree.find(query.region, total, ranks)
+    found = tree.find(query.sign_region, total, ranks)
     return tuple(replayed(query, found[rank], "sampling")[0] for rank in ranks)
 
 
 def _draw(generator: random.Random, total: int, n: int, replacement: bool, query: Query) -> list[int]:
     if total == 0:
-        raise QueryError(f"no input of the {query.region} is adversarial ({query.property}): there is nothing to draw.")
+        raise QueryError(
+            f"no input of the {query.sign_region} is adversarial ({query.property}): there is nothing to draw."
+        )
     if replacement:
         return [generator.randrange(total) for _ in range(n)]
     if n > total:

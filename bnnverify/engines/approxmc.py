@@ -73,7 +73,7 @@ class ApproxMcEngine:
             cut to the region. Epsilon, delta and the estimate are among the statistics. Kind INTERVAL, with the
             whole region, if a limit was reached.
         """
-        clock, size = Clock(limits.seconds, monitor), query.region.size()
+        clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         instance = compile_query(query)
         cnf = to_cnf(instance)
         statistics = {"epsilon": self.epsilon, "delta": self.delta, "seed": self.seed, "clauses": len(cnf.clauses)}

@@ -87,18 +87,18 @@ class BddEngine:
             for part in parts:
                 found = encoding.pick(encoding.formula(part))
                 if found is not None:
-                    x, predicted = replayed(query, region_input(query.region, found), self.name)
+                    x, predicted = replayed(query, region_input(query.sign_region, found), self.name)
                     return Decision(Verdict.NOT_ROBUST, self._run(clock, encoding, statistics), x, predicted)
         except ResourceLimitError as limit:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
         return Decision(Verdict.ROBUST, self._run(clock, encoding, statistics))
 
     def _count_by_neurons(self, query: Query, limits: Limits, clock: Clock) -> Count:
-        size = query.region.size()
+        size = query.sign_region.size()
         statistics: dict[str, Any] = {}
         settled: dict[int, int] = {}
         try:
-            instance = compile_network(query.network, query.region)
+            instance = compile_network(query.network, query.sign_region)
             encoding = self._encoding(instance, limits, clock, statistics)
             classes = self._class_diagrams(query, encoding, settled, clock)
             per_class = tuple(settled[k] for k in range(len(classes)))
@@ -106,8 +106,8 @@ class BddEngine:
                 raise EngineError(f"the classes add up to {sum(per_class)} of {size} inputs: a bug in engine bdd.")
             adversarial = self._adversarial(query, encoding, classes)
             per_radius: tuple[int, ...] | None = None
-            if isinstance(query.region, HammingBall):
-                per_radius = _by_distance(encoding, adversarial, query.region.radius)
+            if isinstance(query.sign_region, HammingBall):
+                per_radius = _by_distance(encoding, adversarial, query.sign_region.radius)
                 total = sum(per_radius)
             else:
                 total = encoding.count(adversarial)
@@ -132,7 +132,7 @@ class BddEngine:
     def _class_diagrams(self, query: Query, encoding: BddEncoding, settled: dict[int, int], clock: Clock) -> list[Node]:
         """For each class the inputs of the region that get it (argmax, lowest index); fills `settled` with counts."""
         # the centre's class first: it usually takes most of the region, and the others are built within the rest
-        first = query.network.evaluate(query.region.center)
+        first = query.network.evaluate(query.sign_region.center)
         others = (k for k in range(query.network.n_classes) if k != first)
         rest, found = encoding.region, {}
         for k in (first, *others):
@@ -140,7 +140,7 @@ class BddEngine:
             found[k] = encoding.formula(_formula(targeted, encoding), within=rest)
             settled[k] = encoding.count(found[k])
             if clock.monitor is not None:
-                clock.monitor.report(*_bounds(query, settled), query.region.size())
+                clock.monitor.report(*_bounds(query, settled), query.sign_region.size())
             rest = rest & ~found[k]
         return [found[k] for k in range(query.network.n_classes)]
 
@@ -159,7 +159,7 @@ def _formula(query: Query, encoding: BddEncoding) -> Formula:
 
 def _bounds(query: Query, settled: dict[int, int]) -> tuple[int, int]:
     """Bounds on the adversarial inputs when these classes have been counted (argmax, lowest index)."""
-    size = query.region.size()
+    size = query.sign_region.size()
     if query.ties is not Ties.LOWEST_INDEX:
         return 0, size
     if isinstance(query.property, Untargeted):

@@ -26,7 +26,7 @@ class IntervalBounds:
     __slots__ = ("_base", "_blocks", "_center", "_comparisons", "_conjunctive", "_differences", "_offsets", "_radius")
 
     def __init__(self, query: Query) -> None:
-        network, region = query.network.unrolled(), query.region
+        network, region = query.network.unrolled(), query.sign_region
         blocks = network.dense_blocks("the unrolled network has others.")
         self._blocks: list[tuple[Array, Array]] = [
             (block.weights.astype(np.int32), block.thresholds.astype(np.int64)) for block in blocks

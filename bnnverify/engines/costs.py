@@ -112,7 +112,7 @@ class Shape:
     @classmethod
     def of(cls, query: Query) -> Shape:
         """The shape of a question."""
-        network, region = query.network, query.region
+        network, region = query.network, query.sign_region
         first = network.widths[1] if network.blocks else network.n_classes
         unsettled = first if network.has_convolutions else _unsettled(query)
         return cls(
@@ -157,7 +157,7 @@ def seconds_to_count(query: Query, *, limits: Limits = UNLIMITED, rates: Rates |
         rates: Constants; default `RATES`.
     """
     rates = rates or RATES
-    if query.region.size() <= AT_ONCE and not query.network.has_convolutions:
+    if query.sign_region.size() <= AT_ONCE and not query.network.has_convolutions:
         return {"enumeration": rates.enumeration_setup}
     shape = Shape.of(query)
     return _sorted({name: _count(name, shape, limits, rates) for name in _names(query)})
@@ -247,7 +247,7 @@ def _log2(count: int) -> float:
 
 def _unsettled(query: Query) -> int:
     """Neurons of the first block whose sign differs within the region; without hidden blocks, all scores."""
-    network, region = query.network, query.region
+    network, region = query.network, query.sign_region
     if not network.blocks:
         return network.n_classes
     (block, *_) = network.dense_blocks("")

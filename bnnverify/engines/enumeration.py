@@ -78,7 +78,7 @@ class _Walker:
     def __init__(self, query: Query, order: tuple[int, ...], *, prune: bool) -> None:
         self.prune = prune
         self.plan: Plan = make_plan(query, order)
-        self.is_ball = isinstance(query.region, HammingBall)
+        self.is_ball = isinstance(query.sign_region, HammingBall)
         self.size = len(self.plan.margins)
         self._deltas = self.plan.deltas.ravel()
         self._tails: dict[int, Tail] = {}
@@ -200,7 +200,7 @@ class _Enumeration:
         """Count everything, or stop at a limit or at the first piece with an adversarial input."""
         self.walker = _Walker(self.query, order, prune=self.prune)
         self.tells = order == tie_order(self.query)  # other winners say nothing about what is adversarial
-        region = self.query.region
+        region = self.query.sign_region
         if isinstance(region, HammingBall):
             for flips in range(min(region.radius, self.walker.plan.free) + 1):
                 self._part(flips, math.comb(self.walker.plan.free, flips))
@@ -263,7 +263,7 @@ class _Enumeration:
         if self.stop and self.found is None and tally.adversarial > before:
             self.found = piece
         if self.clock.monitor is not None and self.tells:
-            size = self.query.region.size()
+            size = self.query.sign_region.size()
             self.clock.monitor.report(tally.adversarial, size - tally.settled + tally.adversarial, size)
 
     def _close(self, shell: int, klass: int, piece: _Piece) -> None:
@@ -282,7 +282,7 @@ class _Enumeration:
 
     def _largest(self, flips: int, tail: int) -> float:
         """Inputs of a piece that takes about as long as a piece should."""
-        whole = self.query.region.size() if not self.walker.is_ball else math.comb(self.walker.plan.free, flips)
+        whole = self.query.sign_region.size() if not self.walker.is_ball else math.comb(self.walker.plan.free, flips)
         share = _PIECE / self.walker.seconds(flips, tail)
         largest = max(min(whole * share, whole / (8 * self.threads)), 512.0)  # several pieces for every thread
         if self.limits.nodes is not None:
@@ -347,9 +347,9 @@ class _Enumeration:
             flips = self._first_flips(piece)
         else:
             flips = [i for i, value in enumerate(self._first_setting(piece.head)) if value]
-        x = list(self.query.region.center)
+        x = list(self.query.sign_region.center)
         for i in flips:
-            x[self.query.region.free[i]] *= -1
+            x[self.query.sign_region.free[i]] *= -1
         return tuple(x)
 
     def _has(self, piece: _Piece, tail: int) -> bool:
@@ -439,8 +439,8 @@ class EnumerationEngine:
             limits: Time, threads, and `nodes` for the inputs visited, to within one piece of work.
             monitor: Whom to report to, and who may stop the work.
         """
-        clock, size = Clock(limits.seconds, monitor), query.region.size()
-        is_ball = isinstance(query.region, HammingBall)
+        clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
+        is_ball = isinstance(query.sign_region, HammingBall)
         if not _is_served(query):
             visits = visit(query, limits, clock, stop_at_first=False)
             run = self._run(query, clock, visits.reason, {"inputs_visited": visits.visited}, visits.per_radius[:-1])
@@ -469,14 +469,14 @@ class EnumerationEngine:
 
     def _run(self, query: Query, clock: Clock, reason: str, statistics: dict[str, Any], clean: list[int]) -> Run:
         """How it went; `clean` are the adversarial inputs of the shells that were finished."""
-        if reason and isinstance(query.region, HammingBall):
+        if reason and isinstance(query.sign_region, HammingBall):
             broken = [radius for radius, count in enumerate(clean) if count]
             statistics = statistics | {"radius_proved": (broken[0] if broken else len(clean)) - 1}
         return Run(self.name, clock.elapsed, reason, statistics)
 
 
 def _is_served(query: Query) -> bool:
-    return query.region.most_flips <= MOST_FLIPS and is_plannable(query.network)
+    return query.sign_region.most_flips <= MOST_FLIPS and is_plannable(query.network)
 
 
 def _adversarial_of(tally: _Tally, shell: list[int]) -> int:

@@ -26,8 +26,8 @@ def count_by_layers(query: Query, limits: Limits, clock: Clock, engine: str) -> 
     Raises:
         UnsupportedError: As `machine`.
     """
-    size, statistics = query.region.size(), dict[str, Any]()
-    question = machine(_with_ties(query), query.region)
+    size, statistics = query.sign_region.size(), dict[str, Any]()
+    question = machine(_with_ties(query), query.sign_region)
     finished = walk(question, _checker(limits, clock, statistics), after=_reporter(query, clock))
     lower, upper, by_distance, by_class = _adversarial(query, finished, statistics)
     if finished.reason:
@@ -36,11 +36,11 @@ def count_by_layers(query: Query, limits: Limits, clock: Clock, engine: str) -> 
         raise EngineError(f"{upper - lower} of {size} inputs have no class: a bug in engine {engine}.")
     per_class: tuple[int, ...] | None = by_class
     if query.ties is not Ties.LOWEST_INDEX:
-        plain = walk(machine(query.network, query.region), _checker(limits, clock, statistics))
+        plain = walk(machine(query.network, query.sign_region), _checker(limits, clock, statistics))
         per_class = None if plain.reason else _adversarial(query, plain, statistics)[3]
     if clock.monitor is not None:
         clock.monitor.report(lower, upper, size)
-    per_radius = by_distance if isinstance(query.region, HammingBall) else None
+    per_radius = by_distance if isinstance(query.sign_region, HammingBall) else None
     return Count(Kind.EXACT, lower, upper, size, Run(engine, clock.elapsed, "", statistics), per_class, per_radius)
 
 
@@ -51,7 +51,7 @@ def decide_by_layers(query: Query, limits: Limits, clock: Clock, engine: str) ->
         UnsupportedError: As `machine`.
     """
     statistics: dict[str, Any] = {}
-    question = machine(_with_ties(query), query.region)
+    question = machine(_with_ties(query), query.sign_region)
     wanted = query.adversarial_classes
     found: list[list[int]] = []
 
@@ -65,7 +65,7 @@ def decide_by_layers(query: Query, limits: Limits, clock: Clock, engine: str) ->
         found.append([])
     run = Run(engine, clock.elapsed, "" if found else finished.reason, statistics)
     if found:
-        x = list(query.region.center)
+        x = list(query.sign_region.center)
         for i in found[0]:
             x[i] = -x[i]
         return Decision(Verdict.NOT_ROBUST, run, *replayed(query, x, engine))
@@ -94,9 +94,9 @@ def _adversarial(
     """Lower and upper bound, then adversarial inputs by distance and all inputs by class."""
     diagram = reduced(finished)
     statistics["nodes"] = max(len(diagram), statistics.get("nodes", 0))
-    ball = isinstance(query.region, HammingBall)
-    counts = diagram.count(steps=query.region.radius if isinstance(query.region, HammingBall) else None)
-    classes, wanted, size = query.network.n_classes, query.adversarial_classes, query.region.size()
+    ball = isinstance(query.sign_region, HammingBall)
+    counts = diagram.count(steps=query.sign_region.radius if isinstance(query.sign_region, HammingBall) else None)
+    classes, wanted, size = query.network.n_classes, query.adversarial_classes, query.sign_region.size()
     by_class = tuple(sum(row) for row in counts[:classes])
     if sum(by_class) + sum(counts[classes + 1]) != size:
         raise EngineError(f"the classes add up to {sum(by_class)} of {size} inputs: a bug in the diagrams.")
@@ -133,7 +133,7 @@ def _reporter(query: Query, clock: Clock) -> Callable[[Walk], bool]:
         if clock.monitor is not None and clock.monitor.show is not None and clock.elapsed > due:
             before = clock.elapsed
             lower, upper, _, _ = _adversarial(query, so_far, {})
-            clock.monitor.report(lower, upper, query.region.size())
+            clock.monitor.report(lower, upper, query.sign_region.size())
             due = clock.elapsed + _REPORT_SHARE * (clock.elapsed - before)
         return False
 

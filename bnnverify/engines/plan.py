@@ -77,7 +77,7 @@ def tie_order(query: Query) -> tuple[int, ...]:
 
 def make_plan(query: Query, order: tuple[int, ...]) -> Plan:
     """Lay out a plannable network for a region; `order` is who wins a tie."""
-    network, region = query.network, query.region
+    network, region = query.network, query.sign_region
     blocks = network.dense_blocks("they are evaluated anew for every input.")
     center = np.array(region.center, dtype=np.int32)
     free = np.array(region.free, dtype=np.int64)

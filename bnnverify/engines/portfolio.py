@@ -57,7 +57,7 @@ class PortfolioEngine:
             limits: Time for all engines together; nodes, memory and threads for each.
             monitor: Whom to report to, and who may stop the work.
         """
-        clock, size = Clock(limits.seconds, monitor), query.region.size()
+        clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         race = _Race(clock, seconds_to_count(query, limits=limits))
         best = Count(Kind.INTERVAL, 0, size, size, Run(self.name))
         while (engine := race.next()) is not None:

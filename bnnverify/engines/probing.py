@@ -28,7 +28,7 @@ class Probe:
     """
 
     def __init__(self, query: Query, seed: int = 0) -> None:
-        network, region = query.network, query.region
+        network, region = query.network, query.sign_region
         self._query = query
         self._center = np.array(region.center, dtype=np.float32)
         self._radius = region.radius if isinstance(region, HammingBall) else region.n
@@ -70,7 +70,7 @@ class Probe:
         The estimate of the input's Banzhaf value in the game "margin"; 0 for inputs that do not vary. In a ball,
         samples lie on its rim, elsewhere a quarter of the free inputs differ from the centre.
         """
-        free = np.array(self._query.region.free, dtype=np.int64)
+        free = np.array(self._query.sign_region.free, dtype=np.int64)
         result = np.zeros(self._center.size)
         if not free.size:
             return result
@@ -135,7 +135,7 @@ class Probe:
             x: Adversarial.
             last_first: Indices in the order in which to try to give them back their central value.
         """
-        center = self._query.region.center
+        center = self._query.sign_region.center
         point = list(x)
         differing = [i for i in last_first if point[i] != center[i]]
         while differing:

@@ -109,7 +109,7 @@ class _Propagation:
         # winners by another order than the query's say nothing about what is adversarial
         self.tells = clock.monitor is not None and weights is None and order == tie_order(query)
         self.plan: Plan = make_plan(query, order)
-        region = query.region
+        region = query.sign_region
         self.by_flips = isinstance(region, HammingBall)  # then flips count, and there are no weights
         self.most_flips = region.most_flips if self.by_flips else 0
         self.weights = weights
@@ -163,8 +163,8 @@ class _Propagation:
                 f"propagation settled {self.found.settled} of {self.total} inputs. This is a bug in bnnverify; please "
                 "report it with the network and the question."
             )
-        x = list(self.query.region.center)  # they share one winner: that of any input whose weight is not 0
-        for i, (keep, _) in zip(self.query.region.free, self.weights or (), strict=False):
+        x = list(self.query.sign_region.center)  # they share one winner: that of any input whose weight is not 0
+        for i, (keep, _) in zip(self.query.sign_region.free, self.weights or (), strict=False):
             x[i] *= 1 if keep else -1
         scores = self.query.network.scores(x)
         self.found.per_flips[0][max(self.order, key=scores.__getitem__)] = self.total
@@ -463,7 +463,7 @@ class PropagationEngine:
         if not any(work.adversarial(query)):
             return Decision(Verdict.UNKNOWN if work.reason else Verdict.ROBUST, run)
         smaller: Query | None = query
-        while smaller is not None and smaller.region.size() > _SMALL:
+        while smaller is not None and smaller.sign_region.size() > _SMALL:
             smaller = self._adversarial_half(smaller, limits, clock)
         if smaller is None:  # there is one, but no time to find it
             return Decision(Verdict.UNKNOWN, replace(run, seconds=clock.elapsed, reason=clock.reason))
@@ -485,7 +485,7 @@ class PropagationEngine:
             UnsupportedError: The network has convolutions, no hidden block, or classes with scales of their own, or
                 the region is too wide.
         """
-        clock, size = Clock(limits.seconds, monitor), query.region.size()
+        clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         work = self._work(query, limits, clock).go()
         per_radius = work.adversarial(query)
         lower = sum(per_radius)
@@ -496,7 +496,7 @@ class PropagationEngine:
         if tie_order(query) != plain:  # winners under another tie rule: the classes need a pass of their own
             again = _Propagation(query, plain, limits, clock).go()
             classes = None if again.reason else tuple(map(sum, zip(*again.per_flips, strict=True)))
-        radii = per_radius if isinstance(query.region, HammingBall) else None
+        radii = per_radius if isinstance(query.sign_region, HammingBall) else None
         return Count(Kind.EXACT, lower, lower, size, self._run(clock, work), classes, radii)
 
     def _adversarial_half(self, query: Query, limits: Limits, clock: Clock) -> Query | None:
@@ -536,9 +536,9 @@ def weighted(
         UnsupportedError: As `PropagationEngine.count`, or the region is a ball.
     """
     require_served(query)
-    if not isinstance(query.region, FixedIndexRegion):
+    if not isinstance(query.sign_region, FixedIndexRegion):
         raise UnsupportedError(
-            f"weights over a {query.region} are not built, expected a fixed-index region or the whole cube."
+            f"weights over a {query.sign_region} are not built, expected a fixed-index region or the whole cube."
         )
     clock = Clock(limits.seconds, monitor)
     work = _Propagation(query, tie_order(query), limits, clock, weights).go()
@@ -547,7 +547,7 @@ def weighted(
 
 def is_served(query: Query) -> bool:
     """True if `PropagationEngine` serves the query."""
-    return is_plannable(query.network) and query.region.most_flips <= MOST_INPUTS
+    return is_plannable(query.network) and query.sign_region.most_flips <= MOST_INPUTS
 
 
 def require_served(query: Query) -> None:
@@ -555,7 +555,7 @@ def require_served(query: Query) -> None:
     if not is_served(query):
         raise UnsupportedError(
             "propagation serves dense networks with a hidden block whose classes share one scale, and regions that "
-            f"flip at most {MOST_INPUTS} inputs; this is {query.network.architecture} in a {query.region}. "
+            f"flip at most {MOST_INPUTS} inputs; this is {query.network.architecture} in a {query.sign_region}. "
             "Take another engine."
         )
 
@@ -572,7 +572,7 @@ def _statistics(work: _Found) -> dict[str, Any]:
 
 def _halves(query: Query) -> Iterator[Query]:
     """The two parts of a region in which its first free input has its central value, or the other one."""
-    region = query.region
+    region = query.sign_region
     i, rest = region.free[0], region.free[1:]
     other = tuple(-v if k == i else v for k, v in enumerate(region.center))
     if isinstance(region, HammingBall):

@@ -67,7 +67,7 @@ class SatEngine:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
         if values is None:
             return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
-        x, predicted = replayed(query, region_input(query.region, values), self.name)
+        x, predicted = replayed(query, region_input(query.sign_region, values), self.name)
         return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
 
     def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
@@ -79,9 +79,9 @@ class SatEngine:
                 was found to the size of the region.
             monitor: Whom to report to, and who may stop the work.
         """
-        clock, size = Clock(limits.seconds, monitor), query.region.size()
+        clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         statistics: dict[str, Any] = {}
-        ball = query.region if isinstance(query.region, HammingBall) else None
+        ball = query.sign_region if isinstance(query.sign_region, HammingBall) else None
         distances = [0] * (ball.radius + 1 if ball else 0)
         found = 0
         try:
@@ -92,7 +92,7 @@ class SatEngine:
                     found += 1
                     if monitor is not None:
                         monitor.report(found, size, size)
-                    x = region_input(query.region, values)
+                    x = region_input(query.sign_region, values)
                     if ball:
                         distances[sum(a != b for a, b in zip(x, ball.center, strict=True))] += 1
                     replayed(query, x, self.name)
@@ -209,7 +209,7 @@ class FixingSearch:
         self.statistics: dict[str, Any] = {}
         self._query = query
         self._search = _Search(engine, query, clock, self.statistics)
-        self._variables = {index: v for v, index in enumerate(query.region.free, start=1)}
+        self._variables = {index: v for v, index in enumerate(query.sign_region.free, start=1)}
 
     def __enter__(self) -> FixingSearch:
         self._search.__enter__()
@@ -234,4 +234,4 @@ class FixingSearch:
         values = self._search.solve(list(literals))
         if values is None:
             return Refutation(tuple(sorted(literals[v] for v in self._search.core())))
-        return replayed(self._query, region_input(self._query.region, values), "sat")[0]
+        return replayed(self._query, region_input(self._query.sign_region, values), "sat")[0]

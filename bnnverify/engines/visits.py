@@ -238,7 +238,7 @@ class Visits:
     def tell(self) -> None:
         """Report the bounds proved so far."""
         if self.clock.monitor is not None:
-            size = self.query.region.size()
+            size = self.query.sign_region.size()
             self.clock.monitor.report(self.adversarial, size - self.visited + self.adversarial, size)
 
 
@@ -351,8 +351,8 @@ def _walk_free(walk: Visits, region: FixedIndexRegion) -> None:
 def visit(query: Query, limits: Limits, clock: Clock, *, stop_at_first: bool) -> Visits:
     """Visit every input of the region, or up to the first adversarial one, or up to a limit."""
     visits = Visits(query, clock, limits.nodes, stop_at_first)
-    if isinstance(query.region, HammingBall):
-        _walk_ball(visits, query.region)
+    if isinstance(query.sign_region, HammingBall):
+        _walk_ball(visits, query.sign_region)
     else:
-        _walk_free(visits, query.region)
+        _walk_free(visits, query.sign_region)
     return visits

@@ -69,7 +69,7 @@ def check_explanation(
         limits: Time for the whole check; nodes and memory for each step.
         monitor: Who may stop the work, as in `prime_implicant`.
     """
-    clock, region = Clock(limits.seconds, monitor), query.region
+    clock, region = Clock(limits.seconds, monitor), query.sign_region
     chosen = set(kept)
     varying = [i for i in region.free if i not in chosen]
 
@@ -128,7 +128,7 @@ def explanation(
     report = check_explanation(query, found.kept, engine=engine, limits=limits, monitor=monitor)
     if report.sufficient is Verdict.NOT_ROBUST or set(report.redundant) & set(found.needed):
         raise EngineError(
-            f"the check found an explanation wrong ({query.property}, {query.region}, inputs {found.kept}). "
+            f"the check found an explanation wrong ({query.property}, {query.sign_region}, inputs {found.kept}). "
             "This is a bug in bnnverify; please report it with the network and the input."
         )
     run = replace(found.run, statistics={**found.run.statistics, "check": report.to_json()})

@@ -59,12 +59,12 @@ def essential_features(
         work.close()
     essential = sorted(work.essential)
     work.undecided -= set(essential)
-    center = work.witness or query.region.center
+    center = work.witness or query.sign_region.center
     reason = work.reason if work.undecided or (work.witness is None and not work.is_empty) else ""
     run = Run("+".join(work.used), clock.elapsed, reason, work.statistics)
     values = tuple(center[i] for i in essential)
     undecided = tuple(sorted(work.undecided))
-    return EssentialFeatures(tuple(essential), values, undecided, len(query.region.free), work.witness, run)
+    return EssentialFeatures(tuple(essential), values, undecided, len(query.sign_region.free), work.witness, run)
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class _Essence:
 
     def run(self, seed: int) -> None:
         """Rule out by samples, then settle one by one."""
-        region = self.wanted.region
+        region = self.wanted.sign_region
         self.undecided = set(region.free)
         found = self._some({})
         if found is None or isinstance(found, Refutation):
@@ -120,7 +120,7 @@ class _Essence:
     def _sample(self, generator: np.random.Generator) -> None:
         """Rule out what random inputs of the region, and those next to the centre, show not to be essential."""
         assert self.witness is not None
-        region = self.wanted.region
+        region = self.wanted.sign_region
         free = np.array(region.free, dtype=np.int64)
         if not free.size:
             return
@@ -143,7 +143,7 @@ class _Essence:
 
     def _some(self, fixed: dict[int, int]) -> tuple[int, ...] | Refutation | None:
         """An input of the region with the class and the fixed value; the proof that there is none; or None."""
-        region = self.wanted.region
+        region = self.wanted.sign_region
         if not fixed and self.wanted.is_adversarial(region.center):
             return replayed(self.wanted, region.center, "evaluation")[0]
         part: Region | None = region

@@ -63,8 +63,8 @@ def prime_implicant(
     Raises:
         QueryError: The centre itself is adversarial, so that nothing can force the class; or there is no such order.
     """
-    if query.is_adversarial(query.region.center):
-        own = query.network.evaluate(query.region.center)
+    if query.is_adversarial(query.sign_region.center):
+        own = query.network.evaluate(query.sign_region.center)
         raise QueryError(
             f"the centre of the region is adversarial itself ({query.property}; its class is {own}), "
             "so no set of its inputs can exclude that. Ask about the class that it has."
@@ -76,12 +76,12 @@ def prime_implicant(
     undecided = sorted({*work.open, *work.deferred, *work.stuck} - {*work.needed, *work.freed})
     kept = sorted({*work.needed, *undecided})
     run = Run("+".join(work.used), work.clock.elapsed, reason if undecided else "", work.statistics)
-    values = tuple(query.region.center[i] for i in kept)
-    return Explanation(tuple(kept), values, tuple(undecided), len(query.region.free), name, run)
+    values = tuple(query.sign_region.center[i] for i in kept)
+    return Explanation(tuple(kept), values, tuple(undecided), len(query.sign_region.free), name, run)
 
 
 def _ordered(query: Query, order: str | Sequence[int], probe: Probe, seed: int) -> list[int]:
-    free = list(query.region.free)
+    free = list(query.sign_region.free)
     if not isinstance(order, str):
         if sorted(order) != free:
             raise QueryError(f"order lists {len(order)} indices, expected each of the {len(free)} free inputs once.")
@@ -175,7 +175,7 @@ class _Reduction:
             elif answer is not None:
                 last_first = [*reversed(self.open), *self.freed]
                 answer = self.probe.shrunk(answer, last_first)
-                center = self.query.region.center
+                center = self.query.sign_region.center
                 together = {i for i in self.open if answer[i] != center[i]}
             elif len(chunk) > 1:
                 size = len(chunk) // 2
@@ -206,7 +206,7 @@ class _Reduction:
 
     def _report(self) -> None:
         if self.clock.monitor is not None:
-            n = len(self.query.region.free)
+            n = len(self.query.sign_region.free)
             self.clock.monitor.report(len(self.needed), n - len(self.freed), n)
 
     def _free_by_bounds(self) -> bool:
@@ -233,10 +233,10 @@ class _Reduction:
         self.gave_up = False
         if len(chunk) > 1 and self._is_large(chunk) and (x := self.probe.search(self.freed + chunk)) is not None:
             return x
-        region = within(self.query.region, self.freed + chunk)
+        region = within(self.query.sign_region, self.freed + chunk)
         if len(chunk) == 1:
             # without a flip of it, nothing is adversarial: that is what `freed` means
-            flipped = fixing(within(self.query.region, chunk + self.freed), chunk[0], -region.center[chunk[0]])
+            flipped = fixing(within(self.query.sign_region, chunk + self.freed), chunk[0], -region.center[chunk[0]])
             assert flipped is not None
             region = flipped
         question, share = replace(self.query, region=region), self._share(chunk)
@@ -248,14 +248,14 @@ class _Reduction:
         self._count(decision.run.engine)
         if decision.verdict is Verdict.ROBUST:
             varying = {*self.freed, *chunk}
-            return Refutation(tuple(i for i in self.query.region.free if i not in varying))
+            return Refutation(tuple(i for i in self.query.sign_region.free if i not in varying))
         if decision.counterexample is None and "time limit" not in decision.run.reason:
             self.reason, self.gave_up = decision.run.reason, True
         return decision.counterexample
 
     def _is_large(self, chunk: Sequence[int]) -> bool:
         """True if enumeration would take longer than a local search."""
-        region = within(self.query.region, [*self.freed, *chunk])
+        region = within(self.query.sign_region, [*self.freed, *chunk])
         return parts.enumeration_seconds(replace(self.query, region=region)) > _PROBE_SECONDS
 
     def _share(self, chunk: Sequence[int]) -> float | None:
@@ -272,7 +272,7 @@ class _Reduction:
         step = Clock(self._share(chunk), self.clock.monitor)
         try:
             search, varying = self._search_for(chunk, step)
-            center, loose = self.query.region.center, {*self.freed, *chunk}
+            center, loose = self.query.sign_region.center, {*self.freed, *chunk}
             # the first are preferred for the core: what is needed anyhow, then the most influential
             kept = [*self.needed, *self.stuck, *self.deferred, *reversed(self.open)]
             answer = search.search({i: center[i] for i in kept if i in varying and i not in loose}, step)
@@ -294,7 +294,7 @@ class _Reduction:
             raise ResourceLimitError("the formula would be too large")  # fewer inputs at once may do
         self._close()
         n = max(len(wanted), affordable)
-        region = within(self.query.region, candidates[:n])
+        region = within(self.query.sign_region, candidates[:n])
         search = FixingSearch(replace(self.query, region=region), clock)
         search.__enter__()
         self.session = frozenset(candidates[:n]), search
@@ -306,7 +306,7 @@ class _Reduction:
         while low < high:
             middle = (low + high + 1) // 2
             open_neurons = self.bounds.unsettled(np.array(candidates[:middle], dtype=np.int64))
-            radius = within(self.query.region, candidates[:middle])
+            radius = within(self.query.sign_region, candidates[:middle])
             depth = min(middle // 2, 2 * radius.radius) if isinstance(radius, HammingBall) else middle // 2
             if open_neurons * middle * depth // 2 <= _ENCODE_UP_TO:
                 low = middle

@@ -33,7 +33,7 @@ def fixing(region: Region, index: int, value: int) -> Region | None:
 
 def enumeration_seconds(query: Query) -> float:
     """What enumeration should take, s: a guess, 0 where it is next to nothing."""
-    return 0.0 if query.region.size() <= ENUMERATE_UP_TO else seconds_to_decide(query)["enumeration"]
+    return 0.0 if query.sign_region.size() <= ENUMERATE_UP_TO else seconds_to_decide(query)["enumeration"]
 
 
 def is_enumerable(query: Query, seconds: float | None) -> bool:
