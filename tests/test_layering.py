@@ -18,7 +18,7 @@ ROOMS = {
     2: "confidence folding cardinality packing simd stages kernels summary devices datasets",
     3: "encodings formats",
     4: "engines",
-    5: "robustness counting reliability explain certificates checking",
+    5: "deciding robustness counting reliability explain certificates checking",
     6: "campaign",
     7: "report",
     8: "training",
