@@ -211,7 +211,7 @@ class ConvBlock:
         """Signs -1/+1 after pooling, int64: `(n,)` -> `(outputs,)`, or a batch."""
         points = np.asarray(x, dtype=np.int64)
         parts = [np.zeros((0, self.n_outputs), dtype=bool)]
-        parts += [self._pooled(sums) for sums in self._sums(points.reshape(-1, self.n_inputs))]
+        parts += [self.pooled(sums) for sums in self._sums(points.reshape(-1, self.n_inputs))]
         signs = np.where(np.concatenate(parts), 1, -1).astype(np.int64)
         return signs.reshape(*points.shape[:-1], self.n_outputs)
 
@@ -235,8 +235,8 @@ class ConvBlock:
             patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, matrix.shape[0])
             yield (patches @ matrix).reshape(-1, rows, columns, self.n_filters).transpose(0, 3, 1, 2)
 
-    def _pooled(self, sums: NDArray[Any]) -> NDArray[np.bool_]:
-        """What fires after pooling, flat: `(N, filters, rows, columns)` -> `(N, outputs)`."""
+    def pooled(self, sums: NDArray[Any]) -> NDArray[np.bool_]:
+        """What fires after pooling, flat, given sums before it: `(N, filters, rows, columns)` -> `(N, outputs)`."""
         fires = sums >= self.thresholds[:, None, None]
         if self.pool != (1, 1):
             _, height, width = self.output_shape

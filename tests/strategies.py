@@ -1,5 +1,6 @@
 """hypothesis strategies: small networks with every feature, regions and queries."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
-from bnnverify.regions import FixedIndexRegion, HammingBall
+from bnnverify.regions import FixedIndexRegion, HammingBall, PixelBox
 
 signs = st.sampled_from([-1, 1])
 
@@ -142,3 +143,41 @@ def queries(draw, kind=networks, **features):
     klass = draw(st.integers(0, network.n_classes - 1))
     prop = draw(st.sampled_from([Untargeted(klass), Targeted(klass)]))
     return Query(network, region, prop, draw(st.sampled_from(list(Ties))))
+
+
+@st.composite
+def pixel_networks(draw, kind=conv_networks, largest=3, **features):
+    """A network over integers: the first block's thresholds reach past what its sums can be."""
+    network = draw(kind(**features))
+    lower = draw(st.lists(st.integers(-largest, largest), min_size=network.n_inputs, max_size=network.n_inputs))
+    upper = [draw(st.integers(low, low + largest)) for low in lower]
+    if network.blocks:
+        first = network.blocks[0]
+        reach = largest * first.weights[0].size + 1
+        limits = st.lists(st.integers(-reach, reach), min_size=len(first.weights), max_size=len(first.weights))
+        first = replace(first, thresholds=np.array(draw(limits), dtype=np.int64))
+        network = replace(network, blocks=(first, *network.blocks[1:]))
+    return replace(network, domain=InputDomain.integers(lower, upper))
+
+
+@st.composite
+def pixel_boxes(draw, domain, most=300):
+    """A box within the domain of at most `most` points."""
+    lower, upper, size = [], [], 1
+    for least, greatest in zip(domain.lower.tolist(), domain.upper.tolist(), strict=True):
+        low = draw(st.integers(least, greatest))
+        high = draw(st.integers(low, greatest))
+        if size * (high - low + 1) > most:
+            high = low
+        size *= high - low + 1
+        lower.append(low)
+        upper.append(high)
+    return PixelBox(tuple(lower), tuple(upper))
+
+
+@st.composite
+def pixel_queries(draw, kind=conv_networks, most=300, **features):
+    network = draw(pixel_networks(kind, **features))
+    klass = draw(st.integers(0, network.n_classes - 1))
+    prop = draw(st.sampled_from([Untargeted(klass), Targeted(klass)]))
+    return Query(network, draw(pixel_boxes(network.domain, most)), prop, draw(st.sampled_from(list(Ties))))

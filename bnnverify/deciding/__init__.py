@@ -1,0 +1,1 @@
+"""Decisions about real networks in stages: bounds, attack, tightened bounds, complete engines."""
