@@ -1,18 +1,12 @@
 """Cardinality constraints: the one intermediate form between networks and engines.
 
-`constraints` holds what a neuron becomes, `instance` a compiled question, `compile` the two ways there (inputs as
-variables, or cells as variables), and `graph` what depends on what.
+`constraints` holds what a neuron becomes, `instance` a compiled question, `compile` and `cells` the two ways there
+(inputs as variables, or cells as variables), `rows` the sparse rows of blocks, and `graph` what depends on what.
 """
 
-from bnnverify.cardinality.compile import (
-    cells_of,
-    compile_cells,
-    compile_network,
-    compile_query,
-    region_input,
-    score_formula,
-    within_ball,
-)
+from bnnverify.cardinality.builder import within_ball
+from bnnverify.cardinality.cells import cells_of, compile_cells
+from bnnverify.cardinality.compile import compile_network, compile_query, grid_region, region_input, score_formula
 from bnnverify.cardinality.constraints import (
     CardinalityConstraint,
     Constraint,
@@ -43,6 +37,7 @@ __all__ = [
     "compile_cells",
     "compile_network",
     "compile_query",
+    "grid_region",
     "holds",
     "linear_constraint",
     "negation",

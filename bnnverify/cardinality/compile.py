@@ -1,71 +1,39 @@
-"""Networks to instances: inputs as variables (robustness, counting), or cells as variables (bit flips)."""
+"""Networks to instances with inputs as variables: robustness and counting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
+from bnnverify.cardinality.builder import Builder, ball_constraint, comparison_label, within_ball
 from bnnverify.cardinality.constraints import (
+    CardinalityConstraint,
     Constraint,
     Signal,
     Truth,
     linear_constraint,
-    negation,
     sign_constraint,
 )
-from bnnverify.cardinality.instance import Formula, Gate, Instance, Reified, Variable, Xnor, pruned
-from bnnverify.errors import QueryError
+from bnnverify.cardinality.instance import Formula, Instance, Variable, pruned
+from bnnverify.cardinality.rows import FIXED_TRUE, OPEN, gathered, pooled, ranges, settled_by, thresholds_of, windows_of
+from bnnverify.convolution import HiddenBlock
+from bnnverify.domain import IntArray
+from bnnverify.errors import UnsupportedError
 from bnnverify.network import BinaryNetwork
-from bnnverify.query import Query, Ties, needs_strict
-from bnnverify.regions import HammingBall, Region
+from bnnverify.query import Query
+from bnnverify.regions import AnyRegion, HammingBall, PixelBox, RealBox, Region
 
 Comparison = tuple[int, int, bool]
 """``(i, j, strict)``: score i >= score j, or > if strict."""
 
-
-@dataclass(slots=True)
-class _Builder:
-    """Variables and gates so far; equal gates share a variable, complementary ones differ by a sign."""
-
-    variables: list[Variable] = field(default_factory=list)
-    gates: list[Gate] = field(default_factory=list)
-    known: dict[object, int] = field(default_factory=dict)
-
-    def variable(self, what: Variable) -> int:
-        self.variables.append(what)
-        return len(self.variables)
-
-    def reify(self, constraint: Constraint | Truth, what: Variable) -> Signal:
-        """Signal that is true iff the constraint holds."""
-        if isinstance(constraint, Truth):
-            return constraint
-        if len(constraint.literals) == 1:
-            return constraint.literals[0]
-        if constraint not in self.known:
-            output = self.variable(what)
-            self.gates.append(Reified(output, constraint))
-            self.known[constraint] = output
-            self.known[negation(constraint)] = -output
-        return self.known[constraint]
-
-    def xnor(self, left: Signal, right: int, what: Variable) -> int:
-        """Literal that is true iff the two are equal."""
-        if isinstance(left, Truth):
-            return right if left else -right
-        # equality of negated literals is equality, of one negated literal its negation
-        sign = 1 if (left > 0) == (right > 0) else -1
-        key = (abs(left), abs(right))
-        if key not in self.known:
-            output = self.variable(what)
-            self.gates.append(Xnor(output, *key))
-            self.known[key] = output
-        return sign * self.known[key]
+Settled = Sequence[NDArray[np.int8]]
+"""For each hidden block its outputs as far as they are known: -1, +1, or 0 where open."""
 
 
-def compile_query(query: Query) -> Instance:
+def compile_query(query: Query, settled: Settled | None = None) -> Instance:
     """The question with inputs as variables; its models are exactly the adversarial inputs of the region.
 
     Fixed inputs are substituted; a neuron whose pre-activation cannot cross its threshold within the region is
@@ -73,85 +41,210 @@ def compile_query(query: Query) -> Instance:
 
     Args:
         query: Network, region, property and tie rule.
+        settled: What is known of each block beyond its own bounds, see `compile_network`.
 
     Returns:
-        An instance with one variable per input that varies within the region.
+        An instance with one variable per input that varies within the region; over a box of integers with one per
+        value of each such input above its least.
+
+    Raises:
+        UnsupportedError: The region is a real box.
     """
     comparisons, conjunctive = query.score_conditions()
-    instance = compile_network(query.network, query.sign_region)
-    return pruned(replace(instance, formula=score_formula(query.network, instance, comparisons, conjunctive)))
+    instance = compile_network(query.network, query.region, settled)
+    if isinstance(query.region, PixelBox) and not query.network.blocks:
+        formula = _pixel_formula(query.network, query.region, instance, comparisons, conjunctive)
+    else:
+        formula = score_formula(query.network, instance, comparisons, conjunctive)
+    return pruned(replace(instance, formula=formula))
 
 
-def compile_network(network: BinaryNetwork, region: Region) -> Instance:
+def compile_network(network: BinaryNetwork, region: AnyRegion, settled: Settled | None = None) -> Instance:
     """All blocks over a region without a property (the formula is true): its models are the region's inputs.
 
+    An input x of a box of integers is its least value plus one variable per further value v, which is true iff
+    x >= v; constraints of the region say that they are ordered. So a neuron over integers is a cardinality constraint
+    too. A neuron with a window to itself that is not pooled, or the only open one of its window, is its output.
+
     Args:
-        network: A network with binary inputs. Convolutions are unrolled; variables name the unrolled blocks.
-        region: Where the inputs lie.
+        network: Any network that takes the region's inputs.
+        region: Where the inputs lie; not a real box.
+        settled: For each hidden block its outputs as far as they are known throughout the region: int8, -1 or +1, and
+            0 where open. It is trusted, so it must be proved.
 
     Returns:
         An instance whose `outputs` are the signals of the last hidden block.
+
+    Raises:
+        UnsupportedError: The region is a real box.
     """
-    builder = _Builder()
-    free = region.free
-    numbers = {i: builder.variable(Variable("input", 0, i)) for i in free}
-    signals: list[Signal] = [numbers.get(i, Truth(v)) for i, v in enumerate(region.center)]
-    center = tuple(region.center[i] == 1 for i in free)
-    radius = region.radius if isinstance(region, HammingBall) and region.radius < len(free) else None
-    for b, block in enumerate(network.unrolled().dense_blocks("the unrolled network has others.")):
-        outputs: list[Signal] = []
-        for j, (row, threshold) in enumerate(zip(block.weights, block.thresholds.tolist(), strict=True)):
-            present = np.flatnonzero(row)  # few, where a convolution was unrolled
-            constraint = sign_constraint(
-                zip(row[present].tolist(), (signals[i] for i in present), strict=True), threshold
-            )
-            if b == 0:
-                constraint = within_ball(constraint, center, radius)
-            outputs.append(builder.reify(constraint, Variable("neuron", b, j)))
-        signals = outputs
+    if isinstance(region, RealBox):
+        raise UnsupportedError("the region is a real box, but instances are over integers. Compile its grid().")
+    builder = Builder()
+    feed, ordering = _inputs_of(region, builder)
+    n_inputs = len(builder.variables)
+    center: tuple[bool, ...] = (False,) * n_inputs
+    radius = None
+    if not isinstance(region, PixelBox):
+        center = tuple(region.center[i] == 1 for i in region.free)
+        if isinstance(region, HammingBall) and region.radius < n_inputs:
+            radius = region.radius
+    for b, block in enumerate(network.blocks):
+        middle = np.array(region.center) if b == 0 and not isinstance(region, PixelBox) and radius is not None else None
+        feed = _block(builder, b, block, feed, middle, radius, None if settled is None else settled[b])
     return Instance(
         variables=tuple(builder.variables),
-        n_inputs=len(free),
+        n_inputs=n_inputs,
         gates=tuple(builder.gates),
-        region=_ball_constraint(center, radius),
+        region=(*ball_constraint(center, radius), *ordering),
         formula=Formula((), True),
         center=center,
         radius=radius,
-        outputs=tuple(signals),
+        outputs=_signals(feed),
     )
 
 
-def _ball_constraint(center: Sequence[bool], radius: int | None) -> tuple[Constraint, ...]:
-    """At most `radius` inputs differ from `center`, as a list of no or one constraint."""
-    if radius is None:
-        return ()
-    literals = [v if value else -v for v, value in enumerate(center, start=1)]
-    ball = linear_constraint([(1, v) for v in literals], len(center) - radius)
-    return () if isinstance(ball, Truth) else (ball,)
+@dataclass(slots=True)
+class _Feed:
+    """What arrives at a block: a number of literals for each flat entry, and the range of its value.
 
-
-def within_ball(constraint: Constraint | Truth, center: Sequence[bool], radius: int | None) -> Constraint | Truth:
-    """The constraint, or its value if that is the same wherever at most `radius` inputs differ from `center`.
-
-    Args:
-        constraint: Over input variables only.
-        center: Value of each input variable.
-        radius: Most flips; None for no limit.
+    An entry is ``low + step * (how many of its literals are true)``; its literals are the consecutive numbers from
+    `first` on, or the single literal `first`.
     """
-    if radius is None or isinstance(constraint, Truth):
-        return constraint
-    pairs = list(zip(constraint.coefficients, constraint.literals, strict=True))
-    met = [c for c, v in pairs if center[abs(v) - 1] == (v > 0)]
-    unmet = [c for c, v in pairs if center[abs(v) - 1] != (v > 0)]
-    if sum(met) - sum(sorted(met, reverse=True)[:radius]) >= constraint.bound:
-        return Truth.TRUE
-    if sum(met) + sum(sorted(unmet, reverse=True)[:radius]) < constraint.bound:
-        return Truth.FALSE
-    return constraint
+
+    low: IntArray
+    high: IntArray
+    first: IntArray
+    step: int
 
 
-def region_input(region: Region, values: Sequence[bool]) -> tuple[int, ...]:
-    """The input (-1/+1) that assigns `values` to the input variables of an instance over the region."""
+def _inputs_of(region: Region | PixelBox, builder: Builder) -> tuple[_Feed, tuple[Constraint, ...]]:
+    """Variables of the inputs, and the constraints that order those of an integer."""
+    if not isinstance(region, PixelBox):
+        values = np.array(region.center, dtype=np.int64)
+        low, high, first = values.copy(), values.copy(), np.zeros(values.size, dtype=np.int64)
+        for i in region.free:
+            first[i] = builder.variable(Variable("input", 0, i))
+        free = list(region.free)
+        low[free], high[free] = -1, 1
+        return _Feed(low, high, first, 2), ()
+    first = np.zeros(region.n, dtype=np.int64)
+    ordering: list[Constraint] = []
+    for i, (least, most) in enumerate(zip(region.lower, region.upper, strict=True)):
+        for value in range(least + 1, most + 1):
+            literal = builder.variable(Variable("pixel", 0, i, stored=value))
+            if value == least + 1:
+                first[i] = literal
+            else:
+                ordering.append(CardinalityConstraint((literal - 1, -literal), 1))
+    lower, upper = np.array(region.lower, dtype=np.int64), np.array(region.upper, dtype=np.int64)
+    return _Feed(lower, upper, first, 1), tuple(ordering)
+
+
+def _block(
+    builder: Builder,
+    b: int,
+    block: HiddenBlock,
+    feed: _Feed,
+    center: IntArray | None,
+    radius: int | None,
+    known: NDArray[np.int8] | None,
+) -> _Feed:
+    """The block's outputs as signals, with gates for those that the region leaves open."""
+    thresholds = thresholds_of(block)
+    low, high = ranges(block, feed.low, feed.high)
+    tight_low, tight_high = low, high
+    if center is not None and radius is not None:
+        middle, _ = ranges(block, center, center)  # a flip moves a sum by 2
+        tight_low, tight_high = np.maximum(low, middle - 2 * radius), np.minimum(high, middle + 2 * radius)
+    neurons = settled_by(thresholds, tight_low, tight_high)
+    windows = windows_of(block)
+    signs = neurons if windows is None else pooled(neurons, *windows)
+    if known is not None:
+        signs = np.where(signs == OPEN, known, signs).astype(np.int8)
+    outputs = np.flatnonzero(signs == OPEN)
+    if windows is None:
+        which, kind = outputs, "neuron"
+    else:
+        inside = windows[0][outputs]
+        which, kind = np.sort(inside[neurons[inside] == OPEN]), "position"
+    found = _reified(builder, b, block, feed, which, thresholds - low, kind)
+    if windows is not None:
+        number: list[Signal] = [Truth.TRUE if sign == FIXED_TRUE else Truth.FALSE for sign in neurons.tolist()]
+        for neuron, signal in zip(which.tolist(), found, strict=True):
+            number[neuron] = signal
+        found = []
+        for output in outputs.tolist():
+            parts = [(1, number[neuron]) for neuron in windows[0][output].tolist()]
+            # of k signs, all are +1 iff their sum is k, and some is iff it is at least 2 - k
+            least = len(parts) if windows[1][output] else 2 - len(parts)
+            found.append(builder.reify(sign_constraint(parts, least), Variable("neuron", b, output)))
+    first = np.zeros(signs.size, dtype=np.int64)
+    for output, signal in zip(outputs.tolist(), found, strict=True):
+        if isinstance(signal, Truth):  # what it reads cancels out
+            signs[output] = signal.value
+        else:
+            first[output] = signal
+    fixed = signs.astype(np.int64)
+    return _Feed(np.where(signs == OPEN, -1, fixed), np.where(signs == OPEN, 1, fixed), first, 2)
+
+
+def _signals(feed: _Feed) -> tuple[Signal, ...]:
+    """Each entry as a literal or a settled value; the inputs of a box have no such form."""
+    if feed.step == 1:
+        return ()
+    pairs = zip(feed.low.tolist(), feed.first.tolist(), strict=True)
+    return tuple(first if first else Truth(low) for low, first in pairs)
+
+
+def _reified(
+    builder: Builder, b: int, block: HiddenBlock, feed: _Feed, which: IntArray, needed: IntArray, kind: str
+) -> list[Signal]:
+    """Signals of the neurons `which`; `needed` is how far the threshold lies above the least pre-activation."""
+    rows = gathered(block, which)
+    counts = (feed.high - feed.low)[rows.entry] // feed.step
+    ends = np.cumsum(counts)
+    within = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - counts, counts)
+    literals = np.repeat(feed.first[rows.entry], counts) + within
+    signed = (literals * np.repeat(rows.weight, counts)).tolist()
+    stops = np.cumsum(np.bincount(rows.row, weights=counts, minlength=which.size)).astype(np.int64).tolist()
+    bounds = (-(-needed[which] // feed.step)).tolist()
+    owners = np.repeat(rows.row, counts)
+    ascending = bool((np.diff(np.abs(literals))[np.diff(owners) == 0] > 0).all())
+    found: list[Signal] = []
+    start = 0
+    for index, stop, bound in zip(which.tolist(), stops, bounds, strict=True):
+        part = signed[start:stop]
+        start = stop
+        # a row that repeats a variable, or mixes their order, takes the way that merges and sorts
+        constraint = CardinalityConstraint(tuple(part), bound) if ascending else linear_constraint(_ones(part), bound)
+        found.append(builder.reify(constraint, Variable(kind, b, index)))
+    return found
+
+
+def _ones(literals: list[int]) -> list[tuple[int, int]]:
+    return [(1, v) for v in literals]
+
+
+def grid_region(query: Query) -> Region | PixelBox:
+    """The query's region, for what serves finite ones.
+
+    Raises:
+        UnsupportedError: It is a real box.
+    """
+    if isinstance(query.region, RealBox):
+        raise UnsupportedError("the region is a real box, but this engine is over integers. Ask about its grid().")
+    return query.region
+
+
+def region_input(region: Region | PixelBox, values: Sequence[bool]) -> tuple[int, ...]:
+    """The input that assigns `values` to the input variables of an instance over the region."""
+    if isinstance(region, PixelBox):
+        start, x = 0, []
+        for least, most in zip(region.lower, region.upper, strict=True):
+            x.append(least + sum(values[start : start + most - least]))
+            start += most - least
+        return tuple(x)
     x = list(region.center)
     for i, value in zip(region.free, values, strict=True):
         x[i] = 1 if value else -1
@@ -178,131 +271,20 @@ def score_formula(
         constraint = sign_constraint(terms, biases[j] - biases[i] + strict)
         if not network.blocks:
             constraint = within_ball(constraint, instance.center, instance.radius)
-        parts.append((constraint, _label(i, j, strict)))
+        parts.append((constraint, comparison_label(i, j, strict)))
     return Formula.of(parts, conjunctive)
 
 
-def _label(i: int, j: int, strict: bool) -> str:
-    return f"score {i} {'>' if strict else '>='} score {j}"
-
-
-def compile_cells(
-    network: BinaryNetwork,
-    x: ArrayLike,
-    label: int,
-    *,
-    ties: Ties = Ties.LOWEST_INDEX,
-    max_flips: int | None = None,
-) -> Instance:
-    """The question with the input fixed and cells as variables: True means that the cell is flipped.
-
-    Its models are exactly the sets of flipped cells (of at most `max_flips`) after which some class other than
-    `label` wins. Every unmasked weight is one variable, in the order block, row, column, the output block last.
-    A first-block cell multiplies a known input; a deeper one an uncertain neuron, hence the XNOR gates.
-
-    Args:
-        network: Any network of dense blocks, integer inputs included.
-        x: The input, shape `(n,)`.
-        label: Class that is right.
-        ties: What equal scores mean.
-        max_flips: Most cells that may flip. Default: any number.
-
-    Raises:
-        QueryError: The label does not exist, or `max_flips` is negative.
-        UnsupportedError: A block is a convolution.
-    """
-    if not 0 <= label < network.n_classes:
-        raise QueryError(f"class {label} does not exist, expected 0 to {network.n_classes - 1}.")
-    if max_flips is not None and max_flips < 0:
-        raise QueryError(f"max_flips is {max_flips}, expected 0 or more.")
-    blocks = network.dense_blocks("its positions share cells, which cells as variables do not express. Sample chips.")
-    builder = _Builder()
-    cells = _declare_cells(network, builder)
-    center = (False,) * len(cells)
-    radius = max_flips if max_flips is not None and max_flips < len(cells) else None
-    magnitudes = [abs(v) for v in network.domain.require(x).tolist()]
-    signals: list[Signal] = [Truth.TRUE if v >= 0 else Truth.FALSE for v in network.domain.require(x).tolist()]
-    for b, block in enumerate(blocks):
-        outputs: list[Signal] = []
-        for j, (row, threshold) in enumerate(zip(block.weights.tolist(), block.thresholds.tolist(), strict=True)):
-            products = _products(builder, cells, (b, j), row, signals)
-            terms = [(magnitudes[i], literal) for i, literal in products.items()]
-            constraint = sign_constraint(terms, threshold)
-            if b == 0:
-                constraint = within_ball(constraint, center, radius)
-            outputs.append(builder.reify(constraint, Variable("neuron", b, j)))
-        signals, magnitudes = outputs, [1] * len(outputs)
-    formula = _cell_formula(network, builder, cells, signals, magnitudes, label, ties)
-    return pruned(
-        Instance(
-            variables=tuple(builder.variables),
-            n_inputs=len(cells),
-            gates=tuple(builder.gates),
-            region=_ball_constraint(center, radius),
-            formula=formula,
-            center=center,
-            radius=radius,
-        )
-    )
-
-
-def _declare_cells(network: BinaryNetwork, builder: _Builder) -> dict[tuple[int, int, int], tuple[int, int]]:
-    """Variable and effective weight of each cell by (block, row, column)."""
-    cells = {}
-    weights = [block.weights.tolist() for block in network.blocks] + [network.output.weights.tolist()]
-    stored = [block.stored.tolist() for block in network.blocks] + [network.output.weights.tolist()]
-    for b, matrix in enumerate(weights):
-        for j, row in enumerate(matrix):
-            for i, weight in enumerate(row):
-                if weight:
-                    cells[b, j, i] = builder.variable(Variable("cell", b, j, i, stored[b][j][i])), weight
-    return cells
-
-
-def _products(
-    builder: _Builder,
-    cells: dict[tuple[int, int, int], tuple[int, int]],
-    place: tuple[int, int],
-    row: Sequence[int],
-    signals: Sequence[Signal],
-) -> dict[int, int]:
-    """By column the literal of ``weight * signal``, the cell's possible flip included."""
-    block, index = place
-    products = {}
-    for i, signal in enumerate(signals):
-        if row[i]:
-            variable, weight = cells[block, index, i]
-            read = -variable if weight == 1 else variable  # true iff the weight is read as +1
-            products[i] = builder.xnor(signal, read, Variable("product", block, index, i))
-    return products
-
-
-def _cell_formula(
-    network: BinaryNetwork,
-    builder: _Builder,
-    cells: dict[tuple[int, int, int], tuple[int, int]],
-    signals: Sequence[Signal],
-    magnitudes: Sequence[int],
-    label: int,
-    ties: Ties,
+def _pixel_formula(
+    network: BinaryNetwork, box: PixelBox, instance: Instance, comparisons: Iterable[Comparison], conjunctive: bool
 ) -> Formula:
-    """Some class other than `label` wins, over the products of the output block."""
-    output, last = network.output, len(network.blocks)
-    scales, biases = output.integer_form()
-    rows = output.weights.tolist()
-    scores = [
-        [(scales[k] * magnitudes[i], v) for i, v in _products(builder, cells, (last, k), row, signals).items()]
-        for k, row in enumerate(rows)
-    ]
+    """As `score_formula` for a network without hidden blocks over a box."""
+    scales, biases = network.output.integer_form()
+    weights = network.output.weights.tolist()
     parts: list[tuple[Constraint | Truth, str]] = []
-    for k in range(output.n_classes):
-        if k != label:
-            strict = needs_strict(k, label, ties, k)
-            terms = scores[k] + [(-weight, v) for weight, v in scores[label]]
-            parts.append((sign_constraint(terms, biases[label] - biases[k] + strict), _label(k, label, strict)))
-    return Formula.of(parts, False)
-
-
-def cells_of(instance: Instance) -> list[tuple[int, int, int, int]]:
-    """Each cell as `(block, row, column, stored sign)`, in the order of the input variables."""
-    return [(v.block, v.index, v.column, v.stored) for v in instance.variables[: instance.n_inputs]]
+    for i, j, strict in comparisons:
+        sums = [scales[i] * p - scales[j] * q for p, q in zip(weights[i], weights[j], strict=True)]
+        least = sum(c * low for c, low in zip(sums, box.lower, strict=True))
+        terms = [(sums[v.index], number) for number, v in instance]
+        parts.append((linear_constraint(terms, biases[j] - biases[i] + strict - least), comparison_label(i, j, strict)))
+    return Formula.of(parts, conjunctive)

@@ -13,12 +13,13 @@ class Variable:
     """What a variable stands for.
 
     Attributes:
-        kind: `input` (+1 iff true), `cell` (flipped iff true), `neuron` (fires iff true) or `product` (of a stored
-            sign, flipped or not, and a neuron).
+        kind: `input` (+1 iff true), `pixel` (an integer input is at least `stored` iff true), `cell` (flipped iff
+            true), `neuron` (fires iff true), `position` (a neuron before pooling) or `product` (of a stored sign,
+            flipped or not, and a neuron).
         block: Hidden block, the output block last; 0 for inputs.
-        index: Input, or row of the block.
+        index: Input, or row of the block (of a convolution: flat neuron).
         column: Column of the block for cells and products, else -1.
-        stored: Sign that a cell holds when right; 0 for other kinds.
+        stored: Sign that a cell holds when right; value of a pixel; 0 for other kinds.
     """
 
     kind: str
@@ -29,10 +30,12 @@ class Variable:
 
     @property
     def name(self) -> str:
-        """Unique within an instance: `x3`, `h0.5`, `f0.5.3` (a cell) or `p1.2.5` (a product)."""
+        """Unique within an instance: `x3`, `x3>=17` (a pixel), `h0.5`, `s0.5` (a position), `f0.5.3` (a cell), ..."""
         if self.kind == "input":
             return f"x{self.index}"
-        letter = {"neuron": "h", "cell": "f", "product": "p"}[self.kind]
+        if self.kind == "pixel":
+            return f"x{self.index}>={self.stored}"
+        letter = {"neuron": "h", "position": "s", "cell": "f", "product": "p"}[self.kind]
         place = f"{self.block}.{self.index}"
         return f"{letter}{place}" if self.column < 0 else f"{letter}{place}.{self.column}"
 

@@ -93,7 +93,10 @@ def to_cnf(instance: Instance, encoding: str = "diagram", *, check: Callable[[],
     cnf = Cnf(instance, ENCODINGS[encoding].preserves_counts, len(instance.variables))
     writer = _Writer(cnf, encoding)
     for constraint in instance.region:
-        writer.add((writer.literal(constraint, within_ball=False),))
+        if constraint.bound == 1:
+            writer.add(constraint.literals)  # any coefficient reaches a bound of 1
+        else:
+            writer.add((writer.literal(constraint, within_ball=False),))
     for gate in instance.gates:
         check()
         if isinstance(gate, Xnor):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnnverify.cardinality import compile_query, region_input
+from bnnverify.cardinality import compile_query, grid_region, region_input
 from bnnverify.encodings.cnf import Cnf, to_cnf
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.errors import QueryError, ResourceLimitError
@@ -67,7 +67,7 @@ class SatEngine:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
         if values is None:
             return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
-        x, predicted = replayed(query, region_input(query.sign_region, values), self.name)
+        x, predicted = replayed(query, region_input(grid_region(query), values), self.name)
         return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
 
     def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
@@ -79,9 +79,10 @@ class SatEngine:
                 was found to the size of the region.
             monitor: Whom to report to, and who may stop the work.
         """
-        clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
+        region = grid_region(query)
+        clock, size = Clock(limits.seconds, monitor), region.size()
         statistics: dict[str, Any] = {}
-        ball = query.sign_region if isinstance(query.sign_region, HammingBall) else None
+        ball = region if isinstance(region, HammingBall) else None
         distances = [0] * (ball.radius + 1 if ball else 0)
         found = 0
         try:
@@ -92,7 +93,7 @@ class SatEngine:
                     found += 1
                     if monitor is not None:
                         monitor.report(found, size, size)
-                    x = region_input(query.sign_region, values)
+                    x = region_input(region, values)
                     if ball:
                         distances[sum(a != b for a, b in zip(x, ball.center, strict=True))] += 1
                     replayed(query, x, self.name)
