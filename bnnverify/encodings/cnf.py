@@ -91,7 +91,7 @@ def to_cnf(instance: Instance, encoding: str = "diagram", *, check: Callable[[],
     if encoding not in ENCODINGS:
         raise QueryError(f"encoding is {encoding!r}, expected one of {', '.join(ENCODINGS)}.")
     cnf = Cnf(instance, ENCODINGS[encoding].preserves_counts, len(instance.variables))
-    writer = _Writer(cnf, encoding)
+    writer = ClauseWriter(cnf, encoding)
     for constraint in instance.region:
         if constraint.bound == 1:
             writer.add(constraint.literals)  # any coefficient reaches a bound of 1
@@ -117,14 +117,21 @@ def to_cnf(instance: Instance, encoding: str = "diagram", *, check: Callable[[],
 
 
 @dataclass(slots=True)
-class _Writer:
-    """Writes constraints into a Cnf."""
+class ClauseWriter:
+    """Writes constraints into a Cnf.
+
+    Attributes:
+        cnf: Where to.
+        encoding: A name in `ENCODINGS`.
+        known: Literal of each constraint that was written.
+    """
 
     cnf: Cnf
     encoding: str
     known: dict[Constraint, int] = field(default_factory=dict)
 
     def add(self, clause: Clause) -> None:
+        """One clause."""
         self.cnf.clauses.append(clause)
 
     def equal(self, output: int, left: int, right: int) -> None:
@@ -157,6 +164,11 @@ class _Writer:
             self.cnf.clauses += [(-output, root), (output, -root)]
         else:
             self._reify(output, constraint)
+
+    def imply(self, guard: int | None, constraint: Constraint) -> None:
+        """The constraint holds throughout the region (not only the ball), or where `guard` does."""
+        literal = self.literal(constraint, within_ball=False)
+        self.add((literal,) if guard is None else (-guard, literal))
 
     def _diagram(self, constraint: Constraint, radius: int | None) -> int:
         """One variable per node of the threshold diagram, each equal to an if-then-else."""

@@ -1,0 +1,161 @@
+"""MinicardEngine: exact verdicts from a SAT solver that propagates cardinality constraints itself (python-sat)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnnverify.cardinality import compile_query, grid_region, region_input
+from bnnverify.cardinality.compile import Settled
+from bnnverify.encodings.atmost import NativeForm, to_native
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
+from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
+from bnnverify.query import Query
+from bnnverify.results import Count, Decision, Run, Verdict
+
+SOLVERS = ("minicard", "gluecard4", "gluecard3")
+"""Solvers of python-sat with native at-most constraints."""
+
+_SLICE = 0.2  # s between two looks at the clock
+
+
+@dataclass(frozen=True, slots=True)
+class MinicardEngine:
+    """Looks for an adversarial input with a SAT solver whose cardinality constraints are native.
+
+    A neuron costs two constraints instead of hundreds of clauses, so a question is written in milliseconds. The
+    solver runs in slices of conflicts of about a fifth of a second; limits and the interrupt key are honoured between
+    slices. It writes no proof: where one is wanted, ask for a certificate.
+
+    Attributes:
+        solver: One of `SOLVERS`.
+
+    References:
+        Liffiton & Maglalang, SAT 2012 (MiniCARD). python-sat: Ignatiev, Morgado & Marques-Silva, SAT 2018.
+    """
+
+    solver: str = "minicard"
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise QueryError(f"solver is {self.solver!r}, expected one of {', '.join(SOLVERS)}.")
+
+    @property
+    def name(self) -> str:
+        """Name on the command line."""
+        return "minicard"
+
+    def decide(
+        self,
+        query: Query,
+        *,
+        limits: Limits = UNLIMITED,
+        monitor: Monitor | None = None,
+        settled: Settled | None = None,
+    ) -> Decision:
+        """Is there an adversarial input in the region?
+
+        Args:
+            query: Any query over signs or over a box of integers.
+            limits: Time; a limit that is reached gives UNKNOWN with the reason. Nodes and memory do not apply.
+            monitor: Who may stop the work.
+            settled: What is proved of each hidden block, see `compile_network`.
+
+        Raises:
+            UnsupportedError: The region is a real box.
+        """
+        clock, region = Clock(limits.seconds, monitor), grid_region(query)
+        statistics: dict[str, Any] = {"solver": self.solver}
+        try:
+            with NativeSearch(self.solver, query, clock, statistics, settled) as search:
+                values = search.solve()
+        except ResourceLimitError as limit:
+            return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
+        if values is None:
+            return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
+        x, predicted = replayed(query, region_input(region, values), self.name)
+        return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
+
+    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
+        """Refused: other engines count.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError("minicard decides and does not count. Count with another engine, such as sat.")
+
+
+@dataclass(slots=True)
+class NativeSearch:
+    """One solver on one query, stopped by the clock; a context manager.
+
+    Attributes:
+        solver: One of `SOLVERS`.
+        query: Any query over signs or over a box of integers.
+        clock: Stops the search.
+        statistics: Filled with the sizes and the number of conflicts.
+        settled: See `compile_network`.
+        form: What the solver was given.
+    """
+
+    solver: str
+    query: Query
+    clock: Clock
+    statistics: dict[str, Any]
+    settled: Settled | None = None
+    form: NativeForm = field(init=False)
+    _handle: Any = None
+    _budget: int = 500
+
+    def __enter__(self) -> NativeSearch:
+        self.form = to_native(compile_query(self.query, self.settled), check=self._check)
+        form = self.form
+        self.statistics |= {
+            "variables": form.n_variables,
+            "clauses": len(form.clauses),
+            "cardinality_constraints": len(form.at_most),
+        }
+        if form.instance.formula.constraints or form.instance.formula.conjunctive:
+            from pysat.solvers import Solver
+
+            self._handle = Solver(name=self.solver)
+            for clause in form.clauses:
+                self._handle.add_clause(list(clause))
+            for constraint in form.at_most:
+                self._handle.add_atmost(list(constraint.literals), constraint.bound)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._handle is not None:
+            self.statistics["conflicts"] = int(self._handle.accum_stats()["conflicts"])
+            self._handle.delete()
+            self._handle = None
+
+    def _check(self) -> None:
+        if self.clock.is_over:
+            raise ResourceLimitError(self.clock.reason)
+
+    def solve(self) -> tuple[bool, ...] | None:
+        """Values of the inputs in some model; None if there is none.
+
+        Raises:
+            ResourceLimitError: The clock ran out.
+        """
+        if self._handle is None:
+            return None  # the region settles the property
+        while True:
+            self._check()
+            start = time.perf_counter()
+            self._handle.conf_budget(self._budget)
+            # python-sat's own handler of the interrupt key would leave the solver broken
+            answer = self._handle.solve_limited(expect_interrupt=True)
+            if answer is not None:
+                break
+            seconds = time.perf_counter() - start
+            self._budget = max(100, min(2 * self._budget, int(self._budget * _SLICE / max(seconds, 1e-6))))
+        if not answer:
+            return None
+        model = self._handle.get_model()
+        # a variable in no clause has no value in the model
+        return tuple(v <= len(model) and model[v - 1] > 0 for v in self.form.instance.inputs)
