@@ -1,0 +1,189 @@
+"""ONNX models of binarized networks, as larq with tf2onnx, torch, and Brevitas (QONNX) write them.
+
+What is understood: Conv, MatMul and Gemm with weights of one magnitude per row; batch norm, as one node or in parts;
+max-pooling before or after the sign; signs as Sign, as Sign -> Add -> Sign, as comparisons, or as QONNX's
+BipolarQuant; transposing, reshaping and padding in NHWC and NCHW; a final Softmax or ArgMax, which is dropped. Every
+constant is the dyadic rational that its float is, and thresholds are folded without rounding: the exact network says
+what the file *means*. A framework evaluates the same file in float32, and may decide otherwise where a sum comes very
+near to a threshold; `Layer.closest` says how near that can be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bnnverify.errors import FormatError, ModelError, UnsupportedError
+from bnnverify.formats import assembly, onnxops
+from bnnverify.formats.assembly import Tensor
+from bnnverify.formats.coding import InputCoding
+from bnnverify.formats.imported import Imported
+from bnnverify.formats.onnxgraph import Graph, Node, evaluated, read_graph
+
+FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
+CODING_KEY = "bnnverify.inputs"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    coding: InputCoding | None = None,
+    zero_sign: int | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> Imported:
+    """The exact network in the ONNX file at `path` (or `.onnx.gz`).
+
+    Args:
+        path: The file.
+        coding: What the inputs are: signs, bits, or integers in a range. Default: what the file says, if
+            `bnnverify export` wrote it.
+        zero_sign: What the model means by a plain Sign of 0, which ONNX makes 0: +1, -1, or None to refuse models
+            where that can occur.
+        input_shape: Shape of one input, where the file leaves sizes other than the batch open.
+
+    Raises:
+        FormatError: The file cannot be read, or its shapes do not fit.
+        UnsupportedError: An operation has no place in a binarized network; the message names the node and the reason.
+    """
+    graph = read_graph(path)
+    inputs = coding or _stated_coding(graph)
+    if inputs is None:
+        raise UnsupportedError(
+            f"{graph.where}: an ONNX file does not say which numbers are inputs, expected a range of integers, or "
+            "signs. Give InputCoding.integers(0, 255) or .signs() (--input-range 0 255 or --input signs)."
+        )
+    shape = _input_shape(graph, input_shape)
+    try:
+        tensor, notes = _run(
+            graph, assembly.start(shape, inputs, name=f"input {graph.input_name!r}", zero_sign=zero_sign)
+        )
+        provenance = {
+            "format": "ONNX",
+            "producer": graph.producer,
+            "opsets": dict(graph.opsets),
+            "input": {"name": graph.input_name, "shape": list(shape), **inputs.to_json()},
+        }
+        done = assembly.finished(tensor, provenance, f"output {graph.output_name!r}")
+    except ModelError as error:
+        raise FormatError(f"{graph.where}: {error}") from None
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{graph.where}: {error}") from None
+    if done.rounded:
+        notes.append(f"the scales of {done.rounded} classes hold a square root and were rounded to float64")
+    if zero_sign is not None:
+        notes.append(f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0")
+    return Imported(done.network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes))
+
+
+def _stated_coding(graph: Graph) -> InputCoding | None:
+    """What `bnnverify export` wrote about the inputs."""
+    text = graph.metadata.get(CODING_KEY)
+    if text is None:
+        return None
+    try:
+        data = json.loads(text)
+        if data == "signs":
+            return InputCoding.signs()
+        lower, upper = (int(v) for v in data)
+        return InputCoding.integers(lower, upper)
+    except (ValueError, TypeError):
+        raise FormatError(f"{graph.where}: the metadata {CODING_KEY} is {text!r:.60}, expected a range.") from None
+
+
+def _input_shape(graph: Graph, given: Sequence[int] | None) -> tuple[int, ...]:
+    if given is not None:
+        return tuple(int(v) for v in given)
+    sizes = list(graph.input_shape)
+    if sizes and sizes[0] is None:
+        sizes[0] = 1
+    if not sizes or any(v is None for v in sizes):
+        raise UnsupportedError(
+            f"{graph.where}: the input {graph.input_name!r} has the shape {graph.input_shape}, expected sizes. Give "
+            "input_shape (--input-shape 1,3,32,32)."
+        )
+    return tuple(int(v) for v in sizes if v is not None)
+
+
+def _run(graph: Graph, start: Tensor) -> tuple[Tensor, list[str]]:
+    """The tensor that the output is, and notes."""
+    values: dict[str, Any] = {**graph.constants, graph.input_name: start, "": None}
+    notes: list[str] = []
+    final: dict[str, str] = {}  # output of a final operation -> its node
+    opset = graph.opsets.get("ai.onnx", 1)
+    needed = _needed(graph)
+    for node in graph.nodes:
+        if not needed & set(node.outputs):
+            continue
+        inputs = [values[name] for name in node.inputs]
+        places = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+        if ended := [final[name] for name in node.inputs if name in final]:
+            raise UnsupportedError(
+                f"{node} follows {ended[0]}, which orders scores, expected the end of the model there."
+            )
+        if not places:
+            outputs = _constants(node, inputs, graph)
+            values |= {name: array for name, array in zip(node.outputs, outputs, strict=False) if name}
+            continue
+        if node.kind == "Shape":
+            values[node.outputs[0]] = np.array(inputs[0].shape, dtype=np.int64)[node.attributes.get("start", 0) :][
+                : _shape_length(node)
+            ]
+            continue
+        if len(places) > 1:
+            raise UnsupportedError(f"{node} joins two branches that depend on the input, expected a chain of layers.")
+        tensor = inputs[places[0]]
+        if node.kind in FINAL:
+            _check_final(node, tensor)
+            notes.append(f"{node} at the end was dropped: it keeps the order of the scores")
+            result = tensor
+            final |= dict.fromkeys(node.outputs, str(node))
+        else:
+            arrays = [None if isinstance(value, Tensor) else value for value in inputs]
+            result = onnxops.apply(onnxops.Call(node, arrays, places[0], opset, str(node)), tensor)
+        values |= dict.fromkeys(filter(None, node.outputs), result)
+    output = values.get(graph.output_name)
+    if not isinstance(output, Tensor):
+        raise UnsupportedError(f"output {graph.output_name!r} does not depend on the input, expected scores.")
+    return output, notes
+
+
+def _shape_length(node: Node) -> int | None:
+    end = node.attributes.get("end")
+    if end is None:
+        return None
+    if end < 0 or node.attributes.get("start", 0) < 0:
+        raise UnsupportedError(f"{node} counts axes from the end, expected from the start.")
+    return int(end) - int(node.attributes.get("start", 0))
+
+
+def _needed(graph: Graph) -> set[str]:
+    """Names of the tensors on which the output depends."""
+    needed = {graph.output_name}
+    for node in reversed(graph.nodes):
+        if needed & set(node.outputs):
+            needed |= set(node.inputs)
+    return needed
+
+
+def _constants(node: Node, inputs: list[Any], graph: Graph) -> list[Any]:
+    if node.kind in onnxops.BIPOLAR:
+        return [onnxops.bipolar_constant(inputs[0], inputs[1])]
+    return evaluated(node, inputs, graph.opsets, graph.where)
+
+
+def _check_final(node: Node, tensor: Tensor) -> None:
+    """The scores must lie along the axis that the operation orders."""
+    axis = int(node.attributes.get("axis", -1))
+    shape = tensor.index.shape
+    if node.kind in ("Sigmoid", "HardSigmoid"):
+        if node.kind == "HardSigmoid":
+            raise UnsupportedError(f"{node} makes scores equal that are not, expected scores or a softmax.")
+        return
+    if not -len(shape) <= axis < len(shape) or shape[axis] != tensor.index.size:
+        raise UnsupportedError(
+            f"{node} works along axis {axis} of a tensor of shape {shape}, expected the axis of classes."
+        )
