@@ -1,0 +1,227 @@
+"""Decisions in stages, the cheap ones first: bounds, attack, tightened bounds, complete engines.
+
+Each stage is exact or silent: bounds and complete engines prove, attacks find inputs that are replayed. Whatever
+settles the question ends it. If nothing does in time, the answer is UNKNOWN with the best bound and the best margin, so
+that one sees how near it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from importlib.util import find_spec
+from typing import Any
+
+from bnnverify.deciding.attack import Attack, attack
+from bnnverify.deciding.flips import search_flips
+from bnnverify.deciding.intervals import Bounds, excesses, interval_bounds, refutes
+from bnnverify.deciding.race import race
+from bnnverify.engines import engine_named
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.errors import ResourceLimitError, UnsupportedError
+from bnnverify.query import Query
+from bnnverify.regions import PixelBox, RealBox
+from bnnverify.results import Decision, Run, Verdict
+
+_FIRST_ROUNDS = 6  # of an attack before anything expensive
+_QUICK = 2_000_000  # cells of open neurons up to which an engine is tried in this process
+_HOPELESS = 100_000_000  # cells beyond which no complete engine is started
+_FIRST_TURN = 1.0  # s
+
+
+def decide(
+    query: Query,
+    *,
+    limits: Limits = UNLIMITED,
+    monitor: Monitor | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+) -> Decision:
+    """Whether the region holds an adversarial input, by the first stage that knows.
+
+    Args:
+        query: Any query over a box or over -1/+1 inputs.
+        limits: Time for all stages together, and what the complete engines may use.
+        monitor: Who may stop the work.
+        jobs: Processes for the complete engines; with 1 they take turns in this one.
+        seed: Of the attacks.
+
+    Returns:
+        ROBUST, or NOT_ROBUST with a replayed counterexample, or UNKNOWN with the reason. `run.engine` names the stage
+        that settled it. In `run.statistics`: `stages` (name and seconds of each), `best_bound` (in integer scores, no
+        input meets the property by more; below 0 is a proof) and `best_margin` (some input meets it by that).
+
+    Raises:
+        UnsupportedError: No stage serves the region.
+    """
+    return _Course(query, limits, Clock(limits.seconds, monitor), jobs, seed).run()
+
+
+@dataclass(slots=True)
+class _Course:
+    """One question on its way through the stages."""
+
+    query: Query
+    limits: Limits
+    clock: Clock
+    jobs: int
+    seed: int
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    best_bound: int | None = None
+    best_margin: int | None = None
+    cells: int = 0
+
+    def run(self) -> Decision:
+        """Stage after stage."""
+        for name, stage in self.plan():
+            if self.clock.is_over and self.stages:
+                break
+            started = self.clock.elapsed
+            try:
+                answer = stage()
+            except (UnsupportedError, ResourceLimitError) as error:
+                answer = Decision(Verdict.UNKNOWN, Run(name, 0.0, str(error)))
+            self.stages.append((name, round(self.clock.elapsed - started, 6)))
+            if answer is not None and answer.verdict is not Verdict.UNKNOWN:
+                engine = answer.run.engine if name == "engines" else name
+                return replace(answer, run=self.summary(engine, "", answer.run.statistics))
+            if answer is not None and answer.run.reason:
+                self.reasons[name] = answer.run.reason
+        reason = self.clock.reason if self.clock.is_over else "; ".join(f"{k}: {v}" for k, v in self.reasons.items())
+        return Decision(Verdict.UNKNOWN, self.summary("stages", reason or "no stage settled it", {}))
+
+    def summary(self, engine: str, reason: str, more: Any) -> Run:
+        """How it was obtained."""
+        statistics = {**more, "stages": [list(stage) for stage in self.stages]}
+        statistics |= {"best_bound": self.best_bound, "best_margin": self.best_margin}
+        return Run(engine, self.clock.elapsed, reason, statistics)
+
+    def plan(self) -> list[tuple[str, Callable[[], Decision | None]]]:
+        """The stages in order."""
+        is_box = isinstance(self.query.region, PixelBox | RealBox)
+        stages: list[tuple[str, Callable[[], Decision | None]]] = [("bounds", self.bounds), ("attack", self.quick)]
+        if not is_box and self.query.network.blocks:
+            stages.append(("flips", self.flips))
+        stages += [("engine", self.first_turn), ("attack", self.long), ("engines", self.engines)]
+        return stages
+
+    def rest(self, share: float = 1.0, least: float = 0.0) -> Limits:
+        """The limits with a share of the time that is left, but at least some seconds of it."""
+        left = self.clock.remaining
+        if left is None:
+            return self.limits if share == 1 else replace(self.limits, seconds=max(least, 1.0))
+        return replace(self.limits, seconds=max(min(left, max(share * left, least)), 1e-3))
+
+    def bounds(self) -> Decision | None:
+        """Interval bounds of every neuron and score difference."""
+        bounds = interval_bounds(self.query.network, self.query.region)
+        excess = excesses(self.query, bounds)
+        self.best_bound = _most(self.query, excess)
+        self.cells = _open_cells(bounds)
+        return Decision(Verdict.ROBUST, Run("bounds")) if refutes(self.query, excess) else None
+
+    def quick(self) -> Decision | None:
+        """A few rounds of the attack."""
+        return self._attacked(
+            attack(self.query, limits=self.rest(), monitor=self._stop, rounds=_FIRST_ROUNDS, seed=self.seed)
+        )
+
+    def long(self) -> Decision | None:
+        """The attack for longer; for all the time that is left if no engine would come to an end."""
+        share = 1.0 if self.cells > _HOPELESS and self.clock.remaining is not None else 0.2
+        return self._attacked(attack(self.query, limits=self.rest(share, 5.0), monitor=self._stop, seed=self.seed + 1))
+
+    @property
+    def _stop(self) -> Monitor | None:
+        return self.clock.monitor
+
+    def _attacked(self, found: Attack) -> Decision | None:
+        if found.margin is not None:
+            self.best_margin = max(found.margin, found.margin if self.best_margin is None else self.best_margin)
+        if found.counterexample is None:
+            return None
+        return Decision(Verdict.NOT_ROBUST, found.run, found.counterexample, found.predicted)
+
+    def flips(self) -> Decision | None:
+        """The search over first-block neurons."""
+        return search_flips(self.query, limits=self.rest(0.3, 2.0), monitor=self._stop)
+
+    def names(self) -> list[str]:
+        """Complete engines that may serve the question, the most promising first."""
+        return [name for name in ("minicard", "cpsat", "sat") if name != "cpsat" or find_spec("ortools") is not None]
+
+    def first_turn(self) -> Decision | None:
+        """The first engine for a moment, where the question is small enough to be put to it at once."""
+        if self.cells > _QUICK:
+            return None
+        seconds = self.rest().seconds
+        turn = replace(self.limits, seconds=_FIRST_TURN if seconds is None else min(seconds, _FIRST_TURN))
+        answer = engine_named(self.names()[0]).decide(self._on_grid(), limits=turn)
+        return self._judged(answer)
+
+    def engines(self) -> Decision | None:
+        """All engines: side by side, or in longer and longer turns."""
+        if self.cells > _HOPELESS:
+            return Decision(Verdict.UNKNOWN, Run("engines", 0.0, "too many open neurons for a complete engine"))
+        query = self._on_grid()
+        if self.jobs > 1 or self.cells > _QUICK:
+            return self._judged(race(query, self.names(), limits=self.limits, clock=self.clock, jobs=self.jobs))
+        reasons: dict[str, str] = {}
+        turn = 4 * _FIRST_TURN
+        waiting = self.names()
+        while waiting and not self.clock.is_over:
+            for name in tuple(waiting):
+                left = self.clock.remaining
+                if self.clock.is_over:
+                    break
+                seconds = turn if left is None else max(min(left, turn), 1e-3)
+                started = self.clock.elapsed
+                try:
+                    answer = engine_named(name).decide(query, limits=replace(self.limits, seconds=seconds))
+                except UnsupportedError as error:
+                    answer = Decision(Verdict.UNKNOWN, Run(name, 0.0, str(error)))
+                if answer.verdict is not Verdict.UNKNOWN:
+                    return self._judged(answer)
+                if self.clock.elapsed - started < 0.9 * seconds:
+                    waiting.remove(name)
+                    reasons[name] = answer.run.reason
+            turn *= 4
+        reason = self.clock.reason if self.clock.is_over else "; ".join(f"{k}: {v}" for k, v in reasons.items())
+        return Decision(Verdict.UNKNOWN, Run("engines", 0.0, reason))
+
+    def _on_grid(self) -> Query:
+        """The question that complete engines take: over the integers of a real box."""
+        if not isinstance(self.query.region, RealBox):
+            return self.query
+        grid = self.query.region.grid()
+        if grid is None:
+            raise UnsupportedError("the real box holds no integer input, which is where complete engines look")
+        return replace(self.query, region=grid)
+
+    def _judged(self, answer: Decision) -> Decision:
+        """The answer, unless it is a proof for the integers of a box of reals only."""
+        if answer.verdict is Verdict.ROBUST and isinstance(self.query.region, RealBox):
+            reason = f"{answer.run.engine} proved all integer inputs of the real box robust, which says nothing between"
+            return Decision(Verdict.UNKNOWN, replace(answer.run, reason=reason))
+        return answer
+
+
+def _most(query: Query, excess: tuple[Fraction, ...]) -> int:
+    """An upper bound on the margin of all inputs."""
+    comparisons, conjunctive = query.score_conditions()
+    margins = [math.floor(most) - strict for most, (_, _, strict) in zip(excess, comparisons, strict=True)]
+    return min(margins) if conjunctive else max(margins)
+
+
+def _open_cells(bounds: Bounds) -> int:
+    """Cells that the neurons which are not settled read: about how long a question to an engine gets."""
+    total = 0
+    for block, found in zip(bounds.network.blocks, bounds.blocks, strict=True):
+        low, high = (sums.reshape(len(block.weights), -1) for sums in (found.low, found.high))
+        limits = block.thresholds[:, None]
+        is_open = (low < limits) & (limits <= high)
+        total += int(is_open.sum()) * math.prod(block.weights.shape[1:])
+    return total
