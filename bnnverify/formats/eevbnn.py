@@ -1,0 +1,163 @@
+"""Networks of eevbnn (``.npz``): activations in {0, 1}, weights -1, 0 and +1, one member per array.
+
+Members: ``meta``, JSON with ``quant_step``, ``input_shape``, ``layers``, ``final_scale`` and ``final_sign``; for each
+hidden block I ``LI_w`` (kernels or a matrix, int8), ``LI_b`` (int32) and ``LI_s`` (int8, -1 or +1); for the output
+``LI_w`` and ``LI_b`` (float64). Its meaning, exactly:
+
+- the input is the vector of integers ``q = round(pixel / 255 / quant_step)``;
+- a hidden unit outputs 1 iff ``s * (w . x + b) >= 0``, else 0; padding feeds 0;
+- class k has the score ``final_scale * final_sign * (w[k] . x + b[k])``; the greatest wins.
+
+An output x in {0, 1} is ``(h + 1) / 2`` of a sign h, so sums are ``(w . h + sum of w) / 2``: the sum of the weights
+goes into the thresholds, and padding with 0 is the constant sign -1. Nothing is rounded.
+
+References:
+    Jia and Rinard, "Efficient exact verification of binarized neural networks", NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.errors import FormatError, ModelError, UnsupportedError
+from bnnverify.formats import assembly
+from bnnverify.formats.coding import InputCoding
+from bnnverify.formats.imported import Imported
+from bnnverify.formats.onnxgraph import read_bytes
+
+_EXPECTED = "expected a network of eevbnn (.npz with meta and L0_w, L0_b, L0_s, ...)"
+_SIZE_LIMIT = 2**30  # bytes of one array
+
+
+def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
+    """The network in the file at `path`, over quantized pixels.
+
+    Args:
+        path: The file.
+        top: Greatest quantized value of an input. Default: that of a pixel of 255.
+
+    Returns:
+        A network over quantized pixels, integers 0 to `top`; `quant_step` is in its provenance.
+
+    Raises:
+        FormatError: The file cannot be read, or is no such network.
+        UnsupportedError: It has a layer of an unknown type.
+    """
+    where = os.fspath(path)
+    arrays = _arrays(where, read_bytes(path, _EXPECTED))
+    try:
+        meta = json.loads(str(arrays["meta"]))
+        layers, shape = list(meta["layers"]), [int(v) for v in meta["input_shape"]]
+        step = Fraction(str(meta["quant_step"]))
+        scale = Fraction(float(meta["final_scale"])) * int(meta.get("final_sign", 1))
+        if step <= 0 or scale == 0 or len(shape) not in (1, 3):
+            raise ValueError("quant_step or final_scale is 0, or input_shape is no image")
+    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        raise FormatError(f"{where}: meta is not understood ({error!r:.80}), {_EXPECTED}.") from None
+    most = quantized_value(Fraction(1), step) if top is None else top
+    try:
+        return _build(where, arrays, layers, shape, step, scale, InputCoding.integers(0, most))
+    except ModelError as error:
+        raise FormatError(f"{where}: {error}") from None
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{where}: {error}") from None
+
+
+def quantized_value(value: Fraction, step: Fraction) -> int:
+    """``round(value / step)``, a tie to the even integer, without rounding anything else.
+
+    >>> quantized_value(Fraction(1), Fraction("0.61"))
+    2
+    """
+    return round(value / step)
+
+
+def _build(
+    where: str,
+    arrays: Mapping[str, NDArray[Any]],
+    layers: Sequence[Mapping[str, Any]],
+    shape: Sequence[int],
+    step: Fraction,
+    scale: Fraction,
+    coding: InputCoding,
+) -> Imported:
+    tensor = assembly.start((1, *shape), coding)
+    notes = ["activations in {0, 1} were written as -1/+1, exactly"]
+    for i, layer in enumerate(layers):
+        kind, name = layer.get("type"), f"layer {i}"
+        if kind == "flatten":
+            tensor = assembly.moved(tensor, tensor.index.reshape(1, -1))
+            continue
+        if kind not in ("conv", "linear", "linear_out"):
+            raise UnsupportedError(f"{name} is of type {kind!r:.40}, expected conv, flatten, linear or linear_out.")
+        weights, bias = _member(arrays, f"L{i}_w", where), _member(arrays, f"L{i}_b", where)
+        _require_signs(weights, f"L{i}_w", where, zero=True)
+        values = np.asarray(weights, dtype=np.int64)
+        if kind == "conv":
+            down, across = (int(v) for v in layer.get("stride", (1, 1)))
+            top, left = (int(v) for v in layer.get("padding", (0, 0)))
+            tensor = assembly.convolved(tensor, values, bias, name, stride=(down, across), pads=(top, left, top, left))
+        else:
+            tensor = assembly.dense(tensor, values, bias, name)
+        if kind == "linear_out":
+            tensor = assembly.times(tensor, float(scale), name) if len(layers) == i + 1 else tensor
+            continue
+        signs = _member(arrays, f"L{i}_s", where)
+        _require_signs(signs, f"L{i}_s", where, zero=False)
+        if signs.shape != weights.shape[:1]:
+            raise ModelError(f"L{i}_s has shape {signs.shape}, expected one sign per unit of L{i}_w.")
+        turned = np.asarray(signs, dtype=np.int64).reshape((-1, 1, 1) if kind == "conv" else -1)
+        tensor = assembly.compared(assembly.times(tensor, turned, name), 0, ">=", name)
+    provenance = {
+        "format": "eevbnn npz",
+        "quant_step": str(step),
+        "read as": {
+            "inputs": f"integers round(pixel / 255 / {step}), ties to even, 0 to {coding.upper}",
+            "unit": "1 iff s * (w.x + b) >= 0, else 0; padding feeds 0; written as -1/+1",
+            "score": "final_scale * (w.x + b)",
+        },
+    }
+    done = assembly.finished(tensor, provenance)
+    return Imported(done.network, coding, done.order, "pixels", (1, *shape), done.layers, tuple(notes))
+
+
+def _arrays(where: str, data: bytes) -> dict[str, NDArray[Any]]:
+    """All arrays of the archive, without pickles."""
+    found = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                if info.file_size > _SIZE_LIMIT:
+                    raise FormatError(f"{where}: {info.filename} has {info.file_size} bytes, {_EXPECTED}.")
+                found[info.filename.removesuffix(".npy")] = np.lib.format.read_array(
+                    io.BytesIO(archive.read(info)), allow_pickle=False
+                )
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise FormatError(f"{where}: cannot be read ({error!s:.80}), {_EXPECTED}. The file is damaged.") from None
+    if "meta" not in found:
+        raise FormatError(f"{where}: has no member meta (it holds {', '.join(sorted(found))[:60]}), {_EXPECTED}.")
+    return found
+
+
+def _member(arrays: Mapping[str, NDArray[Any]], name: str, where: str) -> NDArray[Any]:
+    if name not in arrays:
+        raise FormatError(f"{where}: has no member {name}, {_EXPECTED}.")
+    return arrays[name]
+
+
+def _require_signs(array: NDArray[Any], name: str, where: str, *, zero: bool) -> None:
+    kept = (array == 1) | (array == -1) | (zero & (array == 0))
+    if not kept.all():
+        at = tuple(int(i) for i in np.argwhere(~kept)[0])
+        expected = "-1, 0 or +1" if zero else "-1 or +1"
+        raise FormatError(f"{where}: {name}[{', '.join(map(str, at))}] is {array[at]}, expected {expected}.")
