@@ -16,7 +16,7 @@ import pytest
 from bnnverify.cli import main as bnnverify
 from bnnverify.datasets import load
 from bnnverify.errors import FormatError
-from bnnverify.faults import BitFlip
+from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock
 from bnnverify.formats import native
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import expected_accuracy
@@ -91,7 +91,8 @@ def test_the_study_answers_draws_and_writes_its_page(tiny, tmp_path, monkeypatch
 
 def test_a_command_of_the_page_gives_the_number_of_the_page(tiny, tmp_path, capsys, monkeypatch):
     one, _ = asker(tiny, tmp_path, tolerance=1e-3, max_states=64)
-    words = shlex.split(tiny.page.command(one, "--ber 0.01"))[1:]
+    (line,) = tiny.page.commands({"norm": one}, [Fraction("0.01")]).splitlines()
+    words = shlex.split(line)[1:]
     path = tmp_path / "models" / Path(words[1]).name
     assert bnnverify([words[0], str(path), *words[2:], "--json", "--quiet"]) == 0
     (line,) = (json.loads(text) for text in capsys.readouterr().out.splitlines())
@@ -143,18 +144,45 @@ def test_another_effort_is_another_question(tiny, tmp_path):
 
 
 def test_a_crossing_has_certified_rates_on_both_sides(tiny, tmp_path):
-    one, _ = asker(tiny, tmp_path)
-    for p in ("1e-5", "1e-3", "1e-1"):
-        one.proved(BitFlip(p))
+    one, told = asker(tiny, tmp_path)
     found = one.crossing(Fraction(1, 100))
+    assert len(told) == 1 and one.crossing(Fraction(1, 100)) == found and len(told) == 1
+    assert found.target == one.subject.clean - Fraction(1, 100)
     truth = one.subject.truth("error")
-    assert found.holds is not None or found.fails is not None
-    for side, reaches in ((found.holds, True), (found.fails, False)):
-        if side is not None:
-            accuracy = expected_accuracy(one.subject.network, one.subject.x, truth, BitFlip(side[0])).accuracy
-            assert accuracy.lower >= found.target if reaches else accuracy.upper < found.target
-    if found.holds and found.fails:
-        assert found.holds[0] < found.fails[0] <= Fraction(3, 2) * found.holds[0]
+    for p, reaches in ((found.holds, True), (found.fails, False)):
+        accuracy = expected_accuracy(one.subject.network, one.subject.x, truth, BitFlip(p)).accuracy
+        assert accuracy.lower >= found.target if reaches else accuracy.upper < found.target
+    assert found.holds < found.fails <= Fraction(105, 100) * found.holds
+
+
+def test_rarer_errors_are_bounded_more_narrowly_unless_told_otherwise(study):
+    effort = study.questions.Effort(None, None, None, 10, 1)
+    rates = ("1e-6", "1e-3", "1e-2", "4e-2", "1/2")
+    asked = [effort.at(BitFlip(p)) for p in rates]
+    assert asked == sorted(asked, key=lambda pair: (pair[0], -pair[1]))
+    assert len(set(asked)) == 4
+    last = PerBlock.only(BitFlip("1/2"), 1, of=2)
+    assert effort.at(last) == asked[-1] == effort.at(AsymmetricFlip(p01="1/2", p10=0))
+    told = study.questions.Effort(1e-7, 9, None, 10, 1)
+    assert told.at(last) == told.search == (1e-7, 9)
+
+
+def test_a_band_holds_the_rates_asked_with_its_effort_alone(tiny, tmp_path):
+    one, _ = asker(tiny, tmp_path)
+    for p in ("0.02", "1e-3"):
+        one.proved(BitFlip(p))
+    one.proved(BitFlip("0.03"), event="change")
+    asker(tiny, tmp_path, max_states=1)[0].proved(BitFlip("0.04"))
+    again, _ = asker(tiny, tmp_path)
+    assert [p for p, _ in again.band()] == [Fraction("1e-3"), Fraction("0.02")]
+
+
+def test_fewer_images_are_the_first_ones(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny.questions, "FEW", 2)
+    one, _ = asker(tiny, tmp_path)
+    few = one.few().subject
+    assert np.array_equal(few.x, one.subject.x[:2])
+    assert few.truth("error") == one.subject.truth("error")[:2] and few.clean in (0, Fraction(1, 2), 1)
 
 
 def test_the_subject_counts_right_images_as_the_network_does(tiny, tmp_path):

@@ -36,24 +36,31 @@ def title(asker: Asker) -> str:
     return asker.subject.trained.title
 
 
-def command(asker: Asker, rates: str, *, more: str = "") -> str:
-    """The `bnnverify` command that gives a proved accuracy of this network on its own."""
-    effort, subject = asker.effort, asker.subject
+def command(asker: Asker, options: str, effort: tuple[float, int]) -> str:
+    """The `bnnverify` command that gives a proved number of this network on its own."""
+    subject, (tolerance, max_states) = asker.subject, effort
     data = "" if subject.dataset == "digits" else " --data-dir data"
-    limit = "" if effort.seconds is None else f" --timeout {effort.seconds:g}"
+    limit = "" if asker.effort.seconds is None else f" --timeout {asker.effort.seconds:g}"
     return (
         f"bnnverify reliability models/{subject.trained.file}.npz --data {subject.dataset}{data} "
-        f"--index 0:{len(subject.x)} {rates} --tolerance {effort.tolerance:g} "
-        f"--max-states {effort.max_states} --jobs {effort.jobs}{limit}{more}"
+        f"--index 0:{len(subject.x)} {options} --tolerance {tolerance:g} --max-states {max_states} "
+        f"--jobs {asker.effort.jobs}{limit}"
+    )
+
+
+def commands(askers: Askers, rates: Sequence[Fraction], more: str = "") -> str:
+    """The commands for symmetric errors at these rates, one for each effort, for the first network."""
+    asker = next(iter(askers.values()))
+    together: dict[tuple[float, int], list[Fraction]] = {}
+    for p in sorted(rates):
+        together.setdefault(asker.effort.at(BitFlip(p)), []).append(p)
+    return _shell(
+        [command(asker, f"--ber {','.join(power(p) for p in some)}{more}", effort) for effort, some in together.items()]
     )
 
 
 def _shell(lines: Sequence[str]) -> str:
     return "\n".join(f"    {line}" for line in lines)
-
-
-def _ber(rates: Sequence[Fraction]) -> str:
-    return f"--ber {','.join(power(p) for p in rates)}"
 
 
 def networks(askers: Askers) -> str:
@@ -93,7 +100,7 @@ def accuracies(askers: Askers) -> str:
         f"The 99 % confidence interval of {chips:,} sampled chips for each image meets the proved interval in {met} of "
         f"{asked} cases; at this level about one in a hundred may miss."
     )
-    return f"{table(head, rows)}\n\n{sentence}\n\n{_shell([command(a, _ber(RATES)) for a in askers.values()])}"
+    return f"{table(head, rows)}\n\n{sentence}\n\n{commands(askers, RATES)}"
 
 
 def _kept(askers: Askers, p: Fraction, drop: Fraction) -> dict[bool | None, list[str]]:
@@ -127,8 +134,7 @@ def _verdict(askers: Askers, p: Fraction) -> str:
 
 def mram(askers: Askers) -> str:
     """The first half of the ST-MRAM claim."""
-    shell = _shell([command(a, f"--ber {power(MRAM_RATE)}") for a in askers.values()])
-    return f"{_verdict(askers, MRAM_RATE)}\n\n{_claim_table(askers, MRAM_RATE)}\n\n{shell}"
+    return f"{_verdict(askers, MRAM_RATE)}\n\n{_claim_table(askers, MRAM_RATE)}\n\n{commands(askers, [MRAM_RATE])}"
 
 
 def rram(askers: Askers) -> str:
@@ -137,7 +143,7 @@ def rram(askers: Askers) -> str:
     text += [_verdict(askers, RRAM_RATE), _claim_table(askers, RRAM_RATE)]
     if {INJECTED, PLAIN} <= askers.keys():
         text.append(_training(askers[INJECTED], askers[PLAIN], askers.get(NORMED)))
-    return "\n\n".join([*text, _shell([command(a, f"--ber {power(RRAM_RATE)}") for a in askers.values()])])
+    return "\n\n".join([*text, commands(askers, [RRAM_PLAIN_RATE, RRAM_RATE])])
 
 
 def _training(injected: Asker, plain: Asker, normed: Asker | None) -> str:
@@ -179,14 +185,14 @@ def crossings(askers: Askers) -> str:
         cells = [title(asker)]
         for drop in DROPS:
             found = asker.crossing(drop)
-            kept = "none" if found.holds is None else power(found.holds[0])
-            lost = "none" if found.fails is None else power(found.fails[0])
+            kept = "none" if found.holds is None else power(found.holds)
+            lost = "none" if found.fails is None else power(found.fails)
             cells.append(f"{kept} / {lost}")
         rows.append(cells)
     head = ["network", *(f"{float(100 * d):g} point{'s' * (d != Fraction(1, 100))}: kept at / lost at" for d in DROPS)]
     asker = next(iter(askers.values()))
-    target = float(asker.subject.clean - DROPS[1])
-    return f"{table(head, rows)}\n\n{_shell([command(asker, f'--target-accuracy {target:.4f}')])}"
+    target = f"--target-accuracy {asker.subject.clean - DROPS[1]}"
+    return f"{table(head, rows)}\n\n{_shell([command(asker, target, asker.effort.search)])}"
 
 
 def events(askers: Askers) -> str:
@@ -197,24 +203,23 @@ def events(askers: Askers) -> str:
         for p in (MRAM_RATE, RRAM_RATE):
             change = asker.proved(BitFlip(p), event="change").complement()
             rows.append([title(asker), power(p), points(clean, asker.proved(BitFlip(p))), percent(change)])
-    asker = next(iter(askers.values()))
-    rates = ",".join(power(p) for p in (MRAM_RATE, RRAM_RATE))
-    shell = _shell([command(asker, f"--ber {rates}", more=" --event change")])
-    return f"{table(['network', 'rate', 'points lost (error)', 'P(change), mean'], rows)}\n\n{shell}"
+    head = ["network", "rate", "points lost (error)", "P(change), mean"]
+    return f"{table(head, rows)}\n\n{commands(askers, (MRAM_RATE, RRAM_RATE), ' --event change')}"
 
 
 def asymmetry(askers: Askers) -> str:
     """One-sided errors of twice the rate against symmetric ones."""
     rows = []
-    for asker in askers.values():
+    for asker in map(Asker.few, askers.values()):
         for p in (MRAM_RATE, Fraction(1, 100)):
             models = (BitFlip(p), AsymmetricFlip(p01=2 * p, p10=0), AsymmetricFlip(p01=0, p10=2 * p))
             rows.append([title(asker), power(p), *(points(asker.subject.clean, asker.proved(m), 3) for m in models)])
     head = ["network", "mean rate p", "symmetric, p", "only -1 reads +1, 2p", "only +1 reads -1, 2p"]
-    asker = next(iter(askers.values()))
+    asker = next(iter(askers.values())).few()
     twice = power(2 * MRAM_RATE)
-    shell = _shell([command(asker, f"--p01 {twice},0 --p10 0,{twice}")])
-    return f"{table(head, rows)}\n\n{shell}"
+    effort = asker.effort.at(AsymmetricFlip(p01=2 * MRAM_RATE, p10=0))
+    shell = _shell([command(asker, f"--p01 {twice},0 --p10 0,{twice}", effort)])
+    return f"On the first {len(asker.subject.x):,} images:\n\n{table(head, rows)}\n\n{shell}"
 
 
 def blocks(askers: Askers, p: Fraction = Fraction(1, 100)) -> str:
@@ -232,8 +237,7 @@ def blocks(askers: Askers, p: Fraction = Fraction(1, 100)) -> str:
     first = next(iter(askers.values())).subject.network
     names = [f"hidden block ({first.blocks[0].weights.size:,} cells)", f"output block ({first.output.weights.size:,})"]
     head = ["network", *(f"errors in the {n}" for n in names), "in both", "an output cell matters, times at least"]
-    asker = next(iter(askers.values()))
-    return f"{table(head, rows)}\n\n{_shell([command(asker, _ber((p,)), more=' --sensitivity')])}"
+    return f"{table(head, rows)}\n\n{commands(askers, [p], ' --sensitivity')}"
 
 
 def chips(askers: Askers) -> str:
@@ -251,7 +255,7 @@ def chips(askers: Askers) -> str:
     head = ["network", "rate", "a good chip reaches", "good chips, proved", "sampled", "worst and best chip sampled"]
     asker = next(iter(askers.values()))
     more = f" --yield {below(asker.good, 4)} --chips {5 * asker.effort.chips} --seed {SEED}"
-    return f"{table(head, rows)}\n\n{_shell([command(asker, _ber((MRAM_RATE,)), more=more)])}"
+    return f"{table(head, rows)}\n\n{commands(askers, [MRAM_RATE], more)}"
 
 
 def worst(askers: Askers) -> str:
@@ -276,8 +280,8 @@ def worst(askers: Askers) -> str:
     ]
     head += [f"wrong cells of a chip at {power(MRAM_RATE)}, expected"]
     asker = next(iter(askers.values()))
-    shell = command(asker, "--worst-case --event change")
-    return f"{table(head, rows)}\n\n{_shell([shell])}"
+    shell = _shell([command(asker, "--worst-case --event change", asker.effort.search)])
+    return f"{table(head, rows)}\n\n{shell}"
 
 
 def energies(askers: Askers) -> str:
@@ -303,7 +307,7 @@ def _end_to_end(askers: Askers) -> str:
     for role in (PLAIN, INJECTED):
         for programming in PROGRAMMINGS:
             if role in askers and programming.tuned == "width" and programming.spread:
-                asker = askers[role]
+                asker = askers[role].few()
                 found = asker.cheapest(programming, DROPS[1])
                 best = found["best"]
                 cells = ["none proved"] * 3
@@ -315,7 +319,11 @@ def _end_to_end(askers: Askers) -> str:
     if not rows:
         return ""
     head = ["network", "cell", "share of wrong cells", "certified accuracy at least the target", "times less energy"]
-    return f"The cheapest write of a menu of pulses that is proved to lose at most 1 point:\n\n{table(head, rows)}"
+    images = min(len(asker.few().subject.x) for asker in askers.values())
+    return (
+        "The cheapest write of a menu of pulses that is proved to lose at most 1 point, all in one search "
+        f"(`reliability.energy.lowest_write_energy`, first {images:,} images):\n\n{table(head, rows)}"
+    )
 
 
 def _cheapest(askers: Askers) -> str:
@@ -324,9 +332,9 @@ def _cheapest(askers: Askers) -> str:
     for asker in askers.values():
         for drop in DROPS[1:]:
             found = asker.crossing(drop)
-            if found.holds is None or found.holds[0] == 0:
+            rate = found.holds
+            if rate is None or rate == 0:
                 continue
-            rate = found.holds[0]
             saved = [f"{p.savings([rate], REFERENCES[0])[rate]:.2f}" for p in PROGRAMMINGS]
             rows.append([title(asker), f"{float(100 * drop):g}", power(rate), *saved])
     head = ["network", "points given up", "greatest certified rate", *(f"{p.cell}: {p.title}" for p in PROGRAMMINGS)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,17 +12,29 @@ import numpy as np
 from answers import Answers, Line
 from energy import Programming
 from numpy.typing import NDArray
-from settings import CONFIDENCE, GOOD_CHIP, MENU_RATES, MODELS, REFERENCES, SEED, Trained
+from settings import (
+    CONFIDENCE,
+    EFFORTS,
+    FEW,
+    GOOD_CHIP,
+    MENU_RATES,
+    MODELS,
+    REFERENCES,
+    SEARCH,
+    SEED,
+    Trained,
+)
 from words import above, below
 
 from bnnverify.datasets import Dataset, inputs_for
 from bnnverify.engines.chipsampling import sample_chips
 from bnnverify.engines.montecarlo import sample_errors
-from bnnverify.faults import BitFlip, FaultModel, PerBlock
+from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock
 from bnnverify.formats import native
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability import expected_accuracy
 from bnnverify.reliability.energy import lowest_write_energy
+from bnnverify.reliability.tolerance import tolerance_bracket
 from bnnverify.reliability.worstcase import flip_distances
 from bnnverify.reliability.yields import chip_yield
 from bnnverify.results import Probability
@@ -34,18 +45,41 @@ class Effort:
     """How hard a proof is tried.
 
     Attributes:
-        tolerance: Width to aim at for each image.
-        max_states: Most work for each image.
+        tolerance: Width to aim at for each image; None for what suits the rate (`settings.EFFORTS`).
+        max_states: Most work for each image; None likewise.
         seconds: Limit for one proved accuracy, s; what is not reached by then counts as unknown.
         chips: Sampled chips for each image.
         jobs: Threads.
     """
 
-    tolerance: float
-    max_states: int
+    tolerance: float | None
+    max_states: int | None
     seconds: float | None
     chips: int
     jobs: int
+
+    def at(self, faults: FaultModel) -> tuple[float, int]:
+        """Tolerance and most work for each image under these faults: rarer errors are bounded more narrowly."""
+        highest = highest_rate(faults)
+        return self._or(*next((width, states) for most, width, states in EFFORTS if highest <= most))
+
+    @property
+    def search(self) -> tuple[float, int]:
+        """Tolerance and most work for each image at each step of a search."""
+        return self._or(*SEARCH)
+
+    def _or(self, tolerance: float, max_states: int) -> tuple[float, int]:
+        return self.tolerance or tolerance, self.max_states or max_states
+
+
+def highest_rate(faults: FaultModel) -> Fraction:
+    """The rate of the cells that fail most often."""
+    if isinstance(faults, PerBlock):
+        return max(map(highest_rate, faults.models))
+    if isinstance(faults, AsymmetricFlip):
+        return max(faults.p01, faults.p10)
+    assert isinstance(faults, BitFlip)
+    return faults.p
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +119,10 @@ class Subject:
         mine = every[:images], truth[:images], classes[:images]
         return cls(trained, network, *mine, right, str(made["dataset"]), str(made["split_sha256"]))
 
+    def first(self, images: int) -> Subject:
+        """The same network with the first images alone."""
+        return replace(self, x=self.x[:images], labels=self.labels[:images], predicted=self.predicted[:images])
+
     @property
     def clean(self) -> Fraction:
         """Accuracy on the images without errors: exact."""
@@ -101,13 +139,13 @@ class Crossing:
 
     Attributes:
         target: The accuracy.
-        holds: The greatest rate asked, below `fails`, at which the accuracy is proved to reach it; with the accuracy.
-        fails: The least rate asked at which it is proved to miss it; with the accuracy.
+        holds: The greatest rate asked at which the accuracy is proved to reach it.
+        fails: The least rate above that at which it is proved to miss it.
     """
 
     target: Fraction
-    holds: tuple[Fraction, Probability] | None
-    fails: tuple[Fraction, Probability] | None
+    holds: Fraction | None
+    fails: Fraction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +171,9 @@ class Asker:
         return {**asked, **images, "method": method, "faults": None if faults is None else faults.to_json(), **more}
 
     def _proof(self, faults: FaultModel, event: str) -> Line:
-        effort = {name: getattr(self.effort, name) for name in ("tolerance", "max_states", "seconds")}
-        return self._question("proved", event, faults, **effort)
+        tolerance, max_states = self.effort.at(faults)
+        work = {"tolerance": tolerance, "max_states": max_states, "seconds": self.effort.seconds}
+        return self._question("proved", event, faults, **work)
 
     def _kept(self, question: Line, answer: Callable[[], Line]) -> Line:
         """The answer that is there, or a new one, which is kept."""
@@ -155,16 +194,16 @@ class Asker:
         """A proved accuracy with quantiles of the images' widths, proved bounds on the yield, and seconds."""
 
         def answer() -> Line:
-            effort, subject = self.effort, self.subject
+            subject, (tolerance, max_states) = self.subject, self.effort.at(faults)
             point = expected_accuracy(
                 subject.network,
                 subject.x,
                 subject.truth(event),
                 faults,
-                tolerance=effort.tolerance,
-                max_states=effort.max_states,
-                jobs=effort.jobs,
-                seconds=effort.seconds,
+                tolerance=tolerance,
+                max_states=max_states,
+                jobs=self.effort.jobs,
+                seconds=self.effort.seconds,
             )
             widths = sorted(float(p.width) for p in point.per_image)
             good = chip_yield(point.per_image, self.good)
@@ -233,10 +272,12 @@ class Asker:
     def cheapest(self, programming: Programming, drop: Fraction) -> Line:
         """The cheapest write of a menu of widths whose certified accuracy is within `drop`; `LowestEnergy` as JSON."""
         target = self.subject.clean - drop
-        question = self._question("energy", "error", None, drop=str(drop), programming=programming.to_json())
+        more = {"drop": str(drop), "programming": programming.to_json()}
+        question = self._question("energy", "error", None, **more, effort=list(self.effort.search))
 
         def answer() -> Line:
-            effort, subject = self.effort, self.subject
+            subject, effort = self.subject, self.effort
+            tolerance, max_states = effort.search
             found = lowest_write_energy(
                 programming.physics,
                 subject.network,
@@ -247,8 +288,8 @@ class Asker:
                 most_retries=programming.retries,
                 before="opposite",
                 reference_rate=REFERENCES[0],
-                tolerance=effort.tolerance,
-                max_states=effort.max_states,
+                tolerance=tolerance,
+                max_states=max_states,
                 jobs=effort.jobs,
                 seconds=None if effort.seconds is None else 3 * effort.seconds,
             ).to_json()
@@ -262,35 +303,42 @@ class Asker:
         """Proved accuracy with errors in one block alone, hidden blocks from 0."""
         return self.proved(PerBlock.only(BitFlip(p), block, of=len(self.subject.network.all_blocks)))
 
-    def crossing(self, drop: Fraction, *, ratio: Fraction = Fraction(3, 2)) -> Crossing:
-        """Two rates of symmetric errors around a loss of `drop` in accuracy, at most `ratio` apart if proofs allow.
+    def few(self) -> Asker:
+        """The same questions about fewer images, where proofs take long."""
+        return replace(self, subject=self.subject.first(FEW))
 
-        Every rate that was asked counts; the gap is halved on a logarithmic scale.
-        """
+    def crossing(self, drop: Fraction) -> Crossing:
+        """Two certified rates of symmetric errors around a loss of `drop` in accuracy, as close as proofs allow."""
         target = self.subject.clean - drop
-        while True:
-            found = self._around(target)
-            if found.fails is None or found.holds is None or found.holds[0] * ratio >= found.fails[0]:
-                return found
-            middle = Fraction(f"{math.sqrt(found.holds[0] * found.fails[0]):.2e}")
-            accuracy = self.proved(BitFlip(middle))
-            if accuracy.lower < target <= accuracy.upper:
-                return found  # the interval is too wide to say
+        tolerance, max_states = self.effort.search
 
-    def _around(self, target: Fraction) -> Crossing:
-        points = self.band()
-        failing = [(p, a) for p, a in points if a.upper < target]
-        first = failing[0] if failing else None
-        holding = [(p, a) for p, a in points if a.lower >= target and (first is None or p < first[0])]
-        return Crossing(target, holding[-1] if holding else None, first)
+        def answer() -> Line:
+            found = tolerance_bracket(
+                self.subject.network,
+                self.subject.x,
+                self.subject.truth("error"),
+                target,
+                tolerance=tolerance,
+                max_states=max_states,
+                jobs=self.effort.jobs,
+                seconds=None if self.effort.seconds is None else 3 * self.effort.seconds,
+            ).to_json()
+            return {name: found[name] for name in ("p_ok", "p_fail")} | {"reason": found["run"]["reason"]}
+
+        more = {"drop": str(drop), "effort": list(self.effort.search)}
+        kept = self._kept(self._question("crossing", "error", None, **more), answer)
+        holds, fails = (None if kept[name] is None else Fraction(kept[name]) for name in ("p_ok", "p_fail"))
+        return Crossing(target, holds, fails)
 
     def band(self) -> list[tuple[Fraction, Probability]]:
         """Every proved accuracy under symmetric errors that is known, by rising rate."""
-        wanted = self._proof(BitFlip(Fraction(0)), "error") | {"faults": None}
         points = {}
         for question, answer in self.answers.questions():
-            if question | {"faults": None} == wanted and question["faults"]["kind"] == "bit-flip":
-                points[Fraction(question["faults"]["p"])] = Probability.from_json(answer)
+            faults = question["faults"]
+            if question["method"] == "proved" and faults["kind"] == "bit-flip":
+                p = Fraction(faults["p"])
+                if question == self._proof(BitFlip(p), "error"):
+                    points[p] = Probability.from_json(answer)
         return sorted(points.items())
 
 

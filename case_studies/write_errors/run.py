@@ -95,8 +95,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, metavar="N", help="the first N test images; default: 1000")
     parser.add_argument("--networks", nargs="+", metavar="ROLE", help="these alone: norm, plain, switching, ...")
     parser.add_argument("--chips", type=int, metavar="N", help="sampled chips for each image; default: 200")
-    parser.add_argument("--tolerance", type=float, metavar="W", help="for each image; default: 1e-4")
-    parser.add_argument("--max-states", type=int, metavar="N", help="most work for each image; default: 4096")
+    parser.add_argument("--tolerance", type=float, metavar="W", help="for each image; default: by the rate")
+    parser.add_argument("--max-states", type=int, metavar="N", help="most work for each image; default: by the rate")
     parser.add_argument("--seconds", type=float, metavar="S", help="limit for each proved accuracy; then wider")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="threads; default: 2")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: the folder of this script")
@@ -123,8 +123,8 @@ def _study(arguments: argparse.Namespace) -> None:
     if arguments.data != "mnist" and out == HERE:
         out = Path("out") / f"write_errors-{arguments.data}"
     effort = Effort(
-        tolerance=chosen("tolerance", 1e-4),
-        max_states=chosen("max_states", 4096),
+        tolerance=chosen("tolerance", None),
+        max_states=chosen("max_states", None),
         seconds=chosen("seconds", None),
         chips=chosen("chips", 200),
         jobs=arguments.jobs,

@@ -47,6 +47,15 @@ MRAM_RATE = Fraction(1, 1000)  # claimed harmless for ST-MRAM
 RRAM_RATE = Fraction(4, 100)  # claimed tolerable after training with errors, RRAM
 RRAM_PLAIN_RATE = Fraction(1, 10000)  # claimed tolerable without it, RRAM
 CLAIMED = (RRAM_PLAIN_RATE, MRAM_RATE, Fraction(1, 100), RRAM_RATE)
+# greatest rate of the cells: width to aim at for each image, most work for each image
+EFFORTS = (
+    (Fraction(1, 1000), 1e-5, 1024),
+    (Fraction(1, 100), 1e-4, 1024),
+    (Fraction(4, 100), 1e-3, 256),
+    (Fraction(1), 1e-2, 64),
+)
+SEARCH = (1e-3, 256)  # the same for a search over rates or writes
+FEW = 300  # images for faults of two rates, whose proofs take longer
 SAMPLED = (Fraction(1, 10000), MRAM_RATE, Fraction(1, 100), RRAM_RATE, Fraction(1, 10))
 DROPS = (Fraction(1, 1000), Fraction(1, 100), Fraction(3, 100))  # of accuracy: 0.1, 1 and 3 points
 GOOD_CHIP = Fraction(2, 100)  # a good chip loses at most so much accuracy
