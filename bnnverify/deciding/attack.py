@@ -89,15 +89,20 @@ class _Search:
         self.forward = BatchForward(query.network)
         self.size = int(np.clip(_BATCH_COST / max(1, 3 * self.forward.cost), 4, 64))
         comparisons, self.conjunctive = query.score_conditions()
-        self.first, self.second, self.strict = (np.array(column) for column in zip(*comparisons, strict=True))
+        self.first, self.second, strict = (np.array(column) for column in zip(*comparisons, strict=True))
+        self.strict = strict.astype(np.int64)
         self.rounds = self.inputs = 0
         self.best: tuple[Any, Points] | None = None
         self.elite: list[tuple[float, Points, Floats]] = []
         self.points = self._starts()
+        self.live = self.size
         self.momentum = np.zeros(self.points.shape, dtype=np.float32)
         self.age = np.zeros(self.size, dtype=np.int64)
         self.record = np.full(self.size, -np.inf)
-        self._draw(np.ones(self.size, dtype=bool))
+        self.length = np.ones(self.size, dtype=np.float32)
+        self.widths = np.ones((len(self.forward.fan_in), self.size), dtype=np.float32)
+        self.rival = np.zeros(self.size, dtype=np.int64)
+        self._draw(np.arange(self.size))
 
     @property
     def is_found(self) -> bool:
@@ -109,25 +114,22 @@ class _Search:
         more = self.moves.random(self.size - len(first), self.rng)
         return np.concatenate([first, more])
 
-    def _draw(self, which: NDArray[np.bool_]) -> None:
+    def _draw(self, rows: NDArray[np.int64]) -> None:
         """New ways of searching for some rows."""
-        if self.rounds == 0:
-            self.length = np.ones(self.size, dtype=np.float32)
-            self.widths = np.ones((len(self.forward.fan_in), self.size), dtype=np.float32)
-            self.rival = np.zeros(self.size, dtype=np.int64)
-        count = int(which.sum())
-        self.length[which] = self.rng.choice(np.array([1, 0.5, 0.25], dtype=np.float32), count)
+        count = rows.size
+        self.length[rows] = self.rng.choice(np.array([1, 0.5, 0.25], dtype=np.float32), count)
         for b, fan_in in enumerate(self.forward.fan_in):
             spread = max(1.0, self.moves.reach * fan_in) if b == 0 else 2 * fan_in**0.5
-            self.widths[b, which] = spread * np.exp(self.rng.uniform(np.log(0.15), np.log(1.5), count))
-        # which comparison a search works on: the nearest to being met at each moment (-1), or one of its own
-        self.rival[which] = -1 if self.conjunctive else self.rng.integers(-1, 3, count)
+            self.widths[b, rows] = spread * np.exp(self.rng.uniform(np.log(0.15), np.log(1.5), count))
+        # which comparison a search works on: the nearest to being met at each moment, or one after it
+        self.rival[rows] = 0 if self.conjunctive else self.rng.integers(-1, 3, count)
 
     def round(self) -> None:
-        """Evaluates all points, keeps the best, and moves."""
-        done = self.forward.run(self.points)
+        """Evaluates the points, keeps the best, and moves."""
+        self.live = min(self.size, 4 << (self.rounds // 2 * 2))  # few at first: many questions are easy
+        done = self.forward.run(self.points[: self.live])
         margins, values = self._margins(done)
-        self.inputs += len(self.points)
+        self.inputs += self.live
         top = int(np.argmax(margins))
         if self.best is None or margins[top] > self.best[0]:
             self.best = (margins[top], self.points[top].copy())
@@ -142,28 +144,26 @@ class _Search:
         return (values.min(axis=1) if self.conjunctive else values.max(axis=1)), values
 
     def _move(self, done: Pass, margins: NDArray[Any], values: NDArray[Any]) -> None:
+        live, points = self.live, self.points[: self.live]
         numbers, real = margins.astype(np.float64), values.astype(np.float64)
-        slopes = self.forward.slopes(done, self._directions(real), self.widths)
+        slopes = self.forward.slopes(done, self._directions(real), self.widths[:, :live])
         scale = np.abs(slopes).max(axis=1, keepdims=True) + np.float32(1e-12)
-        self.momentum = np.float32(0.8) * self.momentum + slopes / scale
+        self.momentum[:live] = np.float32(0.8) * self.momentum[:live] + slopes / scale
         for row in np.argsort(-numbers)[:4]:
-            self._keep(float(numbers[row]), self.points[row], slopes[row])
-        better = numbers > self.record
-        self.record = np.maximum(self.record, numbers)
-        self.age = np.where(better, 0, self.age + 1)
-        walking = np.arange(self.size) < (self.size + 1) // 2
-        moved = self.moves.step(self.points, self.momentum, self.length)
-        stuck = (moved == self.points).all(axis=1)
-        lost = walking & (stuck | (self.age > _PATIENCE))
-        self.points = np.where(walking[:, None], moved, self.points)
-        if lost.any():
-            self._restart(lost)
-        self._change(~walking)
+            self._keep(float(numbers[row]), points[row], slopes[row])
+        self.age[:live] = np.where(numbers > self.record[:live], 0, self.age[:live] + 1)
+        self.record[:live] = np.maximum(self.record[:live], numbers)
+        walking = np.arange(live) < (live + 1) // 2
+        moved = self.moves.step(points, self.momentum[:live], self.length[:live])
+        lost = walking & ((moved == points).all(axis=1) | (self.age[:live] > _PATIENCE))
+        self.points[:live] = np.where(walking[:, None], moved, points)
+        self._restart(np.flatnonzero(lost))
+        self._change(np.flatnonzero(~walking))
 
     def _directions(self, values: NDArray[np.float64]) -> Floats:
         """Weights of the scores whose sum each search wants to grow."""
         order = np.argsort(values if self.conjunctive else -values, axis=1)
-        rank = np.minimum(np.maximum(self.rival, 0), values.shape[1] - 1)
+        rank = np.minimum(np.maximum(self.rival[: self.live], 0), values.shape[1] - 1)
         which = order[np.arange(len(values)), rank]
         scales = np.array([float(a) for a in self.query.network.output.scale], dtype=np.float32)
         scales /= max(float(np.abs(scales).max()), 1e-30)
@@ -181,16 +181,16 @@ class _Search:
         self.elite.sort(key=lambda entry: -entry[0])
         del self.elite[8:]
 
-    def _restart(self, which: NDArray[np.bool_]) -> None:
-        count = int(which.sum())
-        self.points[which] = self.moves.random(count, self.rng)
-        self.momentum[which] = 0
-        self.record[which], self.age[which] = -np.inf, 0
-        self._draw(which)
+    def _restart(self, rows: NDArray[np.int64]) -> None:
+        """Some searches begin again elsewhere."""
+        if rows.size:
+            self.points[rows] = self.moves.random(rows.size, self.rng)
+            self.momentum[rows] = 0
+            self.record[rows], self.age[rows] = -np.inf, 0
+            self._draw(rows)
 
-    def _change(self, which: NDArray[np.bool_]) -> None:
-        """Best points with some inputs changed, or mixed with one another."""
-        rows = np.flatnonzero(which)
+    def _change(self, rows: NDArray[np.int64]) -> None:
+        """Best points with some inputs changed."""
         if not rows.size:
             return
         parents = np.minimum(self.rng.geometric(0.4, rows.size) - 1, len(self.elite) - 1)
@@ -200,7 +200,7 @@ class _Search:
         count = np.exp(self.rng.uniform(0, np.log(max(2, n // 8)), rows.size))
         self.points[rows] = self.moves.mutate(points, slopes, count, self.rng)
         self.momentum[rows] = 0
-        self._draw(which)
+        self._draw(rows)
 
     def answer(self, clock: Clock) -> Attack:
         statistics = {"rounds": self.rounds, "inputs": self.inputs}
