@@ -6,6 +6,8 @@ from bnnverify.engines.base import Engine
 from bnnverify.errors import QueryError
 
 NAMES = ("enumeration", "propagation", "bdd", "sat")
+DECIDING = ("minicard", "cpsat", "cadical")
+"""Engines that decide and do not count."""
 
 
 def engine_named(name: str) -> Engine:
@@ -30,8 +32,20 @@ def engine_named(name: str) -> Engine:
         from bnnverify.engines.sat import SatEngine
 
         return SatEngine()
+    if name == "minicard":
+        from bnnverify.engines.minicard import MinicardEngine
+
+        return MinicardEngine()
+    if name == "cpsat":
+        from bnnverify.engines.cpsat import CpsatEngine
+
+        return CpsatEngine()
+    if name == "cadical":
+        from bnnverify.engines.cadical import CadicalEngine
+
+        return CadicalEngine()
     if name == "approxmc":
         from bnnverify.engines.approxmc import ApproxMcEngine
 
         return ApproxMcEngine()
-    raise QueryError(f"engine is {name!r}, expected auto, {', '.join(NAMES)}.")
+    raise QueryError(f"engine is {name!r}, expected auto, {', '.join((*NAMES, *DECIDING))}.")

@@ -1,0 +1,1 @@
+"""Checks evidence with nothing but the definition of networks and questions: no engine is trusted."""
