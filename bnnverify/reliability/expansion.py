@@ -15,6 +15,10 @@ a convolution over the uncertain signs. What is left out after order 2 is in abs
 likewise after order 3. The rivals are nearly independent given S_c, so the signed terms are tiny, and the absolute
 ones are far smaller than the overlaps that Bonferroni's inequalities of the same order leave out.
 
+If the two stored signs fail at different rates, the law of a score depends on its disagreements on cells stored -1 and
+on those stored +1. The classes' numbers of the former and the number of positive hidden signs, which all classes share,
+tell both: one more coordinate of every joint law, not one a class.
+
 Float64 with an absolute slack for roundings, truncated walks and skipped masses, which is part of the bounds; the
 triple terms, which are small, in float32.
 
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 UNIT = 2.0**-53
 _UNIT_32 = 2.0**-24
@@ -36,7 +41,7 @@ MAX_RIVALS = 16  # pairs, triples and quadruples of more would cost too much
 def slack_weight(rivals: int, triples: bool) -> int:
     """How often the exits of one walk enter the slack of a state with so many rivals, at most."""
     pairs = rivals * (rivals - 1) // 2
-    return 2 + 4 * rivals + 8 * pairs + (10 * pairs * (rivals - 2) // 3 if triples else 0)
+    return 4 + 6 * rivals + 10 * pairs + (4 * pairs * (rivals - 2) if triples else 0)
 
 
 @njit(cache=True, nogil=True)
@@ -94,11 +99,12 @@ def _mix(out, stayed, moved, stay, leave):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _joint_law(classes, deviates, stays, steps, low, high, start, law, spare):  # type: ignore[no-untyped-def]
+def _joint_law(classes, walk, start, law, spare):  # type: ignore[no-untyped-def]
     """Joint law of the walks of some classes, the last one fastest, in `law` or `spare`, flat and circular.
 
     Only a walk that leaves its window wraps around to a wrong place. `start` is the mass to begin with.
     """
+    deviates, stays, steps, low, high = walk
     size, at = 1, 0
     for i in classes:
         width = high[i] - low[i] + 1
@@ -157,33 +163,40 @@ def _add_triple(weight, both, third, signed, absolute):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def _pair_terms(law, floor, widths, rows, one, other, weight, signed, absolute, square):  # type: ignore[no-untyped-def]
-    """E[1(s) d_k d_l], its absolute value's and its square's, from the joint law of (k, l, c)."""
+def _pair_terms(  # type: ignore[no-untyped-def]
+    law, floor, widths, rows, one, other, weight, signed, absolute, square
+):
+    """E[1(s) d_k d_l], its absolute value's and its square's, from the joint law of (k, l, common, c)."""
     signed[:] = 0.0
     absolute[:] = 0.0
     square[:] = 0.0
-    at, width = 0, widths[2]
-    for x in range(widths[0]):
-        for y in range(widths[1]):
-            if _blend(weight, law[at : at + width], rows, floor):
-                _add_pair(weight, one[x], other[y], signed, absolute, square)
-            at += width
-
-
-@njit(cache=True, nogil=True)
-def _triple_terms(law, floor, widths, rows, one, other, third, weight, both, signed, absolute):  # type: ignore[no-untyped-def]
-    """E[1(s) d_k d_l d_m] and its absolute value's, from the joint law of (k, l, m, c)."""
-    signed[:] = 0.0
-    absolute[:] = 0.0
     at, width = 0, widths[3]
     for x in range(widths[0]):
         for y in range(widths[1]):
-            for s in range(both.shape[0]):
-                both[s] = one[x, s] * other[y, s]
             for z in range(widths[2]):
-                if _blend(weight, law[at : at + width], rows, floor):
-                    _add_triple(weight, both, third[z], signed, absolute)
+                if _blend(weight, law[at : at + width], rows[z], floor):
+                    _add_pair(weight, one[z, x], other[z, y], signed, absolute, square)
                 at += width
+
+
+@njit(cache=True, nogil=True)
+def _triple_terms(  # type: ignore[no-untyped-def]
+    law, floor, widths, rows, one, other, third, weight, both, signed, absolute
+):
+    """E[1(s) d_k d_l d_m] and its absolute value's, from the joint law of (k, l, m, common, c)."""
+    signed[:] = 0.0
+    absolute[:] = 0.0
+    at, width = 0, widths[4]
+    for x in range(widths[0]):
+        for y in range(widths[1]):
+            for z in range(widths[3]):
+                for s in range(both.shape[1]):
+                    both[z, s] = one[z, x, s] * other[z, y, s]
+            for v in range(widths[2]):
+                for z in range(widths[3]):
+                    if _blend(weight, law[at : at + width], rows[z], floor):
+                        _add_triple(weight, both[z], third[z, v], signed, absolute)
+                    at += width
 
 
 @njit(cache=True, nogil=True)
@@ -221,9 +234,16 @@ def _relevant(chances, shares):  # type: ignore[no-untyped-def]
     return members, dropped
 
 
+def pair_law_size(low: NDArray[np.int64], high: NDArray[np.int64]) -> int:
+    """Numbers in the joint laws of all pairs of rivals, for windows of c, of the rivals, and of the positive signs."""
+    sizes = (high - low + 1).astype(object)  # no overflow
+    rivals = sizes[1:-1]
+    return int((rivals.sum() ** 2 - (rivals**2).sum()) // 2 * sizes[0] * sizes[-1]) if rivals.size else 0
+
+
 @njit(cache=True, nogil=True)
 def _pair_laws(needed, walk, largest):  # type: ignore[no-untyped-def]
-    """Joint laws of (k, l, c) of all needed pairs, one after the other, and where each begins."""
+    """Joint laws of (k, l, common, c) of all needed pairs, one after the other, and where each begins."""
     sizes, rivals = walk[4] - walk[3] + 1, needed.shape[0]
     begins = np.full((rivals, rivals), -1, dtype=np.int64)
     total = 0
@@ -231,23 +251,43 @@ def _pair_laws(needed, walk, largest):  # type: ignore[no-untyped-def]
         for m in range(k + 1, rivals):
             if needed[k] and needed[m]:
                 begins[k, m] = total
-                total += sizes[k + 1] * sizes[m + 1] * sizes[0]
+                total += sizes[k + 1] * sizes[m + 1] * sizes[-1] * sizes[0]
     laws, buffer, spare = np.empty(total), np.empty(largest), np.empty(largest)
     for k in range(rivals):
         for m in range(k + 1, rivals):
             at = begins[k, m]
             if at >= 0:
-                law = _joint_law(np.array([k + 1, m + 1, 0]), *walk, 1.0, buffer, spare)
+                law = _joint_law(np.array([k + 1, m + 1, rivals + 1, 0]), walk, 1.0, buffer, spare)
                 laws[at : at + law.shape[0]] = law
     return laws, begins
 
 
 @njit(cache=True, nogil=True)
-def _scores(base, low, own, own_law, exit_mass, rows, mine):  # type: ignore[no-untyped-def]
-    """Law of the score of c into `mine`; (first, last) score that matters and the mass of the others."""
-    for x in range(rows.shape[0]):
-        rows[x] = own[min(max(base + low + x, 0), own.shape[0] - 1)]
-    _blend(mine, own_law, rows, 0.0)
+def _table_row(count, common, plus, stride, rows):  # type: ignore[no-untyped-def]
+    """Row of a class's table for a count of its disagreements: of all of them if `stride` is 0.
+
+    Else of those on cells stored -1; those on the `plus` cells stored +1 follow from the number `common` of positive
+    signs.
+    """
+    if stride == 0:
+        return min(max(count, 0), rows - 1)
+    return min(max(plus + count - common, 0), plus) * stride + min(max(count, 0), stride - 1)
+
+
+@njit(cache=True, nogil=True)
+def _scores(base, low, plus, stride, own, own_law, exit_mass, rows, mine):  # type: ignore[no-untyped-def]
+    """Law of the score of c into `mine`; (first, last) score that matters and the mass of the others.
+
+    `base` and `low`: of c, then of the number of positive signs.
+    """
+    mine[:] = 0.0
+    some = np.empty_like(mine)
+    width = rows.shape[1]
+    for z in range(rows.shape[0]):
+        for x in range(width):
+            rows[z, x] = own[_table_row(base[0] + low[0] + x, base[1] + low[1] + z, plus, stride, own.shape[0])]
+        if _blend(some, own_law[z * width : (z + 1) * width], rows[z], 0.0):
+            mine += some
     first, last, cut = 0, mine.shape[0], 0.0
     while first < last and cut + mine[first] <= exit_mass / 2.0:
         cut += mine[first]
@@ -259,26 +299,35 @@ def _scores(base, low, own, own_law, exit_mass, rows, mine):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def _means(law, base, low, beats, rows, mine, weight, loss, bad, largest, second):  # type: ignore[no-untyped-def]
-    """The constants b(s) of one rival, d = b - B at every disagreement, its largest value and E[1(s) d^2]."""
-    size, width = loss.shape[0], rows.shape[0]
+def _means(  # type: ignore[no-untyped-def]
+    law, base, low, plus, stride, beats, rows, mine, weight, loss, bad, largest, second
+):
+    """The constants b(s) of one rival, d = b - B at every disagreement, its largest value and E[1(s) d^2].
+
+    `base` and `low`: of the rival, then of the number of positive signs.
+    """
+    common, size, width = loss.shape[0], loss.shape[1], rows.shape[1]
     bad[:] = 0.0
     for x in range(size):
-        loss[x] = beats[min(max(base + low + x, 0), beats.shape[0] - 1)]
-        if _blend(weight, law[x * width : (x + 1) * width], rows, 0.0):
-            for s in range(bad.shape[0]):
-                bad[s] += weight[s] * loss[x, s]
+        for z in range(common):
+            loss[z, x] = beats[_table_row(base[0] + low[0] + x, base[1] + low[1] + z, plus, stride, beats.shape[0])]
+            at = (x * common + z) * width
+            if _blend(weight, law[at : at + width], rows[z], 0.0):
+                for s in range(bad.shape[0]):
+                    bad[s] += weight[s] * loss[z, x, s]
     for s in range(bad.shape[0]):
         bad[s] = min(bad[s] / mine[s], 1.0) if mine[s] > 0.0 else 0.0
         largest[s] = 0.0
         second[s] = 0.0
     for x in range(size):
-        some = _blend(weight, law[x * width : (x + 1) * width], rows, 0.0)
-        for s in range(bad.shape[0]):
-            loss[x, s] = bad[s] - loss[x, s]
-            largest[s] = max(largest[s], abs(loss[x, s]))
-            if some:
-                second[s] += weight[s] * loss[x, s] * loss[x, s]
+        for z in range(common):
+            at = (x * common + z) * width
+            some = _blend(weight, law[at : at + width], rows[z], 0.0)
+            for s in range(bad.shape[0]):
+                loss[z, x, s] = bad[s] - loss[z, x, s]
+                largest[s] = max(largest[s], abs(loss[z, x, s]))
+                if some:
+                    second[s] += weight[s] * loss[z, x, s] * loss[z, x, s]
 
 
 @njit(cache=True, nogil=True)
@@ -357,6 +406,8 @@ def expand(  # type: ignore[no-untyped-def]
     bases,
     masses,
     chances,
+    plus,
+    strides,
     own,
     beats,
     allowed,
@@ -369,13 +420,16 @@ def expand(  # type: ignore[no-untyped-def]
 
     Args:
         deviates: `(R,)`, P(sign j is not its likelier value).
-        steps: `(R, 1 + r)`, what that adds to the disagreements of c and of the rivals: -1, 0 or +1.
+        steps: `(R, 2 + r)`, what that adds to the disagreements of c and of the rivals (those that `_table_row` asks
+            for), and to the number of positive signs (0 if it asks for none): -1, 0 or +1.
         low: First value of each window of the walks.
         high: Last value.
         exits: Mass that leaves the windows.
-        bases: `(S, 1 + r)`, disagreements of each state without any deviation.
+        bases: `(S, 2 + r)`, disagreements and positive signs of each state without any deviation.
         masses: `(S,)`, probability of each state.
         chances: `(S, r)`, P(rival beats c | state).
+        plus: `(1 + r,)`, cells stored +1 of each class.
+        strides: `(1 + r,)`, of the rows of a table with two counters; 0 with one.
         own: Table `(disagreements, s)`: law of the score of c.
         beats: Table `(r, disagreements, s)`: P(rival beats s).
         allowed: Width to aim at, all states together; most of it goes to states of much mass.
@@ -384,7 +438,7 @@ def expand(  # type: ignore[no-untyped-def]
         roundings: In the tables.
         triples: float32 numbers that the laws of triples may take; 0: no third order.
     """
-    states, rivals, scores = bases.shape[0], bases.shape[1] - 1, own.shape[1]
+    states, rivals, scores = bases.shape[0], bases.shape[1] - 2, own.shape[1]
     sizes = high - low + 1
     stays = 1.0 - deviates
     walk = (deviates, stays, steps, low, high)
@@ -397,13 +451,14 @@ def expand(  # type: ignore[no-untyped-def]
             if members[i, a] >= 0:
                 needed[members[i, a]] = True
                 most_members = max(most_members, a + 1)
-    widest = sizes[1:].max()
-    largest_law = max(widest * widest, widest) * sizes[0]
+    widest, common, ends = sizes[1:-1].max(), sizes[-1], np.array([0, rivals + 1])
+    largest_law = widest * widest * common * sizes[0]
     buffer, spare = np.empty(largest_law), np.empty(largest_law)
     laws, begins = _pair_laws(needed, walk, largest_law)
-    own_law = _joint_law(np.zeros(1, dtype=np.int64), *walk, 1.0, buffer, spare).copy()
-    rows, mine, weight, both = np.empty((sizes[0], scores)), np.empty(scores), np.empty(scores), np.empty(scores)
-    loss, bad = np.empty((most_members, widest, scores)), np.empty((most_members, scores))
+    own_law = _joint_law(ends[::-1].copy(), walk, 1.0, buffer, spare).copy()
+    rows, both = np.empty((common, sizes[0], scores)), np.empty((common, scores))
+    mine, weight = np.empty(scores), np.empty(scores)
+    loss, bad = np.empty((most_members, common, widest, scores)), np.empty((most_members, scores))
     largest, second = np.empty((most_members, scores)), np.empty((most_members, scores))
     signed = np.empty((most_members, most_members, scores))
     absolute, square = np.empty_like(signed), np.empty_like(signed)
@@ -422,47 +477,51 @@ def expand(  # type: ignore[no-untyped-def]
             lower += masses[i] * most
             upper += masses[i] * added
             continue
-        first, last, cut = _scores(bases[i, 0], low[0], own, own_law, exit_mass, rows, mine)
+        first, last, cut = _scores(bases[i][ends], low[ends], plus[0], strides[0], own, own_law, exit_mass, rows, mine)
         span = last - first
-        near = rows[:, first:last].copy()
-        slack, terms = 2.0 * exits[0] + cut + loose, 1
+        near = rows[:, :, first:last].copy()
+        outer = exits[0] + exits[-1]
+        slack, terms = 2.0 * outer + cut + loose, 1
         for a in range(count):
             k = members[i, a]
-            law = _joint_law(np.array([k + 1, 0]), *walk, 1.0, buffer, spare)
+            law = _joint_law(np.array([k + 1, rivals + 1, 0]), walk, 1.0, buffer, spare)
+            places = np.array([k + 1, rivals + 1])
             _means(
                 law,
-                bases[i, k + 1],
-                low[k + 1],
+                bases[i][places],
+                low[places],
+                plus[k + 1],
+                strides[k + 1],
                 beats[k, :, first:last],
                 near,
                 mine[first:last],
                 weight[:span],
-                loss[a, : sizes[k + 1], :span],
+                loss[a, :, : sizes[k + 1], :span],
                 bad[a, :span],
                 largest[a, :span],
                 second[a, :span],
             )
-            slack += 2.0 * (exits[0] + exits[k + 1])
+            slack += 2.0 * (outer + exits[k + 1])
             terms += 1
         good = 1.0 - bad[:count, :span]
         for a in range(count):
             for b in range(a + 1, count):
                 one, other = (a, b) if members[i, a] < members[i, b] else (b, a)
                 k, m = members[i, one], members[i, other]
-                at, size = begins[k, m], sizes[k + 1] * sizes[m + 1] * sizes[0]
+                at, size = begins[k, m], sizes[k + 1] * sizes[m + 1] * common * sizes[0]
                 _pair_terms(
                     laws[at : at + size],
                     exit_mass / size,
-                    (sizes[k + 1], sizes[m + 1], sizes[0]),
+                    (sizes[k + 1], sizes[m + 1], common, sizes[0]),
                     near,
-                    loss[one, :, :span],
-                    loss[other, :, :span],
+                    loss[one, :, :, :span],
+                    loss[other, :, :, :span],
                     weight[:span],
                     signed[a, b, :span],
                     absolute[a, b, :span],
                     square[a, b, :span],
                 )
-                slack += 2.0 * (exits[0] + exits[k + 1] + exits[m + 1] + exit_mass)
+                slack += 2.0 * (outer + exits[k + 1] + exits[m + 1] + exit_mass)
                 terms += 1
         names, place = _triple_names(count)
         gains, is_exact = np.zeros(names.shape[0]), np.zeros(names.shape[0], dtype=np.bool_)
@@ -478,7 +537,7 @@ def expand(  # type: ignore[no-untyped-def]
                 order = np.argsort(members[i, names[t]])
                 a, b, e = names[t][order]
                 k, m, o = members[i, a], members[i, b], members[i, e]
-                size = sizes[k + 1] * sizes[m + 1] * sizes[o + 1] * sizes[0]
+                size = sizes[k + 1] * sizes[m + 1] * sizes[o + 1] * common * sizes[0]
                 at = stored[k, m, o]
                 if at < 0:
                     if states == 1:
@@ -488,8 +547,8 @@ def expand(  # type: ignore[no-untyped-def]
                     at, filled = filled, filled + size
                     stored[k, m, o] = at
                     law_32 = _joint_law(
-                        np.array([k + 1, m + 1, o + 1, 0]),
-                        *walk_32,
+                        np.array([k + 1, m + 1, o + 1, rivals + 1, 0]),
+                        walk_32,
                         np.float32(_START_32),
                         store[at : at + size],
                         store[at + size : at + 2 * size],
@@ -498,13 +557,13 @@ def expand(  # type: ignore[no-untyped-def]
                 _triple_terms(
                     store[at : at + size],
                     np.float32(_START_32 * exit_mass / size),
-                    (sizes[k + 1], sizes[m + 1], sizes[o + 1], sizes[0]),
+                    (sizes[k + 1], sizes[m + 1], sizes[o + 1], common, sizes[0]),
                     near,
-                    loss[a, :, :span],
-                    loss[b, :, :span],
-                    loss[e, :, :span],
+                    loss[a, :, :, :span],
+                    loss[b, :, :, :span],
+                    loss[e, :, :, :span],
                     weight[:span],
-                    both[:span],
+                    both[:, :span],
                     signed_3[t, :span],
                     absolute_3[t, :span],
                 )
@@ -515,7 +574,7 @@ def expand(  # type: ignore[no-untyped-def]
                     narrow += inexact * absolute_3[t, s]
                 is_exact[t] = True
                 rest -= gains[t]
-                slack += 2.0 * (exits[0] + exits[k + 1] + exits[m + 1] + exits[o + 1] + exit_mass)
+                slack += 2.0 * (outer + exits[k + 1] + exits[m + 1] + exits[o + 1] + exit_mass)
                 terms += 1
             radius, third, radius_3 = _third_order(good, names, place, is_exact, signed_3, absolute_3, square, largest)
             center_3, radius_3 = center + third, radius_3 + narrow

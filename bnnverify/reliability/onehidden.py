@@ -28,7 +28,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.network import OutputBlock
-from bnnverify.reliability.expansion import MAX_RIVALS, expand, slack_weight, windows
+from bnnverify.reliability.expansion import MAX_RIVALS, expand, pair_law_size, slack_weight, windows
 from bnnverify.reliability.laws import FloatArray
 from bnnverify.reliability.tables import OutputTables
 
@@ -238,9 +238,9 @@ def _propagate(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _open_states(keys, fields, pair_index, table):  # type: ignore[no-untyped-def]
-    """Disagreements `(states, classes)` and P(rival beats c | state) `(states, rivals)` of packed states."""
+    """Disagreements `(states, classes, counters)`, and P(rival beats c | state) `(states, rivals)` of packed states."""
     words, shifts, masks, _ = fields
-    counts = np.zeros((keys.shape[0], words.shape[0]), dtype=np.int64)
+    counts = np.zeros((keys.shape[0], *words.shape), dtype=np.int64)
     chances = np.zeros((keys.shape[0], table.shape[0]))
     indices = np.zeros(table.shape[0], dtype=np.int64)
     for i in range(keys.shape[0]):
@@ -249,7 +249,7 @@ def _open_states(keys, fields, pair_index, table):  # type: ignore[no-untyped-de
             chances[i, r] = table[r, indices[r]]
         for k in range(words.shape[0]):
             for f in range(words.shape[1]):
-                counts[i, k] += np.int64((keys[i, words[k, f]] >> shifts[k, f]) & masks[k, f])
+                counts[i, k, f] = np.int64((keys[i, words[k, f]] >> shifts[k, f]) & masks[k, f])
     return counts, chances
 
 
@@ -349,8 +349,9 @@ class OutputProblem:
     @property
     def can_expand(self) -> bool:
         """True if the expansion serves this problem; else its states are closed by Bonferroni's bounds."""
-        few = self.kept.size <= MAX_RIVALS
-        return self.tables.components == 1 and self.tables.pair.size > 0 and few and self.tolerance >= _LEAST_WIDTH
+        few = self.kept.size <= MAX_RIVALS and self.tolerance >= _LEAST_WIDTH
+        served = self.tables.components == 1 or bool((self.output.weights != 0).all())
+        return few and served and self.tables.pair.size > 0
 
     @property
     def entropy(self) -> float:
@@ -424,20 +425,36 @@ class OutputProblem:
         some = int(np.count_nonzero(tail > allowed / 100))  # the others keep their likelier value
         slack = float(tail[some]) * 1.0001 if some < tail.size else 0.0
         slack += 1.01 * UNIT_ROUNDING * self.sign_roundings * float(deviates.sum())
-        steps = np.ascontiguousarray(((rows == likely).astype(np.int64) - disagrees)[:, :some].T)
+        moves = (rows == likely).astype(np.int64) - disagrees
+        bases = counts.sum(axis=2) + disagrees.sum(axis=1)
+        common, positive = np.zeros_like(likely), np.zeros(len(counts), dtype=np.int64)
+        plus, strides = np.zeros((2, len(self.classes)), dtype=np.int64)
+        if tables.components == 2:  # disagreements on cells stored -1, and positive signs
+            plus = np.count_nonzero(self.signs[self.classes] == 1, axis=1)
+            strides = np.array([tables.strides[k] for k in self.classes], dtype=np.int64)
+            drawn = np.count_nonzero(self.signs[tables.label, :first] == 1)
+            positive = drawn - counts[:, 0, 0] + counts[:, 0, 1] + np.count_nonzero(likely == 1)
+            bases = counts[:, :, 1] + np.count_nonzero((rows == -1) & (likely == 1), axis=1)
+            common, moves = -likely, np.where(rows == -1, -likely, 0)
+        bases = np.column_stack([bases, positive])
+        steps = np.ascontiguousarray(np.vstack([moves, common])[:, :some].T)
         deviates = np.ascontiguousarray(deviates[:some])
-        low, high = np.zeros((2, len(self.classes)), dtype=np.int64)
-        exits, exit_mass = np.zeros(len(self.classes)), allowed / (8 * slack_weight(self.kept.size, triples > 0))
+        low, high = np.zeros((2, steps.shape[1]), dtype=np.int64)
+        exits, exit_mass = np.zeros(steps.shape[1]), allowed / (8 * slack_weight(self.kept.size, triples > 0))
         windows(deviates, steps, exit_mass, low, high, exits)
+        if pair_law_size(low, high) > _LARGEST_LAWS:
+            return float(masses @ chances.max(axis=1)), float(masses @ np.minimum(chances.sum(axis=1), 1.0))
         lower, upper, _ = expand(
             deviates,
             steps,
             low,
             high,
             exits,
-            counts + disagrees.sum(axis=1),
+            bases,
             masses,
             chances,
+            plus,
+            strides,
             own,
             beats,
             allowed,
@@ -449,6 +466,7 @@ class OutputProblem:
         return lower, upper
 
 
+_LARGEST_LAWS = 1 << 25  # float64 numbers
 _LEAST_WIDTH = 1e-9  # below it the absolute slack of an expansion is in the way
 UNIT_ROUNDING = 2.0**-53
 

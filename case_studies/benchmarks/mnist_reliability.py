@@ -5,7 +5,7 @@ and 99 % of the images within 1e-4; p = 1e-2 in under 5 minutes with a mean widt
 10 minutes allow. With --curve: how the widths of some images fall with the time spent on each. Compilation of the loops
 (cached after the first run) is excluded; tables of the network at a rate are included.
 
-    python case_studies/benchmarks/mnist_reliability.py [--model FILE] [--jobs 2] [--images N] [--rates 1e-3] [--curve N]
+    python case_studies/benchmarks/mnist_reliability.py [--jobs 2] [--images N] [--rates 1e-3] [--curve N]
 """
 
 from __future__ import annotations
