@@ -84,6 +84,7 @@ def test_options_that_make_no_sense_are_named(options, message):
         (("--ber", "0.1", "--event", "change", "--keep", "1"), "--event and --keep are both given"),
         (("--ber", "0.1", "--chips", "0"), "--chips is 0, expected at least 1"),
         (("--worst-case", "--chips", "5"), "--chips needs an error rate"),
+        (("--coefficients", "-1"), "--coefficients is '-1', expected a number of flips from 0, or all"),
         (("--ber", "0.1", "--figure", "a.gif"), "expected a name that ends in .png or .svg"),
         (("--ber", "0.1", "--figure", "no/a.png"), "--figure no/a.png cannot be written"),
         (("--ber", "0.1", "--yield", "2"), "--yield is 2, expected a probability"),
@@ -185,6 +186,18 @@ def test_answers_about_cells_need_no_error_rate(workplace, run):  # noqa: F811
     assert code == 0 and "Worst case:" in out and "in tolerance" not in out
     Path("lines.jsonl").write_text(run("reliability", *COMMON, *words)[1])
     assert len(read_lines("lines.jsonl")) == 3  # the report takes them, though it does not show them
+
+
+def test_all_coefficients_of_a_small_network_give_exact_accuracies(workplace, run):  # noqa: F811
+    rng = np.random.default_rng(0)
+    block = DenseBlock.create(rng.choice([-1, 1], (3, 64)), [0] * 3)
+    save(BinaryNetwork(InputDomain.binary(64), (block,), OutputBlock.create(rng.choice([-1, 1], (10, 3)))), "net.npz")
+    words = ("net.npz", "--data", "digits", "--index", "0:2", "--coefficients", "all", "--ber", "1e-2")
+    code, out, _ = run("reliability", *words, "--json")
+    proved, counted = (line["answer"] for line in json_lines(out))
+    exact = Fraction(counted["at"][0]["accuracy"]["lower"])
+    assert code == 0 and len(counted["counts"]) == 64 * 3 + 30 + 1 and counted["at"][0]["accuracy"]["kind"] == "exact"
+    assert Fraction(proved["lower"]) <= exact <= Fraction(proved["upper"])
 
 
 def test_each_block_alone_and_targets_at_every_rate(workplace, run):  # noqa: F811

@@ -15,12 +15,13 @@ from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import BitFlip
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import error_probability, fault_enumerator
-from bnnverify.reliability.coefficients import fault_coefficients, mean_coefficients
+from bnnverify.reliability.coefficients import fault_coefficients
 from bnnverify.reliability.critical import critical_cells
 from bnnverify.reliability.enumerators import PartialEnumerator
 from bnnverify.reliability.exact import FaultEnumerator
+from bnnverify.reliability.means import mean_coefficients
 from bnnverify.reliability.worstcase import bit_flip_distance
-from bnnverify.results import Kind
+from bnnverify.results import Kind, Probability
 from tests import oracle, strategies
 from tests.test_critical import integer_networks
 
@@ -177,6 +178,32 @@ def test_a_limit_leaves_the_orders_that_were_finished():
     assert fault_coefficients(network, x, y, order=5, monitor=Monitor(stop=True)).run.reason.startswith("interrupted")
     slow = fault_coefficients(network, x, y, order=2, limits=Limits(seconds=100))
     assert slow.counts == fault_coefficients(network, x, y, order=2).counts
+
+
+def test_the_means_of_all_sizes_give_the_accuracy_at_every_rate_exactly():
+    network = random_network((6, 4, 3), seed=7)
+    images, labels = np.random.default_rng(8).choice([-1, 1], (4, 6)), [0, 1, 2, 0]
+    done = []
+    mean = mean_coefficients(network, images, labels, order=None, progress=done.append)
+    whole = [fault_enumerator(network, x, y) for x, y in zip(images, labels, strict=True)]
+    assert mean.is_complete and done == [1] * 4
+    assert mean.probability("3/7") == Probability.exact(sum(e.probability("3/7") for e in whole) / 4)
+    report = coefficients_report(network, images, labels, order=None, rates=[Fraction(1, 3)])
+    assert report.answer["at"][0]["accuracy"]["kind"] == "exact"
+    assert report.text[-2] == "  ... up to A_36: all with --json" and len(report.answer["counts"]) == 37
+    with pytest.raises(UnsupportedError, match="17 neurons"):
+        mean_coefficients(random_network((4, 17, 2), seed=0), [[1] * 4], order=None)
+
+
+def test_a_limit_leaves_the_sizes_that_all_images_have():
+    network = random_network((60, 40, 40, 5), seed=9)
+    images = np.random.default_rng(1).choice([-1, 1], (3, 60))
+    labels = ((network.evaluate_batch(images) + np.array([0, 1, 1])) % 5).tolist()
+    cut = mean_coefficients(network, images, labels, order=4, limits=Limits(seconds=1e-9))
+    assert cut.counts == (Fraction(2, 3),) and cut.run.reason == "time limit of 1e-09 s reached; 0 of 4 orders"
+    assert mean_coefficients(network, images, order=9, monitor=Monitor(stop=True)).counts == (0,)
+    slow = mean_coefficients(network, images, labels, order=2, limits=Limits(seconds=100))
+    assert slow.counts == mean_coefficients(network, images, labels, order=2).counts and not slow.run.reason
 
 
 def test_wrong_questions_are_refused():

@@ -89,6 +89,8 @@ def worst_case_report(
     most = max((d.upper if d.upper is not None else d.lower for d in found.per_image), default=0)
     asked = [flips] if flips is not None else list(range(min(most, _SHOWN)))
     shares = {k: found.withstand(k) for k in asked}
+    if flips is None:  # no row says nothing
+        shares = {k: share for k, share in shares.items() if share.lower > 0 or share.upper < 1}
     right = [i for i, d in enumerate(found.per_image) if d.lower > 0]
     weakest = min(right, key=lambda i: (found.per_image[i].lower, found.per_image[i].upper or 0), default=None)
     partial = any(share.kind is not Kind.EXACT for share in shares.values())
@@ -214,8 +216,10 @@ def coefficients_report(
     images: ArrayLike,
     labels: Sequence[int],
     *,
-    order: int = 3,
+    order: int | None = 3,
     rates: Sequence[Fraction] = (),
+    seconds: float | None = None,
+    monitor: Monitor | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Mean numbers of flip sets that make an image wrong, by size, and what they prove at some rates.
@@ -224,17 +228,24 @@ def coefficients_report(
         network: Any network.
         images: Inputs, shape `(N, n)`.
         labels: The right classes.
-        order: Greatest number of flips.
+        order: Greatest number of flips; None for all.
         rates: Bit error rates to give the expected accuracy at.
+        seconds: Time, s; then fewer sizes.
+        monitor: Who may stop it.
         progress: Called with the number of images after each.
     """
-    from bnnverify.reliability.coefficients import mean_coefficients
+    from bnnverify.engines.base import Limits
+    from bnnverify.reliability.means import mean_coefficients
     from bnnverify.report.lines import outward
 
-    found = mean_coefficients(network, images, labels, order=order, progress=progress)
+    limits = Limits(seconds=seconds)
+    found = mean_coefficients(network, images, labels, order=order, limits=limits, monitor=monitor, progress=progress)
     lines = [f"Fault enumerator, mean of {len(labels)} images (exact, {found.run.seconds:.1f} s)"]
-    for k, (a, share) in enumerate(zip(found.counts, found.shares, strict=True)):
-        lines.append(f"  A_{k} = {float(a):.6g}: {float(share):.4%} of the sets of {k} flips make an image wrong")
+    for k, (a, share) in enumerate(zip(found.counts[: _SHOWN + 1], found.shares, strict=False)):
+        sets = "the network without flips" if k == 0 else f"sets of {k} flip{'s' * (k > 1)}"
+        lines.append(f"  A_{k} = {_count(a)}: {float(share):.4%} of the {sets} make an image wrong")
+    if found.order > _SHOWN:
+        lines.append(f"  ... up to A_{found.order}: all with --json")
     at = []
     for p in rates:
         accuracy, least = found.probability(p).complement(), 1 - found.at_most(p)
@@ -245,6 +256,14 @@ def coefficients_report(
     if found.run.reason:
         lines.append(f"  {found.run.reason}")
     return Report(tuple(lines), {**found.to_json(), "images": len(labels), "at": at}, bool(found.run.reason))
+
+
+def _count(value: Fraction | int) -> str:
+    """A mean of integers: every digit before the point, and up to four behind it."""
+    whole, rest = divmod(Fraction(value) * 10**4, 1)
+    before, behind = divmod(whole, 10**4)
+    decimals = f".{behind:04d}".rstrip("0").rstrip(".") if rest == 0 else f".{behind:04d}..."
+    return f"{before:,}{decimals}"
 
 
 def _histogram(counts: dict[int, int], total: int) -> list[str]:

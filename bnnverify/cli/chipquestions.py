@@ -236,8 +236,9 @@ def _cells(session: Session) -> None:
         _report(session, {"critical": options.critical}, cells.critical_report, **more, **limits)
     if options.coefficients is not None:
         at = [rate for rate in _plain_rates(options.faults["ber"]) if rate <= Fraction(1, 2)]
-        order = options.coefficients
-        _report(session, {"coefficients": order}, cells.coefficients_report, order=order, rates=at)
+        order = None if options.coefficients == "all" else options.coefficients
+        more = {"order": order, "rates": at}
+        _report(session, {"coefficients": options.coefficients}, cells.coefficients_report, **more, **limits)
 
 
 def _plain_rates(text: str | None) -> tuple[Fraction, ...]:

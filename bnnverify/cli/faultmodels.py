@@ -136,7 +136,10 @@ def fault_points(
     for base in models:
         model, words = base, _words(base)
         if retries:
-            model, words = write_verified(model, retries), f"{words}, {retries} retries"
+            model, words = (
+                write_verified(model, retries),
+                f"{words}, {retries} {'retry' if retries == 1 else 'retries'}",
+            )
         if retention is not None:
             model, words = in_series(model, _aged(retention)), f"{words}, aged {retention}"
         rate = max(model.rates(0).plus, model.rates(0).minus)

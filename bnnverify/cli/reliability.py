@@ -47,7 +47,11 @@ _answer_options = together(
     click.option(
         "--sensitivity", is_flag=True, help="Also the accuracy with errors in one block only, for every block."
     ),
-    click.option("--target-accuracy", metavar="A", help="Bracket the error rate at which the accuracy falls below A."),
+    click.option(
+        "--target-accuracy",
+        metavar="A",
+        help="Bracket the rate of flips, the same for all cells, at which the accuracy first falls below A.",
+    ),
     click.option(
         "--every-rate", is_flag=True, help="With --target-accuracy: prove A for all rates up to one, without gap."
     ),
@@ -70,7 +74,10 @@ _cell_options = together(
     ),
     click.option("--map-block", type=int, default=0, show_default=True, help="The block to draw; -1 is the output."),
     click.option(
-        "--coefficients", type=int, metavar="K", help="Exact numbers of sets of up to K flips that make an image wrong."
+        "--coefficients",
+        metavar="K|all",
+        help="Exact numbers of sets of up to K flips that make an image wrong, and what they prove at every --ber; "
+        "all: the whole polynomial, for hidden blocks of up to 16 neurons.",
     ),
 )
 _sampling_options = together(
@@ -167,8 +174,9 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
             options[name] = rates(options[name], shown)[0]
     if not options["tolerance"] > 0:
         raise QueryError("--tolerance is 0, expected a width above 0, such as 1e-6.")
-    for name in ("max_states", "samples", "chips", "jobs", "flips", "critical", "coefficients"):
-        least = 0 if name in ("flips", "coefficients") else 1
+    options["coefficients"] = _order(options["coefficients"])
+    for name in ("max_states", "samples", "chips", "jobs", "flips", "critical"):
+        least = 0 if name == "flips" else 1
         if options[name] is not None and options[name] < least:
             raise QueryError(f"--{name.replace('_', '-')} is {options[name]}, expected at least {least}.")
     if options["seed"] < 0:
@@ -192,6 +200,17 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         options["keep"] = {"error": "true", "change": "predicted"}[options["event"]]
     del options["event"]
     return options
+
+
+def _order(text: str | None) -> int | str | None:
+    """The greatest number of flips to count, or ``all``."""
+    if text is None or text == "all":
+        return text
+    if not (text.isascii() and text.isdigit()):
+        from bnnverify.errors import QueryError
+
+        raise QueryError(f"--coefficients is {text!r:.40}, expected a number of flips from 0, or all.")
+    return int(text)
 
 
 def _require_cell(name: str | None) -> None:

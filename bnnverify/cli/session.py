@@ -42,7 +42,7 @@ class Options:
     critical: int | None
     cell_map: Path | None
     map_block: int
-    coefficients: int | None
+    coefficients: int | str | None
     samples: int | None
     chips: int | None
     least: Fraction | None
@@ -116,7 +116,10 @@ class Session:
     def stop_if_asked(self) -> None:
         """KeyboardInterrupt once Ctrl-C was pressed: what is answered is printed."""
         if self.monitor.stop:
-            raise KeyboardInterrupt("the answers printed say how far they came")
+            kept = "with --resume FILE the next run would go on from there"
+            if self.options.resume is not None:
+                kept = f"the same command goes on from {self.options.resume}"
+            raise KeyboardInterrupt(f"the answers printed say how far they came; {kept}")
 
 
 def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session, list[Point]]:
@@ -186,6 +189,6 @@ def print_heading(session: Session, has_table: bool) -> None:
     right = {"true": "", "predicted": "; right is the fault-free class"}
     share = f"accuracy without errors {session.clean / len(session.truth):.4%}"
     words = right.get(session.wanted, f"; right is class {session.wanted}")
-    click.echo(f"{len(session.truth)} images, {network.n_cells:,} cells, {share}{words}\n")
+    click.echo(f"{len(session.truth)} images, {network.n_cells:,} cells, {share}{words}")
     if has_table:
-        click.echo(HEADER)
+        click.echo(f"\n{HEADER}")

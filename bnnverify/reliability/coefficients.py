@@ -12,11 +12,9 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator
 from functools import lru_cache
 from math import comb
-from typing import Any
 
 import numpy as np
 from flint import fmpz_poly
@@ -71,44 +69,6 @@ def fault_coefficients(
     """
     counter = CoefficientCounter(network, order)
     return counter.count(x, label, Clock(limits.seconds, monitor))
-
-
-def mean_coefficients(
-    network: BinaryNetwork,
-    images: ArrayLike,
-    labels: Sequence[int] | None = None,
-    *,
-    order: int = 3,
-    progress: Callable[[int], Any] | None = None,
-) -> PartialEnumerator:
-    """The mean of `fault_coefficients` over images: what they prove about the expected accuracy at every rate.
-
-    ``1 - probability(p)`` is the expected accuracy over the images, and ``1 - at_most(p)`` a bound for all rates up
-    to p.
-
-    Args:
-        network: Any network; one with integer inputs needs a hidden block.
-        images: Shape `(N, n)`, inputs of the domain.
-        labels: True classes (error); default the fault-free ones (change).
-        order: Greatest number of flips.
-        progress: Called with the number of images after each.
-
-    Raises:
-        QueryError: No images, or different numbers of images and labels.
-    """
-    points = network.domain.require_batch(images)
-    if not len(points) or (labels is not None and len(labels) != len(points)):
-        got = "no" if labels is None else len(labels)
-        raise QueryError(f"{len(points)} images came with {got} labels, expected equally many, at least one.")
-    clock, counter = Clock(None), CoefficientCounter(network, order)
-    totals = [0] * (counter.order + 1)
-    for i, x in enumerate(points):
-        found = counter.count(x, None if labels is None else int(labels[i])).counts
-        totals = [total + int(a) for total, a in zip(totals, found, strict=True)]
-        if progress is not None:
-            progress(1)
-    means = tuple(Fraction(total, len(points)) for total in totals)
-    return PartialEnumerator(means, network.n_cells, Run(_METHOD, clock.elapsed, counter.reason))
 
 
 class _TimeIsOverError(Exception):

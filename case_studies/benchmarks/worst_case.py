@@ -22,8 +22,8 @@ import numpy as np
 import bnnverify
 from bnnverify.datasets import inputs_for
 from bnnverify.network import BinaryNetwork
-from bnnverify.reliability.coefficients import mean_coefficients
 from bnnverify.reliability.critical import EVENTS, critical_cells
+from bnnverify.reliability.means import mean_coefficients
 from bnnverify.reliability.worstcase import flip_distances
 from bnnverify.results import Kind
 
