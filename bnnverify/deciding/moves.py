@@ -156,7 +156,7 @@ class BallMoves:
     def mutate(self, points: Points, slopes: Floats, count: NDArray[Any], rng: np.random.Generator) -> Points:
         """Some flips are dropped for others."""
         gains = -slopes[:, self.free] * self.center[self.free]
-        spread = np.abs(gains).max(axis=1, keepdims=True) + 1e-9
+        spread = np.abs(gains).max(axis=1, keepdims=True, initial=0) + 1e-9
         is_flipped = points[:, self.free] != self.center[self.free]
         # keep most flips, drop `count` of them, and draw new ones by gain and chance
         value = gains / spread + rng.gumbel(scale=0.15, size=gains.shape)

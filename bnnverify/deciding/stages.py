@@ -25,7 +25,7 @@ from bnnverify.query import Query
 from bnnverify.regions import PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict
 
-_FIRST_ROUNDS = 6  # of an attack before anything expensive
+_FIRST_ROUNDS = 2  # of an attack before anything expensive
 _QUICK = 2_000_000  # cells of open neurons up to which an engine is tried in this process
 _HOPELESS = 100_000_000  # cells beyond which no complete engine is started
 _FIRST_TURN = 1.0  # s
