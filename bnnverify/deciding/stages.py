@@ -73,6 +73,7 @@ class _Course:
     best_bound: int | None = None
     best_margin: int | None = None
     cells: int = 0
+    is_exhausted: bool = False
 
     def run(self) -> Decision:
         """Stage after stage."""
@@ -90,6 +91,9 @@ class _Course:
                 return replace(answer, run=self.summary(engine, "", answer.run.statistics))
             if answer is not None and answer.run.reason:
                 self.reasons[name] = answer.run.reason
+            if self.is_exhausted:
+                self.reasons = {name: self.reasons[name]}
+                break
         reason = self.clock.reason if self.clock.is_over else "; ".join(f"{k}: {v}" for k, v in self.reasons.items())
         return Decision(Verdict.UNKNOWN, self.summary("stages", reason or "no stage settled it", {}))
 
@@ -142,7 +146,7 @@ class _Course:
         if found.margin is not None:
             self.best_margin = max(found.margin, found.margin if self.best_margin is None else self.best_margin)
         if found.counterexample is None:
-            return None
+            return Decision(Verdict.UNKNOWN, found.run)
         return Decision(Verdict.NOT_ROBUST, found.run, found.counterexample, found.predicted)
 
     def flips(self) -> Decision | None:
@@ -204,6 +208,7 @@ class _Course:
     def _judged(self, answer: Decision) -> Decision:
         """The answer, unless it is a proof for the integers of a box of reals only."""
         if answer.verdict is Verdict.ROBUST and isinstance(self.query.region, RealBox):
+            self.is_exhausted = True  # counterexamples are integers, and there are none
             reason = f"{answer.run.engine} proved all integer inputs of the real box robust, which says nothing between"
             return Decision(Verdict.UNKNOWN, replace(answer.run, reason=reason))
         return answer

@@ -1,0 +1,124 @@
+"""Decisions in stages: the verdict of the definition, whatever settles it, and what an open answer says."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given, settings
+
+from bnnverify.deciding import stages
+from bnnverify.deciding.race import race
+from bnnverify.deciding.stages import decide
+from bnnverify.engines.base import Clock, Limits, Monitor
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.query import Query, Untargeted
+from bnnverify.regions import PixelBox, RealBox
+from bnnverify.results import Verdict, answer_from_json
+from tests.oracle import adversarial_points, is_adversarial
+from tests.strategies import conv_networks, networks, pixel_queries, queries
+
+
+def agrees(query, points):
+    answer = decide(query)
+    assert answer.verdict is (Verdict.NOT_ROBUST if points else Verdict.ROBUST), answer.run
+    if points:
+        assert query.region.contains(answer.counterexample) and is_adversarial(query, answer.counterexample)
+    names = [name for name, _ in answer.run.statistics["stages"]]
+    assert names[0] == "bounds" and answer.run.reason == ""
+    bound, margin = answer.run.statistics["best_bound"], answer.run.statistics["best_margin"]
+    assert bound is None or margin is None or margin <= bound
+    assert answer_from_json(answer.to_json()).run.statistics == answer.run.statistics
+
+
+@settings(max_examples=40)
+@given(queries(max_inputs=7))
+def test_over_signs_the_verdict_is_that_of_the_definition(query):
+    agrees(query, adversarial_points(query))
+
+
+@settings(max_examples=40)
+@given(pixel_queries(kind=lambda: networks(max_inputs=5), most=60))
+def test_over_pixels_the_verdict_is_that_of_the_definition(query):
+    agrees(query, [x for x in query.region.points() if is_adversarial(query, x)])
+
+
+@settings(max_examples=40)
+@given(pixel_queries(kind=lambda: conv_networks(max_inputs=6), most=60))
+def test_convolutions_over_pixels_have_the_verdict_of_the_definition(query):
+    agrees(query, [x for x in query.region.points() if is_adversarial(query, x)])
+
+
+@settings(max_examples=40)
+@given(pixel_queries(kind=lambda: networks(max_inputs=5), most=60))
+def test_a_real_box_is_never_called_robust_against_its_integers(query):
+    box = RealBox(tuple(map(Fraction, query.region.lower)), tuple(map(Fraction, query.region.upper)))
+    answer = decide(replace(query, region=box))
+    if any(is_adversarial(query, x) for x in query.region.points()):
+        assert answer.verdict is Verdict.NOT_ROBUST
+    else:
+        assert answer.verdict in (Verdict.ROBUST, Verdict.UNKNOWN)
+
+
+def between_the_integers():
+    """Adversarial where both neurons fire: at no integers, but their bounds over reals do not show that."""
+    rows = np.array([[1, 1, -1], [-1, -1, 1]])
+    block = DenseBlock.create(rows, [1, 0])  # x + x' - y >= 1 and x + x' - y <= 0: never together
+    output = OutputBlock.create([[1, 1], [-1, -1]], bias=[0, -1])
+    return BinaryNetwork(InputDomain.integers([0] * 3, [2] * 3), (block,), output)
+
+
+def test_a_proof_about_integers_says_nothing_about_the_reals_between():
+    network = between_the_integers()
+    box = ((0, 0, 0), (2, 2, 2))
+    assert decide(Query(network, PixelBox(*box), Untargeted(0))).verdict is Verdict.ROBUST
+    answer = decide(Query(network, RealBox(*box), Untargeted(0)))
+    assert answer.verdict is Verdict.UNKNOWN
+    assert "all integer inputs of the real box" in answer.run.reason
+
+
+def never_both():
+    """Robust, as neurons that exclude each other show, but not by bounds of one neuron at a time."""
+    rows = np.array([[1, -1, 1, -1], [-1, 1, -1, 1]])
+    output = OutputBlock.create([[-1, -1], [1, 1]], bias=[0, -1])
+    return BinaryNetwork(InputDomain.integers([0] * 4, [9] * 4), (DenseBlock.create(rows, [1, 1]),), output)
+
+
+def test_an_open_answer_has_its_reason_the_best_bound_and_the_best_margin(monkeypatch):
+    monkeypatch.setattr(stages._Course, "plan", lambda self: [("bounds", self.bounds), ("attack", self.quick)])
+    answer = decide(Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0)))
+    assert answer.verdict is Verdict.UNKNOWN and answer.counterexample is None
+    assert answer.run.reason.startswith("attack: no counterexample met in")
+    assert answer.run.statistics["best_margin"] < 0 <= answer.run.statistics["best_bound"]
+
+
+def test_a_caller_can_stop_it_and_time_can_run_out():
+    query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
+    assert decide(query, monitor=Monitor(stop=True)).run.reason == "interrupted"
+    late = decide(query, limits=Limits(seconds=1e-9))
+    assert late.verdict is Verdict.UNKNOWN and late.run.reason == "time limit of 1e-09 s reached"
+
+
+def test_engines_take_turns_until_one_is_done(monkeypatch):
+    monkeypatch.setattr(stages._Course, "plan", lambda self: [("engines", self.engines)])
+    monkeypatch.setattr(stages._Course, "names", lambda self: ["propagation", "minicard"])
+    answer = decide(Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0)))
+    assert answer.verdict is Verdict.ROBUST and answer.run.engine == "minicard"
+
+
+def test_engines_that_all_give_up_say_why(monkeypatch):
+    monkeypatch.setattr(stages._Course, "plan", lambda self: [("engines", self.engines)])
+    monkeypatch.setattr(stages._Course, "names", lambda self: ["propagation"])
+    answer = decide(Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0)))
+    assert answer.verdict is Verdict.UNKNOWN and answer.run.reason.startswith("engines: propagation: ")
+
+
+def test_a_race_of_processes_gives_a_verdict_and_the_reasons_of_those_that_gave_up():
+    query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
+    answer = race(query, ("propagation", "minicard"), limits=Limits(), clock=Clock(60), jobs=1)
+    assert answer.verdict is Verdict.ROBUST and answer.run.engine == "minicard"
+
+
+def test_a_race_ends_with_its_clock():
+    query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
+    answer = race(query, ("minicard",), limits=Limits(), clock=Clock(1e-3), jobs=2)
+    assert answer.verdict is Verdict.UNKNOWN and "time limit" in answer.run.reason
