@@ -1,0 +1,393 @@
+"""Whether a proof refutes clauses: each lemma must follow by unit propagation alone (RUP). No solver is trusted.
+
+The proof is text as SAT solvers write it (DRUP): a lemma per line, literals and a final 0; lines that start with
+``d`` delete a clause. Lemmas are checked in order, each against all that is not deleted: assume that all its literals
+are false, propagate, and arrive at a contradiction. A deletion can only take away from what follows, so nothing has
+to be checked about it. Literals that are forced on their own stay forced for good, also where the clause that forced
+them is deleted: they had been proved.
+
+References:
+    Reverse unit propagation: Goldberg & Novikov, DATE 2003; Van Gelder, ISAIM 2008. DRUP: Heule, Hunt & Wetzler,
+    FMCAD 2013. Two watched literals: Moskewicz et al., DAC 2001.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bnnverify.errors import FormatError
+
+Ints = NDArray[np.int64]
+Literals = NDArray[np.int32]
+
+_STEPS = 2000  # of the proof between two looks at the caller
+_OPEN, _TRUE, _FALSE = 0, 1, 2
+_GOES_ON, _REFUTED, _NOT_IMPLIED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The lines of a proof.
+
+    Attributes:
+        literals: Of all lines, one after the other.
+        ends: Where each line ends among the literals.
+        deletes: True where the line deletes a clause.
+        n_variables: Highest variable.
+    """
+
+    literals: Literals
+    ends: Ints
+    deletes: NDArray[np.bool_]
+    n_variables: int
+
+    @property
+    def n_lemmas(self) -> int:
+        """Lines that are not deletions."""
+        return int(self.deletes.size - np.count_nonzero(self.deletes))
+
+
+@dataclass(frozen=True, slots=True)
+class Refutation:
+    """What became of a proof.
+
+    Attributes:
+        holds: True if the clauses have no solution.
+        lemmas: Lemmas that were checked.
+        reason: Why it does not hold; empty if it does.
+    """
+
+    holds: bool
+    lemmas: int
+    reason: str = ""
+
+
+def parse_proof(text: bytes, where: str = "proof") -> Proof:
+    """The lines of a proof in text.
+
+    Raises:
+        FormatError: Something that is neither a number, nor ``d``, nor white space; or a last line that does not end.
+    """
+    data = np.frombuffer(text, dtype=np.uint8)
+    room = int(np.count_nonzero(data == ord("0")) + np.count_nonzero(data == ord(" ")) + data.size // 2 + 2)
+    literals = np.empty(room, dtype=np.int32)
+    ends = np.empty(room, dtype=np.int64)
+    deletes = np.zeros(room, dtype=np.bool_)
+    count, lines, bad = _parse(data, literals, ends, deletes)
+    if bad >= 0:
+        line = text[:bad].count(b"\n") + 1
+        raise FormatError(
+            f"{where}:{line}: found {text[bad : bad + 12]!r}, expected literals, a final 0 and maybe a d."
+        )
+    kept = literals[:count]
+    return Proof(kept, ends[:lines], deletes[:lines], int(np.abs(kept).max(initial=0)))
+
+
+def refutes(
+    clauses: Sequence[Sequence[int]], proof: Proof, *, look: Callable[[int, int], None] = lambda done, total: None
+) -> Refutation:
+    """Checks that the proof refutes the clauses.
+
+    Args:
+        clauses: What must have no solution.
+        proof: Lemmas and deletions.
+        look: Called now and then with the lines checked so far and their number; raises to stop.
+    """
+    sizes = np.fromiter((len(clause) for clause in clauses), dtype=np.int64, count=len(clauses))
+    flat = np.fromiter((v for clause in clauses for v in clause), dtype=np.int32, count=int(sizes.sum()))
+    most = max(int(np.abs(flat).max(initial=0)), proof.n_variables)
+    state = _State.empty(most, len(clauses) + proof.ends.size, flat.size + proof.literals.size)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if _load(flat, starts, *state.parts):
+        return Refutation(True, 0)
+    lines = proof.ends.size
+    for start in range(0, lines, _STEPS):
+        look(start, lines)
+        stop = min(start + _STEPS, lines)
+        outcome, at = _run(proof.literals, proof.ends, proof.deletes, start, stop, *state.parts)
+        lemmas = int(at - np.count_nonzero(proof.deletes[:at]))
+        if outcome == _REFUTED:
+            return Refutation(True, lemmas + 1)
+        if outcome == _NOT_IMPLIED:
+            return Refutation(False, lemmas, f"line {at + 1} of the proof does not follow by unit propagation")
+    return Refutation(False, proof.n_lemmas, "the proof ends without a contradiction")
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Arrays of the loops. Literal v has the code 2 v, its negation 2 v + 1; clause c watches the first two of its own.
+
+    Attributes:
+        values: By code: open, true or false.
+        trail: Codes that are true, in order; ``sizes[0]`` of them are true, ``sizes[1]`` propagated for good.
+        heads: By code the first watch, or -1. Watch 2 c + k is the one of clause c at its place k.
+        following: By watch the next one of the same literal.
+        arena: Codes of all clauses.
+        begins: Where each clause begins; length 0 means deleted.
+        lengths: By clause.
+        buckets: By hash the first clause, or -1.
+        chain: By clause the next of the same hash.
+        sizes: Numbers of true codes, propagated codes, clauses, codes in the arena.
+    """
+
+    values: NDArray[np.int8]
+    trail: Ints
+    heads: Ints
+    following: Ints
+    arena: Literals
+    begins: Ints
+    lengths: Ints
+    hashes: NDArray[np.uint64]
+    buckets: Ints
+    chain: Ints
+    sizes: Ints
+
+    @classmethod
+    def empty(cls, variables: int, clauses: int, literals: int) -> _State:
+        codes = 2 * variables + 2
+        slots = 1 << max(10, int(clauses).bit_length())
+        return cls(
+            values=np.zeros(codes, dtype=np.int8),
+            trail=np.zeros(variables + 1, dtype=np.int64),
+            heads=np.full(codes, -1, dtype=np.int64),
+            following=np.full(2 * clauses + 2, -1, dtype=np.int64),
+            arena=np.zeros(literals + 1, dtype=np.int32),
+            begins=np.zeros(clauses + 1, dtype=np.int64),
+            lengths=np.zeros(clauses + 1, dtype=np.int64),
+            hashes=np.zeros(clauses + 1, dtype=np.uint64),
+            buckets=np.full(slots, -1, dtype=np.int64),
+            chain=np.full(clauses + 1, -1, dtype=np.int64),
+            sizes=np.zeros(4, dtype=np.int64),
+        )
+
+    @property
+    def parts(self) -> tuple[NDArray[np.generic], ...]:
+        """What the loops take."""
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+@njit(cache=True)
+def _parse(data, literals, ends, deletes):  # type: ignore[no-untyped-def]
+    """Numbers of literals and lines, and the place of the first mistake or -1."""
+    count, lines, i, n = 0, 0, 0, data.size
+    is_open = False
+    while i < n:
+        c = data[i]
+        if c == 32 or c == 10 or c == 13 or c == 9:
+            i += 1
+        elif c == 100:
+            if is_open or deletes[lines]:
+                return count, lines, i
+            deletes[lines] = True
+            i += 1
+        elif c == 45 or 48 <= c <= 57:
+            begin, sign = i, 1
+            if c == 45:
+                sign = -1
+                i += 1
+            number, digits = 0, 0
+            while i < n and 48 <= data[i] <= 57:
+                number = number * 10 + data[i] - 48
+                digits += 1
+                i += 1
+            if digits == 0 or digits > 9:
+                return count, lines, begin
+            if number == 0:
+                ends[lines] = count
+                lines += 1
+                is_open = False
+            else:
+                literals[count] = sign * number
+                count += 1
+                is_open = True
+        else:
+            return count, lines, i
+    if is_open or deletes[lines]:
+        return count, lines, n
+    return count, lines, -1
+
+
+@njit(cache=True)
+def _code(literal):  # type: ignore[no-untyped-def]
+    return 2 * literal if literal > 0 else 1 - 2 * literal
+
+
+@njit(cache=True)
+def _assign(code, values, trail, sizes):  # type: ignore[no-untyped-def]
+    values[code] = _TRUE
+    values[code ^ 1] = _FALSE
+    trail[sizes[0]] = code
+    sizes[0] += 1
+
+
+@njit(cache=True)
+def _propagate(front, values, trail, heads, following, arena, begins, lengths, sizes):  # type: ignore[no-untyped-def]
+    """Makes true what follows from the trail; whether that contradicts itself."""
+    while front < sizes[0]:
+        false = trail[front] ^ 1
+        front += 1
+        # the watches of `false`: each is kept, moved to another literal, or dropped with its deleted clause
+        watch, kept = heads[false], -1
+        heads[false] = -1
+        while watch >= 0:
+            after = following[watch]
+            clause, place = watch >> 1, watch & 1
+            length, begin = lengths[clause], begins[clause]
+            if length == 0:
+                watch = after
+                continue
+            other = arena[begin + 1 - place]
+            moved = False
+            if values[other] != _TRUE:
+                for k in range(begin + 2, begin + length):
+                    code = arena[k]
+                    if values[code] != _FALSE:
+                        arena[k] = false
+                        arena[begin + place] = code
+                        following[watch] = heads[code]
+                        heads[code] = watch
+                        moved = True
+                        break
+            if not moved:
+                following[watch] = kept
+                kept = watch
+                if values[other] == _FALSE:
+                    watch = after
+                    while watch >= 0:  # the rest stays as it is
+                        after = following[watch]
+                        following[watch] = kept
+                        kept = watch
+                        watch = after
+                    heads[false] = kept
+                    return True
+                if values[other] == _OPEN:
+                    _assign(other, values, trail, sizes)
+            watch = after
+        heads[false] = kept
+    return False
+
+
+@njit(cache=True)
+def _hash(literals, begin, end):  # type: ignore[no-untyped-def]
+    """The same number for the same literals in any order."""
+    total, mixed = np.uint64(0), np.uint64(0)
+    for k in range(begin, end):
+        x = np.uint64(_code(literals[k])) * np.uint64(0x9E3779B97F4A7C15)
+        x ^= x >> np.uint64(29)
+        x *= np.uint64(0xBF58476D1CE4E5B9)
+        x ^= x >> np.uint64(32)
+        total += x
+        mixed ^= x
+    return total * np.uint64(31) + mixed
+
+
+@njit(cache=True)
+def _add(  # type: ignore[no-untyped-def]
+    literals, begin, end, values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes
+):
+    """Adds a clause that holds; whether all is contradictory then."""
+    clause, at = sizes[2], sizes[3]
+    length = 0
+    is_settled = False
+    for k in range(begin, end):
+        code = _code(literals[k])
+        if values[code] == _TRUE:
+            is_settled = True  # for good: it can never force anything
+            break
+        if values[code] == _FALSE:
+            continue
+        is_new = True
+        for j in range(at, at + length):
+            if arena[j] == code:
+                is_new = False
+            elif arena[j] == code ^ 1:
+                is_settled = True
+        if is_new:
+            arena[at + length] = code
+            length += 1
+    if is_settled:
+        return False
+    if length == 0:
+        return True
+    if length == 1:
+        _assign(arena[at], values, trail, sizes)
+        conflict = _propagate(sizes[1], values, trail, heads, following, arena, begins, lengths, sizes)
+        sizes[1] = sizes[0]
+        return conflict
+    begins[clause], lengths[clause] = at, length
+    for place in range(2):
+        code = arena[at + place]
+        following[2 * clause + place] = heads[code]
+        heads[code] = 2 * clause + place
+    value = _hash(literals, begin, end)
+    bucket = np.int64(value & np.uint64(buckets.size - 1))
+    hashes[clause] = value
+    chain[clause] = buckets[bucket]
+    buckets[bucket] = clause
+    sizes[2] += 1
+    sizes[3] += length
+    return False
+
+
+@njit(cache=True)
+def _load(  # type: ignore[no-untyped-def]
+    flat, starts, values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes
+):
+    """Adds the clauses; whether they contradict by propagation alone."""
+    for c in range(starts.size - 1):
+        if _add(
+            flat, starts[c], starts[c + 1],
+            values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes,
+        ):  # fmt: skip
+            return True
+    return False
+
+
+@njit(cache=True)
+def _run(  # type: ignore[no-untyped-def]
+    literals, ends, deletes, start, stop,
+    values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes,
+):  # fmt: skip
+    """Outcome, and the line where it was clear."""
+    for line in range(start, stop):
+        begin, end = (ends[line - 1] if line > 0 else 0), ends[line]
+        if deletes[line]:
+            value = _hash(literals, begin, end)
+            bucket = np.int64(value & np.uint64(buckets.size - 1))
+            before, clause = -1, buckets[bucket]
+            while clause >= 0 and hashes[clause] != value:
+                before, clause = clause, chain[clause]
+            if clause >= 0:
+                lengths[clause] = 0  # its watches go when they are met
+                if before < 0:
+                    buckets[bucket] = chain[clause]
+                else:
+                    chain[before] = chain[clause]
+            continue
+        implied = False
+        for k in range(begin, end):
+            code = _code(literals[k])
+            if values[code] == _TRUE:
+                implied = True
+                break
+            if values[code] == _OPEN:
+                _assign(code ^ 1, values, trail, sizes)
+        if not implied:
+            implied = _propagate(sizes[1], values, trail, heads, following, arena, begins, lengths, sizes)
+        for k in range(sizes[1], sizes[0]):
+            values[trail[k]] = _OPEN
+            values[trail[k] ^ 1] = _OPEN
+        sizes[0] = sizes[1]
+        if not implied:
+            return _NOT_IMPLIED, line
+        if _add(
+            literals, begin, end,
+            values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes,
+        ):  # fmt: skip
+            return _REFUTED, line
+    return _GOES_ON, stop
