@@ -146,9 +146,9 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
 
 
 def test_an_unknown_kind_is_refused_with_what_is_supported(tmp_path):
-    path = tmp_path / "model.onnx"
+    path = tmp_path / "model.bin"
     path.write_bytes(b"\x08\x07\x12\x04")
-    with pytest.raises(FormatError, match=r"model\.onnx: is of an unknown kind .*expected .*\.npz"):
+    with pytest.raises(FormatError, match=r"model\.bin: is of an unknown kind .*expected .*\.npz"):
         load_network(path)
 
 

@@ -202,6 +202,13 @@ def require_plain(tensor: Tensor, where: str) -> None:
         raise UnsupportedError(f"{where} follows a padding, expected a convolution there.")
 
 
+def is_integral(tensor: Tensor) -> bool:
+    """True if the values are integers whatever the sums are."""
+    affine = tensor.affine
+    whole = all(v.denominator == 1 for values in (affine.slope, affine.offset) for v in values)
+    return whole and all(affine.root == 1) and not tensor.squashed
+
+
 def plus(tensor: Tensor, values: Any, where: str) -> Tensor:
     """The tensor plus a constant."""
     _exact(tensor, where)

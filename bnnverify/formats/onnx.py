@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from bnnverify.formats.assembly import Tensor
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnxgraph import Graph, Node, evaluated, read_graph
+from bnnverify.formats.scores import same_order
+from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
 
 FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
-CODING_KEY = "bnnverify.inputs"
+DOMAIN_KEY, SCORES_KEY = "bnnverify.inputs", "bnnverify.scores"  # metadata that `onnxwriter` writes
 
 
 def load(
@@ -50,7 +53,14 @@ def load(
         UnsupportedError: An operation has no place in a binarized network; the message names the node and the reason.
     """
     graph = read_graph(path)
-    inputs = coding or _stated_coding(graph)
+    stated = None if coding else _stated_domain(graph)
+    inputs = coding
+    if stated is not None:
+        inputs = (
+            InputCoding.signs()
+            if isinstance(stated, str)
+            else InputCoding.integers(int(np.min(stated[0])), int(np.max(stated[1])))
+        )
     if inputs is None:
         raise UnsupportedError(
             f"{graph.where}: an ONNX file does not say which numbers are inputs, expected a range of integers, or "
@@ -76,22 +86,58 @@ def load(
         notes.append(f"the scales of {done.rounded} classes hold a square root and were rounded to float64")
     if zero_sign is not None:
         notes.append(f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0")
-    return Imported(done.network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes))
+    network = _restored(done.network, graph, None if isinstance(stated, str) else stated)
+    return Imported(network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes))
 
 
-def _stated_coding(graph: Graph) -> InputCoding | None:
-    """What `bnnverify export` wrote about the inputs."""
-    text = graph.metadata.get(CODING_KEY)
+def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:
+    """What `onnxwriter` wrote about the inputs: "signs", or both bounds, each a number or a list."""
+    text = graph.metadata.get(DOMAIN_KEY)
     if text is None:
         return None
     try:
         data = json.loads(text)
         if data == "signs":
-            return InputCoding.signs()
-        lower, upper = (int(v) for v in data)
-        return InputCoding.integers(lower, upper)
-    except (ValueError, TypeError):
-        raise FormatError(f"{graph.where}: the metadata {CODING_KEY} is {text!r:.60}, expected a range.") from None
+            return "signs"
+        lower, upper = data
+        low, high = np.broadcast_arrays(np.ravel(lower), np.ravel(upper))
+        InputDomain.integers(low, high)
+    except (ValueError, TypeError, RecursionError):
+        raise FormatError(f"{graph.where}: the metadata {DOMAIN_KEY} is {text!r:.60}, expected bounds.") from None
+    return lower, upper
+
+
+def _restored(network: BinaryNetwork, graph: Graph, stated: tuple[Any, Any] | None) -> BinaryNetwork:
+    """The network with the bounds of each input and the scales of the scores that `onnxwriter` wrote."""
+    domain, output = network.domain, network.output
+    if stated is not None and any(isinstance(ends, list) for ends in stated):
+        lower, upper = (np.broadcast_to(np.asarray(ends), (domain.n,)) for ends in stated)
+        domain = InputDomain.integers(lower, upper, domain.shape)
+    if (text := graph.metadata.get(SCORES_KEY)) is not None:
+        reach = 1 if network.blocks else max(int(np.abs([domain.lower, domain.upper]).max()), 1)
+        output = _exact_scores(output, text, reach, graph.where)
+    return BinaryNetwork(domain, network.blocks, output, network.provenance)
+
+
+def _exact_scores(output: OutputBlock, text: str, reach: int, where: str) -> OutputBlock:
+    """The output block with the exact scales and biases of the metadata, if they order the classes alike."""
+    try:
+        scale, bias = ([_rational(word) for word in words] for words in json.loads(text))
+        exact = OutputBlock.create(output.weights, scale=scale, bias=bias, mask=output.weights != 0)
+    except (ValueError, TypeError, RecursionError, ModelError):
+        raise FormatError(f"{where}: the metadata {SCORES_KEY} is {text!r:.60}, expected scales and biases.") from None
+    if not same_order(output, exact, reach):
+        raise FormatError(
+            f"{where}: the metadata {SCORES_KEY} does not fit the graph, expected scales and biases that order the "
+            "classes alike. The file was changed after it was written; export it again."
+        )
+    return exact
+
+
+def _rational(word: str) -> Fraction:
+    if len(word) > 8000:
+        raise ValueError("a number is too long")
+    return Fraction(word)
 
 
 def _input_shape(graph: Graph, given: Sequence[int] | None) -> tuple[int, ...]:

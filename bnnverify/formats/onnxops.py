@@ -90,6 +90,8 @@ def _dropout(call: Call, tensor: Tensor) -> Tensor:
 def _cast(call: Call, tensor: Tensor) -> Tensor:
     if int(call.get("to", 1)) in (1, 10, 11, 16):  # float, float16, double, bfloat16
         return tensor
+    if tensor.steps is None and int(call.get("to", 1)) in (6, 7) and assembly.is_integral(tensor):  # int32, int64
+        return tensor
     if tensor.steps is not None:
         values = [v for a in (tensor.steps.low, tensor.steps.zero, tensor.steps.high) for v in a]
         if all(v.denominator == 1 for v in values) and (int(call.get("to", 1)) != 9 or set(values) <= {0, 1}):
