@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
-from bnnverify.formats import assembly
+from bnnverify.formats import assembly, elementwise, layers, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnxgraph import read_bytes
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
     arrays = _arrays(where, read_bytes(path, _EXPECTED))
     try:
         meta = json.loads(str(arrays["meta"]))
-        layers, shape = list(meta["layers"]), [int(v) for v in meta["input_shape"]]
+        specs, shape = list(meta["layers"]), [int(v) for v in meta["input_shape"]]
         step = Fraction(str(meta["quant_step"]))
         scale = Fraction(float(meta["final_scale"])) * int(meta.get("final_sign", 1))
         if step <= 0 or scale == 0 or len(shape) not in (1, 3):
@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
         raise FormatError(f"{where}: meta is not understood ({error!r:.80}), {_EXPECTED}.") from None
     most = quantized_value(Fraction(1), step) if top is None else top
     try:
-        return _build(where, arrays, layers, shape, step, scale, InputCoding.integers(0, most))
+        return _build(where, arrays, specs, shape, step, scale, InputCoding.integers(0, most))
     except ModelError as error:
         raise FormatError(f"{where}: {error}") from None
     except UnsupportedError as error:
@@ -85,18 +85,18 @@ def quantized_value(value: Fraction, step: Fraction) -> int:
 def _build(
     where: str,
     arrays: Mapping[str, NDArray[Any]],
-    layers: Sequence[Mapping[str, Any]],
+    specs: Sequence[Mapping[str, Any]],
     shape: Sequence[int],
     step: Fraction,
     scale: Fraction,
     coding: InputCoding,
 ) -> Imported:
-    tensor = assembly.start((1, *shape), coding)
+    tensor = tensors.start((1, *shape), coding)
     notes = ["activations in {0, 1} were written as -1/+1, exactly"]
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(specs):
         kind, name = layer.get("type"), f"layer {i}"
         if kind == "flatten":
-            tensor = assembly.moved(tensor, tensor.index.reshape(1, -1))
+            tensor = tensors.moved(tensor, tensor.index.reshape(1, -1))
             continue
         if kind not in ("conv", "linear", "linear_out"):
             raise UnsupportedError(f"{name} is of type {kind!r:.40}, expected conv, flatten, linear or linear_out.")
@@ -106,18 +106,18 @@ def _build(
         if kind == "conv":
             down, across = (int(v) for v in layer.get("stride", (1, 1)))
             top, left = (int(v) for v in layer.get("padding", (0, 0)))
-            tensor = assembly.convolved(tensor, values, bias, name, stride=(down, across), pads=(top, left, top, left))
+            tensor = layers.convolved(tensor, values, bias, name, stride=(down, across), pads=(top, left, top, left))
         else:
-            tensor = assembly.dense(tensor, values, bias, name)
+            tensor = layers.dense(tensor, values, bias, name)
         if kind == "linear_out":
-            tensor = assembly.times(tensor, float(scale), name) if len(layers) == i + 1 else tensor
+            tensor = elementwise.times(tensor, float(scale), name) if len(specs) == i + 1 else tensor
             continue
         signs = _member(arrays, f"L{i}_s", where)
         _require_signs(signs, f"L{i}_s", where, zero=False)
         if signs.shape != weights.shape[:1]:
             raise ModelError(f"L{i}_s has shape {signs.shape}, expected one sign per unit of L{i}_w.")
         turned = np.asarray(signs, dtype=np.int64).reshape((-1, 1, 1) if kind == "conv" else -1)
-        tensor = assembly.compared(assembly.times(tensor, turned, name), 0, ">=", name)
+        tensor = elementwise.compared(elementwise.times(tensor, turned, name), 0, ">=", name)
     provenance = {
         "format": "eevbnn npz",
         "quant_step": str(step),

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
-from bnnverify.formats import assembly, onnxops
-from bnnverify.formats.assembly import Tensor
+from bnnverify.formats import assembly, onnxops, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnxgraph import Graph, Node, evaluated, read_graph
 from bnnverify.formats.scores import same_order
+from bnnverify.formats.tensors import Tensor
 from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
 
 FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
@@ -69,7 +69,7 @@ def load(
     shape = _input_shape(graph, input_shape)
     try:
         tensor, notes = _run(
-            graph, assembly.start(shape, inputs, name=f"input {graph.input_name!r}", zero_sign=zero_sign)
+            graph, tensors.start(shape, inputs, name=f"input {graph.input_name!r}", zero_sign=zero_sign)
         )
         provenance = {
             "format": "ONNX",

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, UnsupportedError
-from bnnverify.formats import assembly
-from bnnverify.formats.assembly import Tensor
+from bnnverify.formats import elementwise, layers, pooling, tensors
 from bnnverify.formats.onnxgraph import Node
+from bnnverify.formats.tensors import Tensor
 from bnnverify.formats.units import Steps
 
 Arrays = Sequence[NDArray[Any] | None]
@@ -90,7 +90,7 @@ def _dropout(call: Call, tensor: Tensor) -> Tensor:
 def _cast(call: Call, tensor: Tensor) -> Tensor:
     if int(call.get("to", 1)) in (1, 10, 11, 16):  # float, float16, double, bfloat16
         return tensor
-    if tensor.steps is None and int(call.get("to", 1)) in (6, 7) and assembly.is_integral(tensor):  # int32, int64
+    if tensor.steps is None and int(call.get("to", 1)) in (6, 7) and elementwise.is_integral(tensor):  # int32, int64
         return tensor
     if tensor.steps is not None:
         values = [v for a in (tensor.steps.low, tensor.steps.zero, tensor.steps.high) for v in a]
@@ -100,17 +100,17 @@ def _cast(call: Call, tensor: Tensor) -> Tensor:
 
 
 def _transpose(call: Call, tensor: Tensor) -> Tensor:
-    assembly.require_plain(tensor, call.where)
+    elementwise.require_plain(tensor, call.where)
     axes = call.get("perm", None) or list(range(tensor.index.ndim))[::-1]
     if sorted(axes) != list(range(tensor.index.ndim)):
         raise FormatError(f"{call.where} permutes axes {list(axes)} of a tensor of shape {tensor.index.shape}.")
-    return assembly.moved(tensor, tensor.index.transpose(axes))
+    return tensors.moved(tensor, tensor.index.transpose(axes))
 
 
 def _reshaped(call: Call, tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    assembly.require_plain(tensor, call.where)
+    elementwise.require_plain(tensor, call.where)
     try:
-        return assembly.moved(tensor, tensor.index.reshape(tuple(int(v) for v in shape)))
+        return tensors.moved(tensor, tensor.index.reshape(tuple(int(v) for v in shape)))
     except ValueError:
         raise FormatError(f"{call.where} makes {list(shape)} of a tensor of shape {tensor.index.shape}.") from None
 
@@ -155,28 +155,28 @@ def _unsqueeze(call: Call, tensor: Tensor) -> Tensor:
 
 
 def _add(call: Call, tensor: Tensor) -> Tensor:
-    return assembly.plus(tensor, call.constant(1 - call.at, "summand"), call.where)
+    return elementwise.plus(tensor, call.constant(1 - call.at, "summand"), call.where)
 
 
 def _sub(call: Call, tensor: Tensor) -> Tensor:
     other = call.constant(1 - call.at, "subtrahend")
     if call.at == 0:
-        return assembly.plus(tensor, -other, call.where)
-    return assembly.plus(assembly.times(tensor, -1, call.where), other, call.where)
+        return elementwise.plus(tensor, -other, call.where)
+    return elementwise.plus(elementwise.times(tensor, -1, call.where), other, call.where)
 
 
 def _mul(call: Call, tensor: Tensor) -> Tensor:
-    return assembly.times(tensor, call.constant(1 - call.at, "factor"), call.where)
+    return elementwise.times(tensor, call.constant(1 - call.at, "factor"), call.where)
 
 
 def _div(call: Call, tensor: Tensor) -> Tensor:
     if call.at == 1:
         raise call.refuse("divides by what depends on the input, expected a constant divisor.")
-    return assembly.times(tensor, call.constant(1, "divisor"), call.where, inverse=True)
+    return elementwise.times(tensor, call.constant(1, "divisor"), call.where, inverse=True)
 
 
 def _neg(call: Call, tensor: Tensor) -> Tensor:
-    return assembly.times(tensor, -1, call.where)
+    return elementwise.times(tensor, -1, call.where)
 
 
 def _batch_norm(call: Call, tensor: Tensor) -> Tensor:
@@ -187,11 +187,11 @@ def _batch_norm(call: Call, tensor: Tensor) -> Tensor:
     )
     epsilon = np.float32(call.get("epsilon", 1e-5))
     axis = min(1, tensor.index.ndim - 1)
-    return assembly.normed(tensor, gamma, beta, mean, variance, epsilon, axis=axis, where=call.where)
+    return elementwise.normed(tensor, gamma, beta, mean, variance, epsilon, axis=axis, where=call.where)
 
 
 def _sign(call: Call, tensor: Tensor) -> Tensor:
-    return assembly.sign(tensor, call.where)
+    return elementwise.sign(tensor, call.where)
 
 
 def _comparison(kind: str) -> Handler:
@@ -199,7 +199,7 @@ def _comparison(kind: str) -> Handler:
 
     def handler(call: Call, tensor: Tensor) -> Tensor:
         other = call.constant(1 - call.at, "other side")
-        return assembly.compared(tensor, other, kind if call.at == 0 else turned, call.where)
+        return elementwise.compared(tensor, other, kind if call.at == 0 else turned, call.where)
 
     return handler
 
@@ -213,7 +213,7 @@ def _not(call: Call, tensor: Tensor) -> Tensor:
 def _where(call: Call, tensor: Tensor) -> Tensor:
     if call.at != 0:
         raise call.refuse("chooses between values that depend on the input, expected two constants.")
-    return assembly.chosen(tensor, call.constant(1, "value"), call.constant(2, "value"), call.where)
+    return elementwise.chosen(tensor, call.constant(1, "value"), call.constant(2, "value"), call.where)
 
 
 def _clip(call: Call, tensor: Tensor) -> Tensor:
@@ -222,27 +222,27 @@ def _clip(call: Call, tensor: Tensor) -> Tensor:
         array = call.optional(place)
         value = call.get(name, None) if array is None else array.ravel()[0]
         bounds.append(None if value is None or not np.isfinite(value) else Fraction(float(np.float32(value))))
-    return assembly.clip(tensor, bounds[0], bounds[1], call.where)
+    return elementwise.clip(tensor, bounds[0], bounds[1], call.where)
 
 
 def _relu(call: Call, tensor: Tensor) -> Tensor:
     if tensor.steps is None:
         raise call.refuse("cuts off sums at 0, expected a sign: this is no binarized network.")
-    return assembly.clip(tensor, Fraction(0), None, call.where)
+    return elementwise.clip(tensor, Fraction(0), None, call.where)
 
 
 def _squash(call: Call, tensor: Tensor) -> Tensor:
     """Tanh and Softsign: odd and rising, so that a sign sees nothing of them."""
     if tensor.steps is not None:
         raise call.refuse("takes signs, expected sums and a sign after it.")
-    return assembly.clip(tensor, Fraction(-1), Fraction(1), call.where)
+    return elementwise.clip(tensor, Fraction(-1), Fraction(1), call.where)
 
 
 def _bipolar(call: Call, tensor: Tensor) -> Tensor:
     """BipolarQuant of QONNX: scale where x >= 0, minus scale elsewhere."""
-    fired = assembly.compared(tensor, 0.0, ">=", call.where)
+    fired = elementwise.compared(tensor, 0.0, ">=", call.where)
     scale = np.asarray(call.constant(1, "scale"), dtype=np.float64)
-    column = assembly.per_unit(fired, scale, call.where)
+    column = elementwise.per_unit(fired, scale, call.where)
     return replace(fired, steps=Steps(-column, column, column))
 
 
@@ -291,7 +291,7 @@ def _conv(call: Call, tensor: Tensor) -> Tensor:
     if kernels.ndim != 4:
         raise call.refuse(f"has weights of shape {kernels.shape}, expected (filters, channels, rows, columns).")
     rows, columns = ((k - 1) * d + 1 for k, d in zip(kernels.shape[2:], dilation, strict=True))
-    return assembly.convolved(
+    return layers.convolved(
         tensor,
         kernels,
         call.optional(2),
@@ -309,7 +309,7 @@ def _max_pool(call: Call, tensor: Tensor) -> Tensor:
     if _pair(call, "dilations", (1, 1)) != (1, 1):
         raise call.refuse("has windows with gaps (dilations), expected none.")
     pads = _pads(call, tensor, window, stride)
-    return assembly.pooled(tensor, window, stride, pads, call.where, ceil=bool(call.get("ceil_mode", 0)))
+    return pooling.pooled(tensor, window, stride, pads, call.where, ceil=bool(call.get("ceil_mode", 0)))
 
 
 def _pad(call: Call, tensor: Tensor) -> Tensor:
@@ -332,7 +332,7 @@ def _pad(call: Call, tensor: Tensor) -> Tensor:
     half = tensor.index.ndim
     if half != 4 or any(pads[i] or pads[i + half] for i in (0, 1)):
         raise call.refuse("pads other axes than the rows and columns of (1, channels, height, width).")
-    return assembly.bordered(tensor, (pads[2], pads[3], pads[6], pads[7]), constant, call.where)
+    return elementwise.bordered(tensor, (pads[2], pads[3], pads[6], pads[7]), constant, call.where)
 
 
 def _matrix(call: Call, array: NDArray[Any]) -> NDArray[Any]:
@@ -345,7 +345,7 @@ def _matmul(call: Call, tensor: Tensor) -> Tensor:
     if call.at != 0:
         raise call.refuse("multiplies a constant with the tensor, expected the tensor first: x @ W.")
     weights = _matrix(call, call.constant(1, "weights"))
-    return _rowwise(call, tensor, assembly.dense(_row(call, tensor), weights.T, None, call.where))
+    return _rowwise(call, tensor, layers.dense(_row(call, tensor), weights.T, None, call.where))
 
 
 def _gemm(call: Call, tensor: Tensor) -> Tensor:
@@ -354,12 +354,12 @@ def _gemm(call: Call, tensor: Tensor) -> Tensor:
         raise call.refuse("multiplies in another order than x @ W, or by 0, expected a dense layer.")
     weights = _matrix(call, call.constant(1, "weights"))
     bias = call.optional(2)
-    result = assembly.dense(_row(call, tensor), weights if int(call.get("transB", 0)) else weights.T, None, call.where)
+    result = layers.dense(_row(call, tensor), weights if int(call.get("transB", 0)) else weights.T, None, call.where)
     if alpha != 1:
-        result = assembly.times(result, alpha, call.where)
+        result = elementwise.times(result, alpha, call.where)
     if bias is not None and beta != 0:
         summand = np.asarray(bias, dtype=np.float64)
-        result = assembly.plus(result, summand * float(beta) if beta != 1 else summand, call.where)
+        result = elementwise.plus(result, summand * float(beta) if beta != 1 else summand, call.where)
     return result
 
 
@@ -371,7 +371,7 @@ def _row(call: Call, tensor: Tensor) -> Tensor:
 
 
 def _rowwise(call: Call, before: Tensor, after: Tensor) -> Tensor:
-    return assembly.moved(after, after.index.reshape(*before.index.shape[:-1], -1))
+    return tensors.moved(after, after.index.reshape(*before.index.shape[:-1], -1))
 
 
 HANDLERS: dict[str, Handler] = {
