@@ -29,6 +29,7 @@ VERBS = {
     "count": "How many inputs nearby change the class?",
     "distance": "How near is the nearest input that changes the class?",
     "explain": "Which inputs force the class, whatever the others do?",
+    "check": "Does a certificate prove what it claims?",
     "diagram": "The classes of all inputs nearby, in a file to ask again.",
     "reliability": "Accuracy of chips whose cells hold wrong bits.",
     "report": "One self-contained HTML page from results.",

@@ -1,0 +1,193 @@
+"""Evidence on file: a folder that proves a verdict to whoever runs ``bnnverify check``, without trust in any engine.
+
+`checking.certificate` says what is in a certificate and what is checked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnnverify.checking import certificate as form
+from bnnverify.checking.bounds import block_bounds, is_proved, reaches
+from bnnverify.checking.clauses import Clauses, clauses_of
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
+from bnnverify.engines.cadical import refute
+from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.formats.native import to_bytes
+from bnnverify.formats.png import write_png
+from bnnverify.query import Query
+from bnnverify.regions import PixelBox, RealBox
+from bnnverify.results import Decision, Run, Verdict
+
+Folder = str | os.PathLike[str]
+
+
+def certify(
+    query: Query,
+    folder: Folder,
+    *,
+    decision: Decision | None = None,
+    patches: Mapping[str, Any] | None = None,
+    limits: Limits = UNLIMITED,
+    monitor: Monitor | None = None,
+) -> Decision:
+    """Decides the question, if need be, and writes a certificate of the verdict.
+
+    The cheapest evidence that will do: the counterexample; interval bounds; the bounds over patches that are given;
+    or a proof by CaDiCaL that the question's clauses have no solution. Over a real box the clauses admit more than the
+    box holds, so a solution of theirs leaves the question open.
+
+    Args:
+        query: The question.
+        folder: Where to write; made if need be, and must be empty.
+        decision: A verdict that is known. NOT_ROBUST is written at once; ROBUST is proved again.
+        patches: Evidence of bounds over patches, as `deciding.patches` gives it.
+        limits: Time for the proof.
+        monitor: Who may stop the work.
+
+    Returns:
+        ROBUST or NOT_ROBUST, with `certificate` (the kind of evidence) among the statistics; UNKNOWN with the reason,
+        and nothing written, if a limit was reached.
+
+    Raises:
+        QueryError: The folder holds files, or the decision's input is no counterexample.
+    """
+    clock, path = Clock(limits.seconds, monitor), Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise QueryError(f"{path} holds files already, expected a new or empty folder for the certificate.")
+    try:
+        answer = _certified(query, path, decision, patches, clock)
+    except ResourceLimitError as limit:
+        return Decision(Verdict.UNKNOWN, Run("certificate", clock.elapsed, str(limit)))
+    return replace(answer, run=replace(answer.run, seconds=clock.elapsed))
+
+
+def _certified(
+    query: Query, folder: Path, decision: Decision | None, patches: Mapping[str, Any] | None, clock: Clock
+) -> Decision:
+    if decision is not None and decision.counterexample is not None:
+        return _counterexample(query, folder, decision.counterexample)
+    found = reaches(query, block_bounds(query))
+    if is_proved(query, found):
+        bounds = [[r.winner, r.loser, str(r.most), r.needed] for r in found]
+        return _robust(query, folder, "bounds", {}, {"bounds": bounds})
+    if patches is not None:
+        text = json.dumps(patches, separators=(",", ":")).encode()
+        return _robust(query, folder, "patches", {form.PATCHES: text}, {})
+
+    def check() -> None:
+        if clock.is_over:
+            raise ResourceLimitError(clock.reason)
+
+    clauses = clauses_of(query, check)
+    outcome = refute(clauses.clauses, clock, with_proof=True)
+    if outcome.model is None:
+        statistics = {"variables": clauses.n_variables, "clauses": len(clauses.clauses)}
+        files = {form.CLAUSES: dimacs(clauses, query), form.PROOF: outcome.proof}
+        return _robust(query, folder, "clauses", files, {}, statistics)
+    if isinstance(query.region, RealBox):
+        raise ResourceLimitError("no proof: with the first block's open neurons set free there is a solution")
+    x, _ = replayed(query, _input_of(query, clauses, outcome.model), "cadical")
+    return _counterexample(query, folder, x)
+
+
+def _input_of(query: Query, clauses: Clauses, model: frozenset[int]) -> tuple[int, ...]:
+    """The input of a solution."""
+    region = query.region
+    x = list(region.lower if isinstance(region, PixelBox) else region.center)  # type: ignore[union-attr]
+    for variable, name in clauses.names.items():
+        if name.startswith("x"):
+            index, _, value = name[1:].partition(">=")
+            if value and variable in model:
+                x[int(index)] = max(x[int(index)], int(value))
+            elif not value:
+                x[int(index)] = 1 if variable in model else -1
+    return tuple(int(v) for v in x)
+
+
+def _robust(
+    query: Query,
+    folder: Path,
+    kind: str,
+    files: Mapping[str, bytes],
+    more: Mapping[str, Any],
+    statistics: Mapping[str, Any] | None = None,
+) -> Decision:
+    _write(query, folder, kind, Verdict.ROBUST, files, more)
+    return Decision(Verdict.ROBUST, Run("certificate", 0.0, "", {"certificate": kind, **(statistics or {})}))
+
+
+def _counterexample(query: Query, folder: Path, x: tuple[int, ...]) -> Decision:
+    point, predicted = replayed(query, x, "certificate")
+    scores = query.network.scores(point)
+    values = {"input": list(point), "class": predicted, "scores": [str(v) for v in scores]}
+    files = {form.POINT: json.dumps(values).encode()}
+    _write(query, folder, "counterexample", Verdict.NOT_ROBUST, files, {})
+    save_counterexample(query, point, folder)
+    run = Run("certificate", 0.0, "", {"certificate": "counterexample"})
+    return Decision(Verdict.NOT_ROBUST, run, point, predicted)
+
+
+def _write(
+    query: Query, folder: Path, kind: str, verdict: Verdict, files: Mapping[str, bytes], more: Mapping[str, Any]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    sums = {}
+    for name, data in files.items():
+        packed = gzip.compress(data, compresslevel=6, mtime=0) if name.endswith(".gz") else data
+        (folder / name).write_bytes(packed)
+        sums[name] = hashlib.sha256(packed).hexdigest()
+    (folder / form.NETWORK).write_bytes(to_bytes(query.network))
+    manifest = {
+        "format": form.FORMAT,
+        "version": form.VERSION,
+        "kind": kind,
+        "verdict": verdict.value,
+        "query": query.to_json(),
+        "files": sums,
+        **more,
+    }
+    (folder / form.MANIFEST).write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+
+
+def dimacs(clauses: Clauses, query: Query) -> bytes:
+    """The clauses in DIMACS format; comments name the variables that are inputs or neurons."""
+    lines = [f"c bnnverify: {query.property}, {query.region}, ties {query.ties.value}"]
+    lines += [f"c network sha256 {query.network.identity}"]
+    lines += [f"c var {number} {name}" for number, name in clauses.names.items()]
+    lines.append(f"p cnf {clauses.n_variables} {len(clauses.clauses)}")
+    lines += [" ".join(map(str, (*clause, 0))) for clause in clauses.clauses]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def save_counterexample(query: Query, x: tuple[int, ...], folder: Folder) -> None:
+    """Writes an input as `counterexample.npy`, `.png` (where it is an image) and `.txt` (as VNN-COMP has it).
+
+    Args:
+        query: The question that it answers.
+        x: The input.
+        folder: Where to; made if need be.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    np.save(path / "counterexample.npy", np.array(x, dtype=np.int64))
+    domain = query.network.domain
+    if len(domain.shape) == 2 or (len(domain.shape) == 3 and domain.shape[0] in (1, 3)):
+        write_png(path / "counterexample.png", np.array(x), domain)
+    (path / "counterexample.txt").write_text(vnncomp_text(query, x), encoding="ascii")
+
+
+def vnncomp_text(query: Query, x: tuple[int, ...]) -> str:
+    """The input and its scores as the Verification of Neural Networks Competition writes counterexamples."""
+    parts = [f"(X_{i} {v})" for i, v in enumerate(x)]
+    parts += [f"(Y_{k} {float(v):.17g})" for k, v in enumerate(query.network.scores(x))]
+    return "sat\n(" + "\n".join(parts) + ")\n"
