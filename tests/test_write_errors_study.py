@@ -23,7 +23,7 @@ from bnnverify.reliability import expected_accuracy
 from bnnverify.results import Probability
 
 FOLDER = Path(__file__).resolve().parent.parent / "case_studies" / "write_errors"
-MODULES = ("settings", "words", "answers", "energy", "questions", "pictures", "page", "run")
+MODULES = ("settings", "words", "answers", "energy", "questions", "pictures", "verdicts", "page", "run")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def asker(study, folder, **effort):
 
 
 def test_the_study_answers_draws_and_writes_its_page(tiny, tmp_path, monkeypatch):
-    for module in (tiny.page, tiny.run):
+    for module in (tiny.page, tiny.verdicts, tiny.run):
         monkeypatch.setattr(module, "PROGRAMMINGS", tiny.energy.PROGRAMMINGS[:2])
     assert perform(tiny, tmp_path, "--networks", "norm") == 0
     page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from settings import (
     SAMPLED,
     SEED,
 )
+from verdicts import MARGIN_RATES, verdicts
 from words import above, below, holds, listed, percent, points, power, span, table, word
 
 from bnnverify.errors import FormatError
@@ -92,12 +93,12 @@ def accuracies(askers: Askers) -> str:
     met, asked = 0, 0
     for asker in askers.values():
         for p in SAMPLED:
-            proved, sampled = asker.proved(BitFlip(p)), asker.sampled(BitFlip(p))
+            proved, sampled = asker.proved(BitFlip(p)), asker.sampled(BitFlip(p)).accuracy
             asked += 1
             met += proved.lower <= sampled.upper and sampled.lower <= proved.upper
     chips = next(iter(askers.values())).effort.chips
     sentence = (
-        f"The 99 % confidence interval of {chips:,} sampled chips for each image meets the proved interval in {met} of "
+        f"The 99 % confidence interval of {chips:,} chips drawn at random meets the proved interval in {met} of "
         f"{asked} cases; at this level about one in a hundred may miss."
     )
     return f"{table(head, rows)}\n\n{sentence}\n\n{commands(askers, RATES)}"
@@ -167,7 +168,7 @@ def margin(askers: Askers) -> str:
         return "The networks of this claim are not among those examined."
     one, other = askers[MARGIN], askers[INJECTED]
     rows, sentences = [], []
-    for p in (Fraction(1, 100), RRAM_RATE, Fraction(1, 10)):
+    for p in MARGIN_RATES:
         mine, theirs = one.proved(BitFlip(p)), other.proved(BitFlip(p))
         better = title(one) if mine.lower > theirs.upper else title(other) if theirs.lower > mine.upper else "open"
         lost = [points(a.subject.clean, value) for a, value in ((one, mine), (other, theirs))]
@@ -246,15 +247,15 @@ def chips(askers: Askers) -> str:
     for asker in askers.values():
         for p in (MRAM_RATE, Fraction(1, 100)):
             low, high = (Fraction(text) for text in asker.details(BitFlip(p))["yield"])
-            sampled, worst, best = asker.chips(BitFlip(p))
-            spread = f"{below(100 * worst, 1)} to {above(100 * best, 1)} %"
+            chips = asker.sampled(BitFlip(p))
+            spread = f"{below(100 * chips.worst, 1)} to {above(100 * chips.best, 1)} %"
             good = f"{below(100 * asker.good, 2)} %"
             rows.append(
-                [title(asker), power(p), good, f"{span(100 * low, 100 * high, 1)} %", percent(sampled, 1), spread]
+                [title(asker), power(p), good, f"{span(100 * low, 100 * high, 1)} %", percent(chips.good, 1), spread]
             )
     head = ["network", "rate", "a good chip reaches", "good chips, proved", "sampled", "worst and best chip sampled"]
     asker = next(iter(askers.values()))
-    more = f" --yield {below(asker.good, 4)} --chips {5 * asker.effort.chips} --seed {SEED}"
+    more = f" --yield {below(asker.good, 4)} --chips {asker.effort.chips} --seed {SEED}"
     return f"{table(head, rows)}\n\n{commands(askers, [MRAM_RATE], more)}"
 
 
@@ -350,10 +351,13 @@ def efforts(askers: Askers) -> str:
             width = float(asker.proved(BitFlip(p)).width)
             quantiles = [f"{line['widths'][q]:.1e}" for q in ("0.5", "0.9", "0.99")]
             rows.append([title(asker), power(p), f"{width:.1e}", *quantiles, f"{line['seconds']:.1f}"])
-    return table(["network", "rate", "mean width", "median", "90 %", "99 % of the images", "seconds"], rows)
+    head = ["network", "rate", "mean width", "median", "90 %", "99 % of the images", "seconds"]
+    first = next(iter(askers.values()))
+    return f"Threads: {first.effort.jobs}.\n\n{table(head, rows)}"
 
 
 SECTIONS: dict[str, Callable[[Askers], str]] = {
+    "verdicts": verdicts,
     "networks": networks,
     "accuracies": accuracies,
     "mram": mram,

@@ -29,6 +29,25 @@ def write(figure: Figure, stem: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Chips:
+    """Accuracies of sampled chips.
+
+    Attributes:
+        mean: Of all of them.
+        lower: Lower end of its confidence interval.
+        upper: Upper end.
+        low: What 5 % of the chips do not exceed.
+        high: What 95 % of them do not exceed.
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Band:
     """Accuracies of one network.
 
@@ -36,13 +55,13 @@ class Band:
         title: For the legend.
         clean: Without errors.
         proved: Rate to bounds.
-        sampled: Rate to estimate, lower and upper end of the confidence interval.
+        sampled: Rate to what was sampled.
     """
 
     title: str
     clean: float
     proved: Mapping[float, Bounds]
-    sampled: Mapping[float, tuple[float, float, float]]
+    sampled: Mapping[float, Chips]
 
 
 def accuracy(bands: Sequence[Band], claims: Mapping[str, float]) -> Figure:
@@ -61,11 +80,14 @@ def accuracy(bands: Sequence[Band], claims: Mapping[str, float]) -> Figure:
                 (max(band.clean - b, _FLOOR), max(band.clean - a, _FLOOR)) for a, b in (band.proved[p] for p in rates)
             ]
             _band(right, rates, *zip(*lost, strict=True), "", style)
-            for p, (middle, a, b) in band.sampled.items():
-                bars = [[max(0.0, middle - a)], [max(0.0, b - middle)]]
+            for p, chips in band.sampled.items():
+                x = p * 1.07 ** (i - (len(bands) - 1) / 2)  # beside each other
+                left.plot([x, x], [chips.low, chips.high], color=style["color"], linewidth=3.5, alpha=0.35, zorder=1)
+                bars = [[max(0.0, chips.mean - chips.lower)], [max(0.0, chips.upper - chips.mean)]]
                 points: dict[str, Any] = {"fmt": "o", "markerfacecolor": "white", "markersize": 3.5, "capsize": 2.2}
-                left.errorbar([p * 1.07], [middle], bars, color=style["color"], elinewidth=0.9, zorder=5, **points)
-        left.errorbar([], [], [], fmt="o", color="#5c6773", markerfacecolor="white", label="sampled chips")
+                left.errorbar([x], [chips.mean], bars, color=style["color"], elinewidth=0.9, zorder=5, **points)
+        left.errorbar([], [], [], fmt="o", color="#5c6773", markerfacecolor="white", label="sampled chips, mean")
+        left.plot([], [], color="#5c6773", linewidth=3.5, alpha=0.35, label="90 % of sampled chips")
         left.plot([], [], color="#5c6773", linestyle=(0, (5, 4)), linewidth=0.8, label="without errors")
         left.legend(loc="lower left")
         left.yaxis.set_major_formatter(_PERCENT)

@@ -28,7 +28,6 @@ from words import above, below
 
 from bnnverify.datasets import Dataset, inputs_for
 from bnnverify.engines.chipsampling import sample_chips
-from bnnverify.engines.montecarlo import sample_errors
 from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock
 from bnnverify.formats import native
 from bnnverify.network import BinaryNetwork
@@ -48,7 +47,7 @@ class Effort:
         tolerance: Width to aim at for each image; None for what suits the rate (`settings.EFFORTS`).
         max_states: Most work for each image; None likewise.
         seconds: Limit for one proved accuracy, s; what is not reached by then counts as unknown.
-        chips: Sampled chips for each image.
+        chips: Sampled chips.
         jobs: Threads.
     """
 
@@ -149,6 +148,27 @@ class Crossing:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """Chips drawn at random.
+
+    Attributes:
+        accuracy: Its mean over all chips, with a confidence interval.
+        good: Share of good chips, with a confidence interval.
+        worst: Accuracy of the worst chip drawn.
+        low: Accuracy that 5 % of the chips drawn do not exceed.
+        high: Accuracy that 95 % of them do not exceed.
+        best: Accuracy of the best one.
+    """
+
+    accuracy: Probability
+    good: Probability
+    worst: Fraction
+    low: Fraction
+    high: Fraction
+    best: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class Asker:
     """Asks about one network and remembers.
 
@@ -227,38 +247,27 @@ class Asker:
         for faults in (BitFlip(Fraction(1, 1000)), BitFlip(Fraction(1, 20))):
             expected_accuracy(subject.network, subject.x[:2], subject.truth("error")[:2], faults, tolerance=1e-3)
 
-    def sampled(self, faults: FaultModel, *, event: str = "error") -> Probability:
-        """The same from sampled chips, a fresh one for every image and draw."""
+    def sampled(self, faults: FaultModel) -> Sampled:
+        """What whole chips drawn at random get right, each over all images."""
 
         def answer() -> Line:
-            subject = self.subject
-            options: dict[str, Any] = {"samples": self.effort.chips, "seed": SEED, "confidence": CONFIDENCE}
-            return sample_errors(subject.network, subject.x, subject.truth(event), faults, **options).accuracy.to_json()
-
-        question = self._question("sampled", event, faults, chips=self.effort.chips, seed=SEED)
-        return Probability.from_json(self._kept(question, answer))
-
-    def chips(self, faults: FaultModel) -> tuple[Probability, Fraction, Fraction]:
-        """Share of good ones among sampled whole chips, and the accuracy of the worst and of the best one."""
-        count = 5 * self.effort.chips
-
-        def answer() -> Line:
-            subject = self.subject
             drawn = sample_chips(
-                subject.network,
-                subject.x,
-                subject.truth("error"),
+                self.subject.network,
+                self.subject.x,
+                self.subject.truth("error"),
                 faults,
-                chips=count,
+                chips=self.effort.chips,
                 seed=SEED,
                 confidence=CONFIDENCE,
                 jobs=self.effort.jobs,
             )
-            return {**drawn.yield_at(self.good).to_json(), "right": [min(drawn.correct), max(drawn.correct)]}
+            right = sorted(drawn.correct)
+            spread = [right[round(q * (len(right) - 1))] for q in (0, 0.05, 0.95, 1)]
+            return {**drawn.accuracy.to_json(), "yield": drawn.yield_at(self.good).to_json(), "right": spread}
 
-        kept = self._kept(self._question("chips", "error", faults, chips=count, seed=SEED), answer)
-        worst, best = (Fraction(right, len(self.subject.x)) for right in kept["right"])
-        return Probability.from_json(kept), worst, best
+        kept = self._kept(self._question("chips", "error", faults, chips=self.effort.chips, seed=SEED), answer)
+        spread = [Fraction(right, len(self.subject.x)) for right in kept["right"]]
+        return Sampled(Probability.from_json(kept), Probability.from_json(kept["yield"]), *spread)
 
     def distances(self) -> list[tuple[int, int | None]]:
         """Bounds on the least number of flips that change the class of each image, upper None where none is known."""

@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "README.md"
 QUICK: dict[str, Any] = {
     "images": 20,
-    "chips": 20,
+    "chips": 100,
     "tolerance": 1e-2,
     "max_states": 64,
     "seconds": 0.5,
@@ -61,7 +61,8 @@ def draw(askers: Mapping[str, Asker], folder: Path) -> None:
         sampled = {}
         for p in SAMPLED:
             drawn = asker.sampled(BitFlip(p))
-            sampled[float(p)] = (float(drawn.estimate), float(drawn.lower), float(drawn.upper))
+            mean = tuple(float(v) for v in (drawn.accuracy.estimate, drawn.accuracy.lower, drawn.accuracy.upper))
+            sampled[float(p)] = pictures.Chips(*mean, float(drawn.low), float(drawn.high))
         bands.append(pictures.Band(page.title(asker), float(asker.subject.clean), proved, sampled))
     claims = {"RRAM": RRAM_PLAIN_RATE, "ST-MRAM": MRAM_RATE, "RRAM, trained": RRAM_RATE}
     pictures.write(pictures.accuracy(bands, {name: float(p) for name, p in claims.items()}), folder / "accuracy")
@@ -94,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the image files are; default: data")
     parser.add_argument("--images", type=int, metavar="N", help="the first N test images; default: 1000")
     parser.add_argument("--networks", nargs="+", metavar="ROLE", help="these alone: norm, plain, switching, ...")
-    parser.add_argument("--chips", type=int, metavar="N", help="sampled chips for each image; default: 200")
+    parser.add_argument("--chips", type=int, metavar="N", help="chips drawn at random; default: 10000")
     parser.add_argument("--tolerance", type=float, metavar="W", help="for each image; default: by the rate")
     parser.add_argument("--max-states", type=int, metavar="N", help="most work for each image; default: by the rate")
     parser.add_argument("--seconds", type=float, metavar="S", help="limit for each proved accuracy; then wider")
@@ -126,7 +127,7 @@ def _study(arguments: argparse.Namespace) -> None:
         tolerance=chosen("tolerance", None),
         max_states=chosen("max_states", None),
         seconds=chosen("seconds", None),
-        chips=chosen("chips", 200),
+        chips=chosen("chips", 10_000),
         jobs=arguments.jobs,
     )
     dataset = load(arguments.data, directory=arguments.data_dir)
