@@ -100,7 +100,9 @@ def refutes(
     """
     sizes = np.fromiter((len(clause) for clause in clauses), dtype=np.int64, count=len(clauses))
     flat = np.fromiter((v for clause in clauses for v in clause), dtype=np.int32, count=int(sizes.sum()))
-    most = max(int(np.abs(flat).max(initial=0)), proof.n_variables)
+    most = int(np.abs(flat).max(initial=0))
+    if proof.n_variables > most:
+        return Refutation(False, 0, f"the proof names variable {proof.n_variables}, but the clauses go to {most}")
     state = _State.empty(most, len(clauses) + proof.ends.size, flat.size + proof.literals.size)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     if _load(flat, starts, *state.parts):
