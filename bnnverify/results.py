@@ -170,7 +170,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """Hamming distance from an input to the nearest adversarial one.
+    """Distance from an input to the nearest adversarial one.
 
     Attributes:
         lower: Every adversarial input is at least this far (proved).
@@ -178,6 +178,7 @@ class Distance:
         witness: An adversarial input at distance `upper`, replayed; or None.
         predicted: Class of the witness, or None.
         run: How it was obtained.
+        norm: ``hamming``: inputs that differ; or ``linf``: the greatest change of an input, in its own units.
     """
 
     lower: int
@@ -185,6 +186,7 @@ class Distance:
     run: Run
     witness: tuple[int, ...] | None = None
     predicted: int | None = None
+    norm: str = "hamming"
 
     @property
     def kind(self) -> Kind:
@@ -201,7 +203,7 @@ class Distance:
             "witness": None if self.witness is None else list(self.witness),
             "predicted": self.predicted,
             "run": self.run.to_json(),
-        }
+        } | ({} if self.norm == "hamming" else {"norm": self.norm})
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +428,7 @@ def answer_from_json(text: str | Mapping[str, Any]) -> Answer | Quantity:
         return Count(Kind(data["kind"]), *bounds, run, per_class, per_radius)
     if data["type"] == "distance":
         witness = _optional_tuple(data["witness"])
-        return Distance(data["lower"], data["upper"], run, witness, data["predicted"])
+        return Distance(data["lower"], data["upper"], run, witness, data["predicted"], data.get("norm", "hamming"))
     if data["type"] == "explanation":
         kept, values, undecided = (tuple(data[name]) for name in ("kept", "values", "undecided"))
         return Explanation(kept, values, undecided, data["n_free"], data["order"], run)

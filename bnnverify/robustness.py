@@ -1,7 +1,7 @@
 """Is it robust here, and how far is the nearest adversarial input?
 
-Engines are picked by predicted cost (`engines/portfolio.py`). Every counterexample has been replayed on the exact
-network by the engine that found it.
+Small regions of -1/+1 inputs go to the engine that should be quickest (`engines/portfolio.py`), all others through the
+stages of `deciding/`. Every counterexample has been replayed on the exact network by whoever found it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,31 @@ from bnnverify.engines.costs import seconds_to_decide
 from bnnverify.engines.portfolio import engine_for
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
-from bnnverify.regions import HammingBall, sign_vector
+from bnnverify.regions import HammingBall, PixelBox, RealBox, sign_vector
 from bnnverify.results import Decision, Distance, Run, Verdict
 
+STAGES = "stages"
+_SOON = 0.1  # s: what an engine should settle within that needs no stages
 
-def decide(query: Query, *, engine: str = "auto", limits: Limits = UNLIMITED) -> Decision:
+
+def decide(
+    query: Query,
+    *,
+    engine: str = "auto",
+    limits: Limits = UNLIMITED,
+    monitor: Monitor | None = None,
+    jobs: int = 1,
+) -> Decision:
     """Whether the region holds an adversarial input, proved.
 
     Args:
         query: The question.
-        engine: ``auto`` or the name of an engine, such as ``enumeration``, ``bdd`` or ``sat``. Auto predicts what each
-            would cost, takes the cheapest, and changes when the guess was wrong.
+        engine: ``auto``, ``stages`` (bounds, attack, complete engines: `deciding.stages`), or the name of an engine,
+            such as ``enumeration``, ``bdd``, ``sat`` or ``minicard``. Auto predicts what each would cost, takes the
+            cheapest, and changes when the guess was wrong; where none should be done at once, it takes the stages.
         limits: Time, nodes, memory and threads.
+        monitor: Who may stop the stages.
+        jobs: Processes that the stages may use.
 
     Returns:
         ROBUST or NOT_ROBUST with a replayed counterexample, both exact; UNKNOWN with the reason if a limit was
@@ -35,7 +48,18 @@ def decide(query: Query, *, engine: str = "auto", limits: Limits = UNLIMITED) ->
     Raises:
         QueryError: No engine has this name.
     """
+    if engine == STAGES or (engine == "auto" and _needs_stages(query, limits)):
+        from bnnverify.deciding import stages
+
+        return stages.decide(query, limits=limits, monitor=monitor, jobs=jobs)
     return engine_for(engine).decide(query, limits=limits)
+
+
+def _needs_stages(query: Query, limits: Limits) -> bool:
+    """True for boxes, and where no engine promises to be done soon."""
+    if isinstance(query.region, PixelBox | RealBox):
+        return True
+    return bool(query.network.blocks) and min(seconds_to_decide(query, limits=limits).values()) > _SOON
 
 
 def minimum_adversarial_distance(
@@ -48,6 +72,7 @@ def minimum_adversarial_distance(
     engine: str = "auto",
     limits: Limits = UNLIMITED,
     monitor: Monitor | None = None,
+    jobs: int = 1,
 ) -> Distance:
     """Hamming distance from `x` to the nearest input whose class is not `label`.
 
@@ -58,15 +83,17 @@ def minimum_adversarial_distance(
             distance is 0.
         ties: What equal scores mean.
         max_radius: Largest distance to look at; default n (the whole cube).
-        engine: As in `decide`; auto enumerates as long as that should be quickest, from the centre outward, then
-            takes other engines radius by radius.
+        engine: As in `decide`. Stages bracket the distance (`deciding.distance`); auto does so, too, unless the whole
+            search should be done at once by enumeration, and in networks without hidden blocks.
         limits: Time for the whole search; nodes, memory and threads for each step.
         monitor: Who may stop the search, between two radii or by a `KeyboardInterrupt` once `stop` is set. It is
             shown `(lower, last, last + 1)`: distances below `lower` are excluded, of those up to the last one.
+        jobs: Processes that the stages may use.
 
     Returns:
         Exact if a nearest input was found (`lower == upper`, with the replayed witness). Otherwise `lower` is
-        proved, `upper` is None, and `run.reason` says why the search ended.
+        proved, `upper` is that of the nearest adversarial input that was met, or None, and `run.reason` says why the
+        search ended.
 
     Raises:
         QueryError: x, label, max_radius or engine is not valid.
@@ -77,6 +104,19 @@ def minimum_adversarial_distance(
         Query(network, HammingBall(center, furthest), Untargeted(0), ties)  # refuses wrong arguments before any work
     kept = Untargeted(network.evaluate(center) if label is None else label)
     query = Query(network, HammingBall(center, furthest), kept, ties)
+    if engine == STAGES or (engine == "auto" and _needs_stages(query, limits)):
+        from bnnverify.deciding.distance import hamming_distance
+
+        return hamming_distance(
+            network,
+            center,
+            label=kept.label,
+            ties=ties,
+            max_radius=furthest,
+            limits=limits,
+            monitor=monitor,
+            jobs=jobs,
+        )
     search = _Outward(query, engine, limits, monitor)
     try:
         return search.answer()

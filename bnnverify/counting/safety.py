@@ -76,7 +76,7 @@ def maximal_safe_distance(
 def _without_tolerance(search: Search) -> SafeDistance:
     around = search.around
     nearest = _nearest(search, search.limits, "auto" if search.engine == "propagation" else search.engine)
-    if nearest.upper is not None:
+    if nearest.upper is not None and nearest.lower == nearest.upper:
         violation = Fraction(1, around.query(nearest.upper).sign_region.size())
         return SafeDistance(Fraction(0), nearest.lower - 1, nearest.upper - 1, nearest.run, violation)
     return _all_safe_up_to(around, Fraction(0), nearest.lower - 1, nearest.run)
