@@ -24,6 +24,8 @@ BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER = 2, 3, 70, 130, 141
 VERBS = {
     "data": "Obtain the files of MNIST and Fashion-MNIST.",
     "train": "Train a binarized network and save it.",
+    "import": "Read a model of another tool (ONNX, eevbnn, Keras, torch) as an exact network.",
+    "export": "Write a network as ONNX.",
     "info": "What is in a network file.",
     "verify": "Is there an input nearby that changes the class?",
     "count": "How many inputs nearby change the class?",
@@ -35,8 +37,16 @@ VERBS = {
     "report": "One self-contained HTML page from results.",
 }
 
+# Verbs whose names are keywords, or nouns of a file: the file.
+FILES = {"import": "importing", "export": "exporting"}
+
 # Extra -> packages that only it brings.
-EXTRAS = {"train": ("torch",), "data": ("sklearn",), "report": ("matplotlib", "jinja2")}
+EXTRAS = {
+    "train": ("torch",),
+    "data": ("sklearn",),
+    "report": ("matplotlib", "jinja2"),
+    "formats": ("onnx", "onnxruntime", "h5py", "google"),
+}
 
 
 class StoppedError(Exception):
@@ -61,7 +71,7 @@ class Verbs(click.Group):
         """The verb, or None."""
         if name not in VERBS:
             return None
-        command: click.Command = import_module(f"bnnverify.cli.{name}").command
+        command: click.Command = import_module(f"bnnverify.cli.{FILES.get(name, name)}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ class Layer:
         ties: Units whose sum can lie exactly on the threshold.
         closest: How near another attainable sum comes to the threshold of any unit, in units of the sum; None where
             there is no threshold. Where it is tiny, floating point may decide otherwise than the exact network.
+        crossings: The real threshold of each unit of the block, of which its integer threshold is the ceiling, as
+            float64 to be shown only; NaN for a constant unit. Empty for the output.
     """
 
     kind: str
@@ -39,6 +42,12 @@ class Layer:
     constant: int
     ties: int
     closest: float | None
+    crossings: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the crossings."""
+        names = ("kind", "name", "text", "magnitude", "negated", "constant", "ties", "closest")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +96,7 @@ class Firing:
     constant: int
     ties: int
     closest: float | None
+    crossings: tuple[float, ...]
 
 
 def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, where: str) -> Firing:
@@ -102,7 +112,7 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
     Raises:
         UnsupportedError: A unit has three values, and all can occur.
     """
-    thresholds, rising, up, down = [], [], [], []
+    thresholds, rising, up, down, crossings = [], [], [], [], []
     ties, constant, closest = 0, 0, math.inf
     for j in range(affine.size):
         low, zero, high = steps.low[j], steps.zero[j], steps.high[j]
@@ -131,6 +141,7 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
             limit, rises = (at.floor() if inclusive else at.ceil() - 1), False
         limit = min(max(limit, -reach), reach + 1) if rises else max(min(limit, reach), -reach - 1)
         constant += (limit > reach or limit <= -reach) if rises else (limit < -reach or limit >= reach)
+        crossings.append(math.nan if at is None else -_gap(at, 0) * (1 if rises else -1))
         if at is not None:
             closest = min(closest, _distance(at, sums, j))
         thresholds.append(limit)
@@ -140,7 +151,16 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
     top, bottom = column(up), column(down)
     half = Fraction(1, 2)
     nearest = None if closest == math.inf else closest
-    return Firing(thresholds, np.array(rising), (top + bottom) * half, (top - bottom) * half, constant, ties, nearest)
+    return Firing(
+        thresholds,
+        np.array(rising),
+        (top + bottom) * half,
+        (top - bottom) * half,
+        constant,
+        ties,
+        nearest,
+        tuple(crossings),
+    )
 
 
 def _is_tie(at: RealThreshold, sums: Sums, j: int) -> bool:

@@ -103,6 +103,7 @@ def _described(block: HiddenBlock, tensor: Tensor, firing: Firing) -> Layer:
         firing.constant,
         firing.ties,
         firing.closest,
+        firing.crossings,
     )
 
 
@@ -141,9 +142,16 @@ def _input_signs(
             f"{where}: {n} inputs have different thresholds each, expected one for all or per channel."
         )
     layer = Layer(
-        "input", source.name, f"a sign of each of {n} inputs", "1", int(falling.sum()), firing.constant, firing.ties,
+        "input",
+        source.name,
+        f"a sign of each of {n} inputs",
+        "1",
+        int(falling.sum()),
+        firing.constant,
+        firing.ties,
         firing.closest,
-    )  # fmt: skip
+        tuple(np.array(firing.crossings)[:: n // len(block.thresholds)].tolist()),
+    )
     return Signs(replace(source, blocks=(block,), layers=(layer,)), mean, step)
 
 

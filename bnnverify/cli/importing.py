@@ -1,0 +1,235 @@
+"""``bnnverify import``: the exact network of another tool's file, and what was understood."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnnverify.cli.options import data_dir_option, index_option, output_options, require_writable, together
+
+if TYPE_CHECKING:
+    from bnnverify.domain import IntArray
+    from bnnverify.formats.agreement import Agreement
+    from bnnverify.formats.coding import InputCoding
+    from bnnverify.formats.imported import Imported
+
+EXAMPLES = """\b
+Examples:
+  bnnverify import traffic.onnx --input-range 0 255 -o traffic.npz
+  bnnverify import mnist.onnx --input-range 0 255 --input-scale 1/255 --data mnist --index 0:500
+  bnnverify import larq.h5 --input signs --json
+"""
+
+coding_options = together(
+    click.option("--input", "inputs", type=click.Choice(["signs", "bits"]), help="The model takes -1/+1, or 0/1."),
+    click.option(
+        "--input-range",
+        type=int,
+        nargs=2,
+        metavar="LO HI",
+        help="Inputs of the exact network are the integers LO to HI, such as pixels 0 255.",
+    ),
+    click.option(
+        "--input-scale", default="1", metavar="Q", help="What a step of 1 is worth to the model, such as 1/255."
+    ),
+    click.option("--input-offset", default="0", metavar="Q", help="What the model takes for an input of 0."),
+    click.option("--input-shape", metavar="SIZES", help="Shape of one input, such as 1,3,32,32, if the file has none."),
+    click.option(
+        "--zero-sign",
+        type=click.Choice(["plus", "minus"]),
+        help="What the model means by a plain sign of 0. Default: refuse models where that can occur.",
+    ),
+)
+
+
+def coding_of(
+    inputs: str | None, input_range: tuple[int, int] | None, input_scale: str, input_offset: str
+) -> InputCoding | None:
+    """What the options say about the inputs; None if nothing.
+
+    Raises:
+        QueryError: They contradict each other, or a number is none.
+    """
+    from bnnverify.errors import QueryError
+    from bnnverify.formats.coding import InputCoding
+
+    if inputs is not None and input_range is not None:
+        raise QueryError("the inputs are given twice, expected --input or --input-range, not both.")
+    scale, offset = (_rational(text, name) for text, name in ((input_scale, "scale"), (input_offset, "offset")))
+    if input_range is not None:
+        return InputCoding.integers(*input_range, scale=scale, offset=offset)
+    if scale != 1 or offset != 0:
+        raise QueryError("--input-scale and --input-offset are for integers, expected --input-range LO HI with them.")
+    return None if inputs is None else InputCoding.signs() if inputs == "signs" else InputCoding.bits()
+
+
+def shape_of(text: str | None) -> tuple[int, ...] | None:
+    """The sizes in ``1,3,32,32``."""
+    from bnnverify.errors import QueryError
+
+    if text is None:
+        return None
+    words = text.replace("x", ",").split(",")
+    if not all(word.strip().isdecimal() and 0 < int(word) < 2**20 for word in words if len(word) < 9) or not words:
+        raise QueryError(f"--input-shape is {text!r:.60}, expected sizes such as 1,3,32,32.")
+    return tuple(int(word) for word in words)
+
+
+def zero_sign_of(text: str | None) -> int | None:
+    """+1, -1 or None."""
+    return {None: None, "plus": 1, "minus": -1}[text]
+
+
+@click.command(name="import", epilog=EXAMPLES)
+@click.argument("model", type=click.Path(path_type=Path))
+@coding_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Save the exact network (.npz).")
+@click.option("--data", metavar="NAME", help="Compare on these images: digits, mnist or fashion-mnist.")
+@data_dir_option
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@index_option("all")
+@click.option("--samples", type=int, default=100, show_default=True, help="Random inputs to compare without --data.")
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    split: str,
+    index: str | None,
+    samples: int,
+    inputs: str | None,
+    input_range: tuple[int, int] | None,
+    input_scale: str,
+    input_offset: str,
+    input_shape: str | None,
+    zero_sign: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Read a model of another tool (ONNX, eevbnn, Keras/larq, torch) as an exact network.
+
+    Prints what was understood of every layer, folds it without rounding, and compares with onnxruntime on the same
+    file where that is installed. A framework evaluates in float32: near ties it may decide otherwise, so the smallest
+    margins and the ties that were met are printed too. The exit code is 1 if a class differs.
+    """
+    from bnnverify.cli.lines import emit, envelope
+    from bnnverify.formats import import_model, kind_of, native
+
+    if output is not None:
+        require_writable(output, "the network file")
+    coding = coding_of(inputs, input_range, input_scale, input_offset)
+    imported = import_model(model, coding=coding, zero_sign=zero_sign_of(zero_sign), input_shape=shape_of(input_shape))
+    points, labels, described = _inputs(imported, data, data_dir, split, index, samples)
+    agreement = _compared(imported, points, model, kind_of(model))
+    right = None if labels is None else int((imported.network.evaluate_batch(points) == labels).sum())
+    if output is not None:
+        native.save(imported.network, output)
+    if as_json:
+        answer = {
+            "type": "import",
+            "coding": imported.coding.to_json(),
+            "input": {"name": imported.input_name, "shape": list(imported.input_shape)},
+            "layers": [layer.to_json() for layer in imported.layers],
+            "notes": list(imported.notes),
+            "agreement": {"on": described, **agreement.to_json()},
+            "right": right,
+            "output": None if output is None else str(output),
+        }
+        emit({**envelope("import", model, imported.network), "answer": answer})
+    else:
+        _print(model, imported, agreement, described, right, output)
+    return 0 if agreement.equal in (None, agreement.inputs) else 1
+
+
+def _rational(text: str, what: str) -> Fraction:
+    from bnnverify.errors import QueryError
+
+    try:
+        return Fraction(text) if len(text) < 100 else Fraction("")
+    except (ValueError, ZeroDivisionError):
+        raise QueryError(f"--input-{what} is {text!r:.60}, expected a number such as 1/255 or 0.5.") from None
+
+
+def _inputs(
+    imported: Imported, data: str | None, data_dir: Path | None, split: str, index: str | None, samples: int
+) -> tuple[IntArray, Any, str]:
+    """Inputs, labels if there are any, and what they are."""
+    import numpy as np
+
+    from bnnverify.cli.options import index_list
+    from bnnverify.errors import QueryError
+    from bnnverify.formats.agreement import random_inputs
+
+    if data is None:
+        if not 1 <= samples <= 10**6:
+            raise QueryError(f"--samples is {samples}, expected 1 to 1000000.")
+        return random_inputs(imported, samples), None, f"{samples} random inputs"
+    from bnnverify import datasets
+
+    part = datasets.load(data, directory=data_dir).splits[split]
+    chosen = index_list((index or "all").replace("all", f"0:{len(part)}"), len(part), f"image of the {split} split")
+    step = imported.network.provenance.data.get("quant_step")
+    if step is None:
+        points = datasets.inputs_for(imported.network, part)[chosen]
+    else:
+        table = np.array([round(Fraction(pixel, 255) / Fraction(step)) for pixel in range(256)])
+        points = table[part.pixels.reshape(len(part), -1)[chosen]]
+    return np.asarray(points, dtype=np.int64), part.labels[chosen], f"{len(chosen)} images of {data}, {split} split"
+
+
+def _compared(imported: Imported, points: IntArray, model: Path, kind: str) -> Agreement:
+    from bnnverify.formats.agreement import compare
+
+    if kind == "onnx":
+        try:
+            return compare(imported, points, str(model))
+        except ImportError:
+            pass
+    return compare(imported, points)
+
+
+def _print(
+    model: Path,
+    imported: Imported,
+    agreement: Agreement,
+    described: str,
+    right: int | None,
+    output: Path | None,
+) -> None:
+    network = imported.network
+    click.echo(f"{model}  {network.architecture}  {imported.coding}  {network.n_cells:,} cells")
+    click.echo(f"sha256 {network.identity}")
+    shape = "x".join(map(str, imported.input_shape))
+    click.echo(f"input {imported.input_name} ({shape})\n")
+    for i, layer in enumerate(imported.layers):
+        click.echo(f"{'output' if layer.kind == 'output' else f'block {i}':<9} {layer.text}")
+        facts = [f"weights +-{layer.magnitude}"]
+        if layer.negated:
+            facts.append(f"{layer.negated} rows negated")
+        if layer.constant:
+            facts.append(f"{layer.constant} units constant")
+        if layer.ties:
+            facts.append(f"{layer.ties} units can meet their threshold")
+        if layer.closest is not None:
+            facts.append(f"other sums come within {layer.closest:.3g}")
+        click.echo(f"{'':9} {layer.name}: {', '.join(facts)}")
+    for note in imported.notes:
+        click.echo(f"note      {note}")
+    click.echo(f"\non {described}:")
+    for margins in agreement.margins:
+        near = "none" if margins.smallest is None else f"{margins.smallest:.3g}"
+        click.echo(f"  block {margins.block}: smallest margin {near}, {margins.ties} sums on a threshold")
+    click.echo(f"  scores: {agreement.tied} inputs with tied best classes")
+    if right is not None:
+        click.echo(f"  {right} of {agreement.inputs} classified right: {right / agreement.inputs:.2%}")
+    if agreement.equal is None:
+        click.echo("  not compared with the framework that wrote the file")
+    else:
+        first = "" if agreement.first is None else f"; the first that differs is number {agreement.first}"
+        click.echo(f"  {agreement.runtime} gives the same class on {agreement.equal} of {agreement.inputs}{first}")
+    if output is not None:
+        click.echo(f"saved {output}")
