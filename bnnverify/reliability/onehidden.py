@@ -68,6 +68,35 @@ def _suffix_tables(terminal, fires, silent, step_fires, step_silent, by_differen
                     tables[j, r, i] = q * tables[j + 1, r, i + up] + p * tables[j + 1, r, i + down]
 
 
+@njit(cache=True, nogil=True)
+def _root_chances(terminal, fires, silent, step_fires, step_silent, chances):  # type: ignore[no-untyped-def]
+    """``chances[r]`` = P(rival r beats c): the law of the pair index forwards, without the tables on the way."""
+    size = terminal.shape[1]
+    law, following = np.zeros(size), np.zeros(size)
+    for r in range(terminal.shape[0]):
+        law[:] = 0.0
+        law[0], base, top = 1.0, 0, 1
+        for j in range(fires.shape[0]):
+            up, down = step_fires[j, r], step_silent[j, r]
+            base += min(up, down)
+            stays, moves = (fires[j], silent[j]) if up < down else (silent[j], fires[j])
+            shift = abs(up - down)
+            if shift == 0:
+                continue
+            for i in range(top, top + shift):
+                law[i] = 0.0
+            top += shift
+            for i in range(shift):
+                following[i] = law[i] * stays
+            for i in range(shift, top):
+                following[i] = law[i] * stays + law[i - shift] * moves
+            law, following = following, law
+        total = 0.0
+        for i in range(top):
+            total += law[i] * terminal[r, base + i]
+        chances[r] = total
+
+
 @njit(cache=True)
 def _pair_indices(key, words, shifts, masks, pair_index, out):  # type: ignore[no-untyped-def]
     """Pair index of every rival from a packed state; class c is row 0 of the field tables."""
@@ -237,20 +266,28 @@ def _propagate(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _open_states(keys, fields, pair_index, table):  # type: ignore[no-untyped-def]
-    """Disagreements `(states, classes, counters)`, and P(rival beats c | state) `(states, rivals)` of packed states."""
+def _disagreements(keys, fields):  # type: ignore[no-untyped-def]
+    """Disagreements of packed states, `(states, classes, counters)`."""
     words, shifts, masks, _ = fields
     counts = np.zeros((keys.shape[0], *words.shape), dtype=np.int64)
+    for i in range(keys.shape[0]):
+        for k in range(words.shape[0]):
+            for f in range(words.shape[1]):
+                counts[i, k, f] = np.int64((keys[i, words[k, f]] >> shifts[k, f]) & masks[k, f])
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def _chances(keys, fields, pair_index, table):  # type: ignore[no-untyped-def]
+    """P(rival beats c | state), `(states, rivals)`."""
+    words, shifts, masks, _ = fields
     chances = np.zeros((keys.shape[0], table.shape[0]))
     indices = np.zeros(table.shape[0], dtype=np.int64)
     for i in range(keys.shape[0]):
         _pair_indices(keys[i], words, shifts, masks, pair_index, indices)
         for r in range(table.shape[0]):
             chances[i, r] = table[r, indices[r]]
-        for k in range(words.shape[0]):
-            for f in range(words.shape[1]):
-                counts[i, k, f] = np.int64((keys[i, words[k, f]] >> shifts[k, f]) & masks[k, f])
-    return counts, chances
+    return chances
 
 
 def _fields(
@@ -309,25 +346,27 @@ class OutputProblem:
         signs = output.weights[:, order].astype(np.int64)
         rivals = np.array(tables.rivals)
         factor_own, factor_rival, offset = tables.pair_index
-        pair_steps = {}
+        self.pair_steps = []
         for h in (1, -1):
             adds = (signs == -h).astype(np.int64)  # disagreements that a sign h adds to each class
-            pair_steps[h] = np.ascontiguousarray(
-                (factor_own * adds[tables.label][None] + factor_rival * adds[rivals]).T
-            )
-        suffix = np.zeros((m + 1, *tables.pair.shape))
-        keep, dropped = np.arange(rivals.size), 0.0
+            steps = factor_own * adds[tables.label][None] + factor_rival * adds[rivals]
+            self.pair_steps.append(np.ascontiguousarray(steps.T))
+        keep, dropped, single = np.arange(rivals.size), 0.0, np.zeros(0)
+        self._suffix: FloatArray | None = None
         self.bounds = Bounds(0.0, 1.0, 0, 0, 1)
         if tables.pair.size:
-            _suffix_tables(
-                tables.pair, self.fires, self.silent, pair_steps[1], pair_steps[-1], factor_own == -1, suffix
-            )
-            single = suffix[0, :, offset]
+            if factor_own == -1:
+                self._suffix = self._suffix_tables(keep)
+                single = self._suffix[0, :, offset]
+            else:  # large tables, made only if states are drawn
+                single = np.zeros(rivals.size)
+                _root_chances(tables.pair, self.fires, self.silent, self.pair_steps[0], self.pair_steps[1], single)
             ranking = np.argsort(single, kind="stable")
             faint = ranking[np.cumsum(single[ranking]) <= tolerance / 8]  # together they cannot matter
             keep = np.setdiff1d(keep, faint)
             dropped = float(single[faint].sum())
-            suffix = np.ascontiguousarray(suffix[:, keep])
+            if self._suffix is not None:
+                self._suffix = np.ascontiguousarray(self._suffix[:, keep])
             self.bounds = Bounds(
                 float(single.max(initial=0.0)),
                 min(float(single.sum()), 1.0),
@@ -335,7 +374,7 @@ class OutputProblem:
                 0,
                 1,
             )
-        self.suffix, self.dropped, self.kept = suffix, dropped, keep
+        self.root, self.dropped, self.kept = single[keep] if single.size else single, dropped, keep
         self.classes = [tables.label, *(int(k) for k in rivals[keep])]
         self.signs = signs
         self.output = output
@@ -359,6 +398,23 @@ class OutputProblem:
         both = np.array([self.fires, self.silent])
         return float(-(both * np.log2(np.maximum(both, 1e-300))).sum())
 
+    def _suffix_tables(self, rivals: NDArray[np.int64]) -> FloatArray:
+        """P(rival beats c | pair index after the first j signs), `(m + 1, rivals, pair indices)`."""
+        tables = self.tables
+        terminal = tables.pair[rivals] if tables.pair.size else np.zeros((rivals.size, 0))
+        result = np.zeros((self.m + 1, *terminal.shape))
+        if terminal.size:
+            up, down = (np.ascontiguousarray(steps[:, rivals]) for steps in self.pair_steps)
+            _suffix_tables(terminal, self.fires, self.silent, up, down, tables.pair_index[0] == -1, result)
+        return result
+
+    @property
+    def suffix(self) -> FloatArray:
+        """The tables of the rivals that matter."""
+        if self._suffix is None:
+            self._suffix = self._suffix_tables(self.kept)
+        return self._suffix
+
     def _prepared(self) -> tuple[Any, ...]:
         if self._arrays is None:
             tables, m = self.tables, self.m
@@ -380,19 +436,23 @@ class OutputProblem:
         add, fields, leaf_tables = self._prepared()
         tables, m = self.tables, self.m
         share = 3 / 4 if effort.forced else 3 / 8
-        lower, upper, left, closed, leaves, peak, first, keys, masses = _propagate(
-            self.fires,
-            self.silent,
-            add[0],
-            add[1],
-            self.suffix,
-            fields,
-            np.array(tables.pair_index),
-            leaf_tables,
-            self.tolerance * share,
-            effort.states if effort.forced else 1 << 60,
-            1 << 60 if effort.forced else effort.states,
-        )
+        if effort.states == 0 and not effort.forced:
+            lower, upper, left, closed, leaves, peak, first = 0.0, 0.0, self.tolerance * share, 0, 0, 1, 0
+            keys, masses = np.zeros((1, add[0].shape[1]), dtype=np.uint64), np.ones(1)
+        else:
+            lower, upper, left, closed, leaves, peak, first, keys, masses = _propagate(
+                self.fires,
+                self.silent,
+                add[0],
+                add[1],
+                self.suffix,
+                fields,
+                np.array(tables.pair_index),
+                leaf_tables,
+                self.tolerance * share,
+                effort.states if effort.forced else 1 << 60,
+                1 << 60 if effort.forced else effort.states,
+            )
         if masses.size:
             below, above = self._expanded(first, keys, masses, effort.triples, left + self.tolerance / 2)
             lower, upper, closed = lower + below, upper + above, closed + masses.size
@@ -416,7 +476,9 @@ class OutputProblem:
         """Bounds on the error mass of open states by expansions over the signs from `first` on."""
         tables = self.tables
         _, fields, (own, beats, _) = self._prepared()
-        counts, chances = _open_states(keys, fields, np.array(tables.pair_index), self.suffix[first])
+        counts, chances = _disagreements(keys, fields), self.root[None]
+        if first > 0:
+            chances = _chances(keys, fields, np.array(tables.pair_index), self.suffix[first])
         deviates = self.deviates[first:]
         likely = np.where(self.fires >= self.silent, 1, -1)[first:]
         rows = self.signs[self.classes, first:]
