@@ -19,7 +19,7 @@ ROOMS = {
     3: "encodings formats",
     4: "engines",
     5: "deciding robustness counting reliability explain certificates checking",
-    6: "campaign",
+    6: "campaign certification",
     7: "report",
     8: "training",
     9: "cli __main__",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bnnverify.datasets.digits import load_digits
 from bnnverify.datasets.mnist import FASHION_MNIST, MNIST, load_files
+from bnnverify.datasets.quantized import quantization_step, quantized
 from bnnverify.datasets.splits import Dataset, Split, indices_sha256, stratified_split
 from bnnverify.domain import InputDomain
 from bnnverify.errors import QueryError
@@ -62,8 +63,12 @@ def load(name: str, *, directory: str | os.PathLike[str] | None = None, verify: 
     return load_digits() if name == "digits" else load_files(_IN_FILES[name], directory, verify=verify)
 
 
-def inputs_for(target: BinaryNetwork | InputDomain, split: Split) -> NDArray[np.int8] | NDArray[np.uint8]:
+def inputs_for(
+    target: BinaryNetwork | InputDomain, split: Split
+) -> NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int64]:
     """The images as a network takes them: signs for a binary input domain, pixels for an integer one.
+
+    A network that quantizes pixels (`quantized.quantization_step`) gets the quantized ones, int64.
 
     Args:
         target: The network, or its input domain.
@@ -85,7 +90,10 @@ def inputs_for(target: BinaryNetwork | InputDomain, split: Split) -> NDArray[np.
     [[0, 255]]
     """
     domain = target.domain if isinstance(target, BinaryNetwork) else target
-    inputs: NDArray[np.int8] | NDArray[np.uint8] = split.images if domain.is_binary else split.pixels
+    inputs: NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int64]
+    inputs = split.images if domain.is_binary else split.pixels
+    if isinstance(target, BinaryNetwork) and (step := quantization_step(target)) is not None:
+        inputs = quantized(split.pixels, step)
     if inputs.shape[1] != domain.n:
         raise QueryError(
             f"the images have {inputs.shape[1]} pixels, but the network takes {domain.n} inputs. "

@@ -1,0 +1,69 @@
+"""Grey values as the integers that a network takes, and the boxes around them: exact rounding, table by table."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.errors import QueryError
+from bnnverify.network import BinaryNetwork
+from bnnverify.regions import PixelBox, quantized_box
+
+GREATEST = 255  # grey value of white
+
+
+def quantization_step(network: BinaryNetwork) -> Fraction | None:
+    """What one step of an input is worth where white is 1, if the network quantizes pixels; else None.
+
+    Networks say so in their provenance, as `formats.eevbnn` writes it.
+    """
+    step = network.provenance.data.get("quant_step")
+    return None if step is None else Fraction(str(step))
+
+
+def quantized(pixels: NDArray[Any], step: Fraction) -> NDArray[np.int64]:
+    """``round(pixel / 255 / step)``, a half to the even integer, exactly.
+
+    >>> quantized(np.array([0, 128, 255], dtype=np.uint8), Fraction("0.61")).tolist()
+    [0, 1, 2]
+    """
+    low, _ = _table(step, Fraction(0))
+    return np.asarray(low[pixels], dtype=np.int64)
+
+
+def box_around(network: BinaryNetwork, pixels: NDArray[Any], eps: Fraction) -> PixelBox:
+    """The inputs that images within `eps` of an image give, where white is 1.
+
+    A network that quantizes pixels sees ``round(v / step)`` of real images v: see `quantized_box`. Another one sees the
+    integers within ``eps * 255``.
+
+    Args:
+        network: A network over integers.
+        pixels: Grey values 0 to 255, shape `(n,)`, uint8.
+        eps: At least 0; 1 is the distance from black to white.
+
+    Raises:
+        QueryError: The network takes -1/+1 inputs, or eps is negative.
+    """
+    if network.domain.is_binary:
+        raise QueryError("eps is about grey values, but the network takes -1/+1 inputs. Give a Hamming radius.")
+    step = quantization_step(network)
+    if step is None:
+        if eps < 0:
+            raise QueryError(f"eps is {eps}, expected at least 0.")
+        return PixelBox.linf(pixels.tolist(), math.floor(eps * GREATEST), network.domain)
+    low, high = _table(step, eps)
+    return PixelBox(tuple(low[pixels].tolist()), tuple(high[pixels].tolist()))
+
+
+@lru_cache(maxsize=64)
+def _table(step: Fraction, eps: Fraction) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Least and greatest quantized value for every grey value."""
+    greys = np.array([Fraction(v, GREATEST) for v in range(GREATEST + 1)], dtype=object)
+    box = quantized_box(greys, eps, step)
+    return np.array(box.lower, dtype=np.int64), np.array(box.upper, dtype=np.int64)
