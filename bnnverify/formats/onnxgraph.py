@@ -111,6 +111,8 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     graph = model.graph
     if not graph.node:
         raise FormatError(f"{where}: holds no operations ({len(data)} bytes), {_EXPECTED}.")
+    if not model.opset_import:
+        raise FormatError(f"{where}: does not name the version of its operators, {_EXPECTED}. The file is damaged.")
     if model.functions:
         raise UnsupportedError(f"{where}: defines functions of its own, expected plain operators. Export it inlined.")
     if graph.sparse_initializer:

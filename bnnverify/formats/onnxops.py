@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnverify.errors import FormatError, UnsupportedError
+from bnnverify.errors import ModelError, UnsupportedError
 from bnnverify.formats import elementwise, layers, pooling, tensors
 from bnnverify.formats.onnxgraph import Node
 from bnnverify.formats.tensors import Tensor
@@ -44,7 +44,7 @@ class Call:
     def constant(self, place: int, what: str) -> NDArray[Any]:
         """The input at `place`, which must be there."""
         if place >= len(self.arrays) or (array := self.arrays[place]) is None:
-            raise FormatError(f"{self.where} has no {what}, expected it as input {place}.")
+            raise ModelError(f"{self.where} has no {what}, expected it as input {place}.")
         return array
 
     def optional(self, place: int) -> NDArray[Any] | None:
@@ -103,7 +103,7 @@ def _transpose(call: Call, tensor: Tensor) -> Tensor:
     elementwise.require_plain(tensor, call.where)
     axes = call.get("perm", None) or list(range(tensor.index.ndim))[::-1]
     if sorted(axes) != list(range(tensor.index.ndim)):
-        raise FormatError(f"{call.where} permutes axes {list(axes)} of a tensor of shape {tensor.index.shape}.")
+        raise ModelError(f"{call.where} permutes axes {list(axes)} of a tensor of shape {tensor.index.shape}.")
     return tensors.moved(tensor, tensor.index.transpose(axes))
 
 
@@ -112,7 +112,7 @@ def _reshaped(call: Call, tensor: Tensor, shape: Sequence[int]) -> Tensor:
     try:
         return tensors.moved(tensor, tensor.index.reshape(tuple(int(v) for v in shape)))
     except ValueError:
-        raise FormatError(f"{call.where} makes {list(shape)} of a tensor of shape {tensor.index.shape}.") from None
+        raise ModelError(f"{call.where} makes {list(shape)} of a tensor of shape {tensor.index.shape}.") from None
 
 
 def _reshape(call: Call, tensor: Tensor) -> Tensor:
@@ -140,14 +140,14 @@ def _squeeze(call: Call, tensor: Tensor) -> Tensor:
     shape, axes = tensor.index.shape, _axes(call)
     gone = {i for i, v in enumerate(shape) if v == 1} if axes is None else {a % len(shape) for a in axes}
     if any(shape[i] != 1 for i in gone):
-        raise FormatError(f"{call.where} drops axes {sorted(gone)} of a tensor of shape {shape}, expected sizes of 1.")
+        raise ModelError(f"{call.where} drops axes {sorted(gone)} of a tensor of shape {shape}, expected sizes of 1.")
     return _reshaped(call, tensor, [v for i, v in enumerate(shape) if i not in gone])
 
 
 def _unsqueeze(call: Call, tensor: Tensor) -> Tensor:
     axes = _axes(call)
     if axes is None:
-        raise FormatError(f"{call.where} names no axes, expected them.")
+        raise ModelError(f"{call.where} names no axes, expected them.")
     rank = tensor.index.ndim + len(axes)
     places = {a % rank for a in axes}
     sizes = iter(tensor.index.shape)
