@@ -1,0 +1,236 @@
+"""Patch bounds: the most that a difference of scores can be, by exact maxima over small patches of the last block.
+
+The scores add up what the outputs of the last hidden block contribute. Outputs that see the same few unstable bits of
+the block before are put into one patch, whose greatest contribution is found by enumerating these bits. The patches'
+maxima add up to a bound; multipliers that split the value of a bit between the patches that see it (dual
+decomposition) and joining patches lower it further. Everything is integers, and what proves the bound is a short list
+of numbers: see `bnnverify.checking.patches`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnnverify.deciding.intervals import Bounds, difference_rows, excesses, interval_bounds, refutes
+from bnnverify.deciding.receptive import Patch, patches_of
+from bnnverify.deciding.splitting import UNIT, Cluster, Splitting
+from bnnverify.domain import IntArray
+from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.errors import QueryError
+from bnnverify.query import Query
+from bnnverify.results import Run
+
+MOST_BITS = 14
+"""Greatest number of bits of a patch."""
+
+_MOST_ENTRIES = 2**23  # of all tables of one comparison
+_PACE = 200  # sweeps that would bring the bound to 0: slower is given up
+_PATIENCE = 8  # sweeps that must at this pace suffice, else patches are joined
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proof:
+    """What bounds one comparison.
+
+    Attributes:
+        patches: Outputs and bits of each patch. Comparisons that use the same patches share one list.
+        multipliers: By patch and bit, in 1/UNIT; None for zeros.
+        maxima: By patch, in 1/UNIT.
+    """
+
+    patches: list[tuple[IntArray, IntArray]]
+    multipliers: list[IntArray] | None
+    maxima: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class PatchBounds:
+    """What the patches prove.
+
+    Attributes:
+        query: The question.
+        excess: For each comparison of the property (`Query.score_conditions`) an upper bound on the difference of
+            scores that it compares, in units of `OutputBlock.integer_form`.
+        is_robust: True if these bounds prove that no input of the region is adversarial.
+        proofs: By index of the comparison, where patches gave the bound.
+        run: Time; the reason if a limit was reached.
+    """
+
+    query: Query
+    excess: tuple[int, ...]
+    is_robust: bool
+    proofs: dict[int, Proof]
+    run: Run
+
+    @property
+    def best_bound(self) -> int:
+        """How far the bounds are from a proof: the greatest excess of those that must all be below 0, or the least."""
+        return min(self.excess) if self.query.score_conditions()[1] else max(self.excess)
+
+    def evidence(self) -> dict[str, Any]:
+        """Plain values for a JSON file from which `bnnverify.checking.patches` proves it again.
+
+        Raises:
+            QueryError: Nothing is proved.
+        """
+        if not self.is_robust:
+            raise QueryError("the patch bounds do not prove the query robust, so there is no evidence.")
+        comparisons, conjunctive = self.query.score_conditions()
+        excluded = [c for c, (_, _, strict) in enumerate(comparisons) if self.excess[c] < strict]
+        partitions: dict[int, Any] = {}
+        claims = []
+        for c in excluded[:1] if conjunctive else excluded:
+            claim: dict[str, Any] = {"higher": comparisons[c][0], "lower": comparisons[c][1], "bound": self.excess[c]}
+            claim |= {"partition": None, "multipliers": None, "maxima": None}
+            if c in self.proofs:
+                proof = self.proofs[c]
+                at = partitions.setdefault(id(proof.patches), (len(partitions), proof.patches))[0]
+                claim |= {"partition": at, "maxima": proof.maxima.tolist()}
+                if proof.multipliers is not None:
+                    claim["multipliers"] = [m.tolist() for m in proof.multipliers]
+            claims.append(claim)
+        patches = [
+            [{"outputs": outputs.tolist(), "bits": bits.tolist()} for outputs, bits in listed]
+            for _, listed in partitions.values()
+        ]
+        query = self.query.to_json()
+        return {"kind": "patches", "query": query, "unit": UNIT, "partitions": patches, "comparisons": claims}
+
+
+def patch_bounds(
+    query: Query,
+    bounds: Bounds | None = None,
+    *,
+    limits: Limits = UNLIMITED,
+    monitor: Monitor | None = None,
+    most_bits: int = MOST_BITS,
+    every: bool = False,
+) -> PatchBounds:
+    """Upper bounds on the differences of scores that the property compares.
+
+    Networks with fewer than two hidden blocks, and sums that do not fit 64 bits, get interval bounds.
+
+    Args:
+        query: Any query.
+        bounds: Interval bounds of its network over its region, where they are at hand.
+        limits: Time. At the limit the bounds are what was proved until then.
+        monitor: Who may stop the work.
+        most_bits: Greatest number of bits of a patch, 1 to 20.
+        every: Tighten every comparison, even where one that must be refuted could not be.
+    """
+    clock = Clock(limits.seconds, monitor)
+    bounds = interval_bounds(query.network, query.region) if bounds is None else bounds
+    work = _Work(query, bounds, clock, most_bits, every)
+    work.run()
+    reason = clock.reason if clock.is_over and not work.is_robust else ""
+    run = Run("patches", clock.elapsed, reason, work.statistics)
+    return PatchBounds(query, tuple(work.excess), work.is_robust, work.proofs, run)
+
+
+class _Work:
+    """The comparisons of one query, hardest first."""
+
+    def __init__(self, query: Query, bounds: Bounds, clock: Clock, most_bits: int, every: bool) -> None:
+        self.query, self.bounds, self.clock = query, bounds, clock
+        self.most_bits, self.every = most_bits, every
+        self.comparisons, self.conjunctive = query.score_conditions()
+        self.excess = [_floor(e) for e in excesses(query, bounds)]
+        self.proofs: dict[int, Proof] = {}
+        self.statistics: dict[str, Any] = {}
+
+    @property
+    def is_robust(self) -> bool:
+        """True iff the bounds so far suffice."""
+        return refutes(self.query, self.excess)
+
+    def is_refuted(self, c: int) -> bool:
+        """True iff comparison `c` cannot hold."""
+        return self.excess[c] < 0 or (self.comparisons[c][2] and self.excess[c] == 0)
+
+    def run(self) -> None:
+        blocks = self.query.network.blocks
+        if self.is_robust or len(blocks) < 2:
+            return
+        rows = {j: difference_rows(self.query.network.output, j) for j in {j for _, j, _ in self.comparisons}}
+        if any(r.dtype == object for r, _ in rows.values()):
+            return
+        self.costs = np.array([rows[j][0][i] for i, j, _ in self.comparisons], dtype=np.int64)
+        offsets = [rows[j][1][i] for i, j, _ in self.comparisons]
+        reach = max(int(np.abs(self.costs).sum(axis=1).max()), 1) * UNIT
+        if reach * 4 > 2**62 or max(map(abs, offsets)) > 2**62:
+            return
+        last = self.bounds.blocks[-1].signs.astype(np.int64)
+        self.constant = [int(v) + c for v, c in zip(self.costs @ last, offsets, strict=True)]
+        patches = self._patches()
+        self._single(patches)
+        open_ones = [c for c in range(len(self.excess)) if not self.is_refuted(c)]
+        # a conjunction falls with its weakest part; a disjunction must fall in all, and its strongest part is in doubt
+        for c in sorted(open_ones, key=lambda c: self.excess[c], reverse=not self.conjunctive):
+            if self.is_robust or self.clock.is_over:
+                return
+            self._split(c, patches)
+            if not (self.is_refuted(c) or self.conjunctive or self.every):
+                return
+
+    def _patches(self) -> list[Patch]:
+        """Patches with as many bits as fit."""
+        blocks, inputs = self.query.network.blocks, self.bounds.blocks[-2].signs
+        for most in range(self.most_bits, 0, -1):
+            patches = patches_of(blocks[-1], self.bounds.blocks[-1], inputs, most)
+            if sum(1 << len(p.bits) for p in patches) <= _MOST_ENTRIES:
+                break
+        self.statistics |= {"patches": len(patches), "bits": int(np.count_nonzero(inputs == 0))}
+        return patches
+
+    def _single(self, patches: list[Patch]) -> None:
+        """Bounds of all open comparisons by the patches as they are."""
+        which = [c for c in range(len(self.excess)) if not self.is_refuted(c)]
+        costs = self.costs[which]
+        greatest = np.zeros((len(patches), len(which)), dtype=np.int64)
+        for p, patch in enumerate(patches):
+            if self.clock.is_over:
+                return
+            greatest[p] = patch.table(costs).max(axis=0)
+        self.partition = [(p.outputs, p.bits) for p in patches]
+        for at, (c, total) in enumerate(zip(which, greatest.sum(axis=0).tolist(), strict=True)):
+            if self.constant[c] + total < self.excess[c]:
+                self.excess[c] = self.constant[c] + total
+                self.proofs[c] = Proof(self.partition, None, greatest[:, at] * UNIT)
+
+    def _split(self, c: int, patches: list[Patch]) -> None:
+        """Lower the bound of one comparison by multipliers and by joining patches."""
+        splitting = Splitting([_cluster(patch, self.costs[c : c + 1]) for patch in patches])
+        constant = self.constant[c] * UNIT
+        before = constant + splitting.bound
+        while not self.clock.is_over:
+            splitting.sweep()
+            bound = constant + splitting.bound
+            self.excess[c] = min(self.excess[c], bound // UNIT)
+            if self.is_refuted(c):
+                break
+            if bound + _PATIENCE * (bound - before) >= 0:
+                size = sum(len(cluster.table) for cluster in splitting.clusters)
+                is_joined = size < _MOST_ENTRIES and splitting.join(self.most_bits) > 0
+                if not is_joined and (before - bound) * _PACE <= bound:
+                    break
+            before = constant + splitting.bound
+        if self.excess[c] == (constant + splitting.bound) // UNIT:
+            found = splitting.clusters
+            same = len(found) == len(patches)
+            partition = self.partition if same else [(one.outputs, one.bits) for one in found]
+            self.proofs[c] = Proof(partition, [one.multipliers for one in found], splitting.maxima)
+
+
+def _cluster(patch: Patch, costs: IntArray) -> Cluster:
+    """A patch with its table for one sum."""
+    return Cluster(
+        patch.outputs, patch.bits, patch.table(costs)[:, 0] * UNIT, np.zeros(len(patch.bits), dtype=np.int64)
+    )
+
+
+def _floor(value: Any) -> int:
+    """The greatest integer that a difference of integers can be, given a bound."""
+    return int(value.numerator // value.denominator)

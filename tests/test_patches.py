@@ -1,0 +1,261 @@
+"""Patch bounds: never below what an input reaches, never a wrong proof, and evidence that stands and falls rightly."""
+
+import copy
+import json
+import re
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from bnnverify.checking.patches import check_patches
+from bnnverify.convolution import ConvBlock
+from bnnverify.deciding.intervals import excesses, interval_bounds
+from bnnverify.deciding.patches import UNIT, patch_bounds
+from bnnverify.deciding.receptive import patches_of
+from bnnverify.deciding.splitting import Cluster, Splitting
+from bnnverify.engines.base import Limits, Monitor
+from bnnverify.errors import QueryError
+from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
+from bnnverify.query import Query, Targeted, Ties, Untargeted
+from bnnverify.regions import PixelBox, RealBox
+from tests import oracle
+from tests.strategies import conv_networks, networks, pixel_queries, queries
+
+questions = st.one_of(
+    queries(networks, max_inputs=6),
+    queries(conv_networks, max_inputs=8),
+    pixel_queries(networks, max_inputs=5),
+    pixel_queries(conv_networks, max_inputs=8),
+)
+
+
+def two_convolutions(seed=0, filters=3, side=7, classes=3, bias=0, pool=1):
+    """Pixels, two convolutions and scores, at random."""
+    random = np.random.default_rng(seed)
+    first = ConvBlock.create(random.choice([-1, 1], (filters, 1, 3, 3)), [0] * filters, input_shape=(1, side, side))
+    shape = first.output_shape
+    second = ConvBlock.create(
+        random.choice([-1, 1], (4, filters, 2, 2)), random.integers(-2, 3, 4), input_shape=shape, pool=pool
+    )
+    output = OutputBlock.create(random.choice([-1, 1], (classes, second.n_outputs)), bias=[bias] + [0] * (classes - 1))
+    network = BinaryNetwork(InputDomain.integers([0] * side**2, [255] * side**2), (first, second), output)
+    return network, random.integers(0, 256, side**2)
+
+
+def difference(query, x, i, j):
+    """score i - score j in units of the integer form."""
+    scales, biases = query.network.output.integer_form()
+    h = (oracle.hidden_layers(query.network, x) or [list(x)])[-1]
+    sums = [sum(w * v for w, v in zip(query.network.output.weights[k].tolist(), h, strict=True)) for k in (i, j)]
+    return scales[i] * sums[0] + biases[i] - scales[j] * sums[1] - biases[j]
+
+
+@given(questions, st.integers(1, 6), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_no_input_reaches_beyond_a_patch_bound(query, most_bits, every):
+    found = patch_bounds(query, most_bits=most_bits, every=every)
+    points = list(query.region.points())
+    for (i, j, _), most in zip(query.score_conditions()[0], found.excess, strict=True):
+        assert max(difference(query, x, i, j) for x in points) <= most
+    plain = excesses(query, interval_bounds(query.network, query.region))
+    assert all(a <= b for a, b in zip(found.excess, plain, strict=True))
+    if found.is_robust:
+        assert not any(oracle.is_adversarial(query, x) for x in points)
+
+
+@given(questions, st.integers(1, 6))
+@settings(max_examples=100, deadline=None)
+def test_evidence_of_a_proof_passes_the_check(query, most_bits):
+    found = patch_bounds(query, most_bits=most_bits)
+    assume(found.is_robust and len(query.network.blocks) > 1)
+    evidence = json.loads(json.dumps(found.evidence()))
+    assert check_patches(query, evidence) == ""
+    assert evidence["unit"] == UNIT
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_enough_bits_give_the_exact_maximum_over_independent_bits(seed, pool):
+    """With all bits in one patch nothing is lost but which signs of the first block occur together."""
+    network, center = two_convolutions(seed, filters=2, side=5, pool=pool)
+    for radius in range(5, 100, 5):
+        query = Query(network, PixelBox.linf(center, radius, network.domain), Untargeted(0))
+        bounds = interval_bounds(network, query.region)
+        bits = np.flatnonzero(bounds.blocks[0].signs == 0)
+        if len(bits) >= 4:
+            break
+    assert 4 <= len(bits) <= 12
+    most = patch_bounds(query, most_bits=len(bits), every=True).excess
+    best = {}
+    for values in product((-1, 1), repeat=len(bits)):
+        signs = bounds.blocks[0].signs.astype(np.int64)
+        signs[bits] = values
+        sums = network.output.popcounts(network.blocks[1].outputs(signs))
+        scales, biases = network.output.integer_form()
+        scores = [a * int(s) + b for a, s, b in zip(scales, sums, biases, strict=True)]
+        for i, j, _ in query.score_conditions()[0]:
+            best[i, j] = max(best.get((i, j), -(10**9)), scores[i] - scores[j])
+    for (i, j, strict), bound in zip(query.score_conditions()[0], most, strict=True):
+        assert bound == best[i, j] or bound < strict  # joining stops once the comparison is excluded
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_splitting_keeps_the_sum_and_only_lowers_the_bound(data):
+    clusters, raw = [], []
+    for f in range(data.draw(st.integers(1, 4))):
+        bits = np.array(sorted(data.draw(st.sets(st.integers(0, 5), max_size=3))), dtype=np.int64)
+        entries = st.lists(st.integers(-50, 50), min_size=1 << len(bits), max_size=1 << len(bits))
+        table = np.array(data.draw(entries), dtype=np.int64)
+        raw.append((bits, table.copy()))
+        clusters.append(Cluster(np.array([f]), bits, table, np.zeros(len(bits), dtype=np.int64)))
+    splitting = Splitting(clusters)
+
+    def value(parts, x):
+        return sum(int(t[sum(x[b] << i for i, b in enumerate(bits.tolist()))]) for bits, t in parts)
+
+    cube = list(product((0, 1), repeat=6))
+    exact, bound = max(value(raw, x) for x in cube), splitting.bound
+    for step in data.draw(st.lists(st.sampled_from(["sweep", "join"]), max_size=5)):
+        gain = splitting.join(5) if step == "join" else splitting.sweep() or 0
+        assert exact <= splitting.bound <= bound - gain
+        bound = splitting.bound
+        now = [(c.bits, c.table) for c in splitting.clusters]
+        assert all(value(now, x) == value(raw, x) for x in cube)
+        assert sorted(o for c in splitting.clusters for o in c.outputs.tolist()) == list(range(len(raw)))
+        shares = {}
+        for c in splitting.clusters:
+            for b, m in zip(c.bits.tolist(), c.multipliers.tolist(), strict=True):
+                shares[b] = shares.get(b, 0) + m
+        assert not any(shares.values())
+
+
+@given(queries(conv_networks, max_inputs=10), st.integers(1, 5))
+@settings(max_examples=100, deadline=None)
+def test_every_unstable_output_is_in_one_patch_of_few_bits(query, most):
+    assume(len(query.network.blocks) > 1)
+    bounds = interval_bounds(query.network, query.region)
+    patches = patches_of(query.network.blocks[-1], bounds.blocks[-1], bounds.blocks[-2].signs, most)
+    outputs = sorted(o for p in patches for o in p.outputs.tolist())
+    assert outputs == np.flatnonzero(bounds.blocks[-1].signs == 0).tolist()
+    assert all(len(p.bits) <= most and (bounds.blocks[-2].signs[p.bits] == 0).all() for p in patches)
+
+
+def proved():
+    """A query that intervals leave open and patches with multipliers prove robust, and its evidence."""
+    for seed in range(40):
+        network, center = two_convolutions(seed, bias=14)
+        query = Query(network, PixelBox.linf(center, 12, network.domain), Untargeted(0), Ties.COUNTEREXAMPLE)
+        found = patch_bounds(query)
+        if found.is_robust and any(p.multipliers is not None and p.maxima.size > 2 for p in found.proofs.values()):
+            return query, json.loads(json.dumps(found.evidence()))
+    raise AssertionError("no seed gives such a query")
+
+
+@pytest.fixture(scope="module")
+def example():
+    return proved()
+
+
+def test_the_example_passes(example):
+    assert check_patches(*example) == ""
+
+
+def split_claim(evidence):
+    return next(claim for claim in evidence["comparisons"] if claim["multipliers"])
+
+
+def lowered_maximum(evidence):
+    claim = split_claim(evidence)
+    claim["maxima"][0] -= 1
+
+
+def unbalanced(evidence):
+    claim = split_claim(evidence)
+    at = next(i for i, m in enumerate(claim["multipliers"]) if m)
+    claim["multipliers"][at][0] -= 1
+
+
+def raised_maximum(evidence):
+    split_claim(evidence)["maxima"][0] += 10**6
+
+
+def missing_claim(evidence):
+    evidence["comparisons"].pop()
+
+
+def missing_patches(evidence):
+    """Their outputs then count as free."""
+    claim = split_claim(evidence)
+    evidence["partitions"][claim["partition"]].clear()
+    claim["maxima"], claim["multipliers"] = [], []
+
+
+def repeated_patch(evidence):
+    claim = split_claim(evidence)
+    patches = evidence["partitions"][claim["partition"]]
+    patches.append(patches[0])
+
+
+def settled_bit(evidence):
+    evidence["partitions"][split_claim(evidence)["partition"]][0]["bits"][0] = -1
+
+
+def float_maximum(evidence):
+    split_claim(evidence)["maxima"][0] += 0.0
+
+
+def no_unit(evidence):
+    del evidence["unit"]
+
+
+def other_unit(evidence):
+    evidence["unit"] = 0
+
+
+def other_region(evidence):
+    evidence["query"]["region"]["upper"][0] += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lowered_maximum, "more than"),
+        (unbalanced, "do not add up to 0|more than"),
+        (raised_maximum, "which does not exclude it"),
+        (missing_claim, "nothing is claimed about score"),
+        (missing_patches, "which does not exclude it"),
+        (repeated_patch, "an output lies in two patches"),
+        (settled_bit, "settled or does not exist"),
+        (float_maximum, "not all integers"),
+        (no_unit, "the evidence is malformed"),
+        (other_unit, "expected a positive integer"),
+        (other_region, "about another query"),
+    ],
+)
+def test_changed_evidence_does_not_pass(example, change, reason):
+    query, evidence = example
+    changed = copy.deepcopy(evidence)
+    change(changed)
+    assert re.search(reason, check_patches(query, changed))
+
+
+def test_a_real_box_is_proved_with_the_bounds_of_its_grid():
+    query, _ = proved()
+    real = Query(query.network, RealBox(query.region.lower, query.region.upper), query.property, query.ties)
+    found = patch_bounds(real)
+    assert found.is_robust and check_patches(real, found.evidence()) == ""
+
+
+def test_a_limit_leaves_bounds_that_hold_and_says_so():
+    network, center = two_convolutions(3, filters=4, side=9)
+    query = Query(network, PixelBox.linf(center, 60, network.domain), Targeted(1))
+    stopped = patch_bounds(query, monitor=Monitor(stop=True))
+    assert not stopped.is_robust and stopped.run.reason == "interrupted"
+    assert stopped.excess == tuple(int(e) for e in excesses(query, interval_bounds(network, query.region)))
+    with pytest.raises(QueryError, match="there is no evidence"):
+        stopped.evidence()
+    assert patch_bounds(query, limits=Limits(seconds=1e-9)).run.reason.startswith("time limit")
