@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +53,20 @@ def tiny(study, tmp_path, monkeypatch):
 
 
 def perform(study, folder, *words):
-    effort = ["--images", "4", "--chips", "5", "--tolerance", "1e-3", "--max-states", "64", "--jobs", "1"]
+    effort = [
+        "--images",
+        "4",
+        "--whole",
+        "6",
+        "--chips",
+        "5",
+        "--tolerance",
+        "1e-3",
+        "--max-states",
+        "64",
+        "--jobs",
+        "1",
+    ]
     return study.run.main(["--data", "digits", *effort, "--out", str(folder / "out"), *words])
 
 
@@ -175,6 +189,13 @@ def test_a_band_holds_the_rates_asked_with_its_effort_alone(tiny, tmp_path):
     asker(tiny, tmp_path, max_states=1)[0].proved(BitFlip("0.04"))
     again, _ = asker(tiny, tmp_path)
     assert [p for p, _ in again.band()] == [Fraction("1e-3"), Fraction("0.02")]
+
+
+def test_rare_errors_are_asked_about_more_images(tiny, tmp_path):
+    one, _ = asker(tiny, tmp_path)
+    more = replace(one, whole=tiny.questions.Subject.load(one.subject.trained, load("digits"), 9))
+    assert [len(more.many(Fraction(p)).subject.x) for p in ("1e-6", "1e-3", "2e-3")] == [9, 9, 6]
+    assert one.many(Fraction("1e-6")) is one
 
 
 def test_fewer_images_are_the_first_ones(tiny, tmp_path, monkeypatch):

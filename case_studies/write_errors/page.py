@@ -51,8 +51,8 @@ def command(asker: Asker, options: str, effort: tuple[float, int]) -> str:
 
 def commands(askers: Askers, rates: Sequence[Fraction], more: str = "") -> str:
     """The commands for symmetric errors at these rates, one for each effort, for the first network."""
-    asker = next(iter(askers.values()))
     together: dict[tuple[float, int], list[Fraction]] = {}
+    asker = next(iter(askers.values()))
     for p in sorted(rates):
         together.setdefault(asker.effort.at(BitFlip(p)), []).append(p)
     return _shell(
@@ -107,19 +107,22 @@ def accuracies(askers: Askers) -> str:
 def _kept(askers: Askers, p: Fraction, drop: Fraction) -> dict[bool | None, list[str]]:
     """The networks by whether they keep their accuracy within `drop`."""
     found: dict[bool | None, list[str]] = {True: [], False: [], None: []}
-    for asker in askers.values():
+    for asker in (one.many(p) for one in askers.values()):
         found[holds(asker.subject.clean, asker.proved(BitFlip(p)), drop)].append(title(asker))
     return found
 
 
 def _claim_table(askers: Askers, p: Fraction) -> str:
-    head = ["network", f"points lost at {power(p)}, proved", *(f"at most {float(100 * d):g}" for d in DROPS)]
+    everyone = [asker.many(p) for asker in askers.values()]
+    head = ["network", "without errors", f"at {power(p)}", "points lost, proved"]
+    head += [f"at most {float(100 * d):g}" for d in DROPS]
     rows = []
-    for asker in askers.values():
+    for asker in everyone:
         clean, accuracy = asker.subject.clean, asker.proved(BitFlip(p))
         answers = [word(holds(clean, accuracy, drop)) for drop in DROPS]
-        rows.append([title(asker), points(clean, accuracy, 3), *answers])
-    return table(head, rows)
+        without = f"{float(100 * clean):.2f} %"
+        rows.append([title(asker), without, percent(accuracy, 3), points(clean, accuracy, 3), *answers])
+    return f"{len(everyone[0].subject.x):,} images:\n\n{table(head, rows)}"
 
 
 def _verdict(askers: Askers, p: Fraction) -> str:
@@ -135,7 +138,8 @@ def _verdict(askers: Askers, p: Fraction) -> str:
 
 def mram(askers: Askers) -> str:
     """The first half of the ST-MRAM claim."""
-    return f"{_verdict(askers, MRAM_RATE)}\n\n{_claim_table(askers, MRAM_RATE)}\n\n{commands(askers, [MRAM_RATE])}"
+    shell = commands(_many(askers, MRAM_RATE), [MRAM_RATE])
+    return f"{_verdict(askers, MRAM_RATE)}\n\n{_claim_table(askers, MRAM_RATE)}\n\n{shell}"
 
 
 def rram(askers: Askers) -> str:
@@ -144,7 +148,12 @@ def rram(askers: Askers) -> str:
     text += [_verdict(askers, RRAM_RATE), _claim_table(askers, RRAM_RATE)]
     if {INJECTED, PLAIN} <= askers.keys():
         text.append(_training(askers[INJECTED], askers[PLAIN], askers.get(NORMED)))
-    return "\n\n".join([*text, commands(askers, [RRAM_PLAIN_RATE, RRAM_RATE])])
+    shells = [commands(_many(askers, p), [p]) for p in (RRAM_PLAIN_RATE, RRAM_RATE)]
+    return "\n\n".join([*text, "\n".join(shells)])
+
+
+def _many(askers: Askers, p: Fraction) -> Askers:
+    return {role: asker.many(p) for role, asker in askers.items()}
 
 
 def _training(injected: Asker, plain: Asker, normed: Asker | None) -> str:

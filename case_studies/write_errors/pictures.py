@@ -17,7 +17,7 @@ Bounds = tuple[float, float]
 
 _POINTS = FuncFormatter(lambda value, _: f"{100 * value:g}")
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
-_FLOOR = 1e-5  # of accuracy lost, on logarithmic axes
+_LINEAR = 1e-3  # accuracy lost, where the scale turns from logarithmic to linear: errors may also gain some
 
 
 def write(figure: Figure, stem: Path) -> None:
@@ -75,10 +75,7 @@ def accuracy(bands: Sequence[Band], claims: Mapping[str, float]) -> Figure:
             low, high = zip(*(band.proved[p] for p in rates), strict=True)
             _band(left, rates, low, high, band.title, style)
             left.axhline(band.clean, color=style["color"], linestyle=(0, (5, 4)), linewidth=0.8, alpha=0.7)
-            # an interval that reaches a loss of 0 (or a gain) ends at the floor of a logarithmic axis
-            lost = [
-                (max(band.clean - b, _FLOOR), max(band.clean - a, _FLOOR)) for a, b in (band.proved[p] for p in rates)
-            ]
+            lost = [(band.clean - b, band.clean - a) for a, b in (band.proved[p] for p in rates)]
             _band(right, rates, *zip(*lost, strict=True), "", style)
             for p, chips in band.sampled.items():
                 x = p * 1.07 ** (i - (len(bands) - 1) / 2)  # beside each other
@@ -92,9 +89,7 @@ def accuracy(bands: Sequence[Band], claims: Mapping[str, float]) -> Figure:
         left.legend(loc="lower left")
         left.yaxis.set_major_formatter(_PERCENT)
         left.set_ylabel("accuracy, mean over all chips")
-        right.set_yscale("log")
-        right.yaxis.set_major_formatter(_POINTS)
-        right.set_ylim(_FLOOR, 1)
+        _losses(right)
         right.set_ylabel("accuracy lost, percentage points")
         for axes in (left, right):
             _rates(axes)
@@ -111,6 +106,13 @@ def _band(axes: Any, rates: Sequence[float], low: Any, high: Any, label: str, st
     axes.fill_between(rates, low, high, color=style["color"], alpha=0.22, linewidth=0, zorder=2)
     axes.plot(rates, low, linewidth=1.0, markersize=3.5, zorder=3, label=label or None, **style)
     axes.plot(rates, high, linewidth=1.0, color=style["color"], zorder=3)
+
+
+def _losses(axes: Any) -> None:
+    axes.set_yscale("symlog", linthresh=_LINEAR, linscale=0.6)
+    axes.yaxis.set_major_formatter(_POINTS)
+    axes.axhline(0, color="#5c6773", linewidth=0.8)
+    axes.set_ylim(top=1)
 
 
 def _rates(axes: Any) -> None:
@@ -173,13 +175,11 @@ def energy(panels: Mapping[str, Sequence[Cost]], lost: Mapping[float, Bounds], n
                 style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
                 rates = sorted(set(lost) & set(cost.energy))
                 joules = [cost.energy[p] * 1e12 for p in rates]
-                low, high = zip(*((max(a, _FLOOR), max(b, _FLOOR)) for a, b in (lost[p] for p in rates)), strict=True)
+                low, high = zip(*(lost[p] for p in rates), strict=True)
                 axes.fill_between(joules, low, high, color=style["color"], alpha=0.22, linewidth=0, zorder=2)
                 axes.plot(joules, high, markersize=3.6, linewidth=1.0, label=cost.title, zorder=4, **style)
             axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.set_ylim(_FLOOR, 1)
-            axes.yaxis.set_major_formatter(_POINTS)
+            _losses(axes)
             axes.set_xlabel("energy for each written cell, pJ")
             axes.set_title(name, loc="left")
             axes.legend(loc="lower left", fontsize=8)

@@ -19,6 +19,7 @@ from settings import (
     GOOD_CHIP,
     MENU_RATES,
     MODELS,
+    QUICK_RATE,
     REFERENCES,
     SEARCH,
     SEED,
@@ -176,13 +177,15 @@ class Asker:
         subject: The network.
         answers: Where answers are kept.
         effort: How hard to try.
-        told: Called with a sentence before something is computed.
+        told: Called with a sentence after something was computed.
+        whole: The network with more images, where proofs are quick; None for the same.
     """
 
     subject: Subject
     answers: Answers
     effort: Effort
     told: Callable[[str], None]
+    whole: Subject | None = None
 
     def _question(self, method: str, event: str, faults: FaultModel | None, **more: Any) -> Line:
         subject = self.subject
@@ -311,6 +314,10 @@ class Asker:
     def only(self, block: int, p: Fraction) -> Probability:
         """Proved accuracy with errors in one block alone, hidden blocks from 0."""
         return self.proved(PerBlock.only(BitFlip(p), block, of=len(self.subject.network.all_blocks)))
+
+    def many(self, p: Fraction) -> Asker:
+        """The same questions about more images, if errors are so rare that proofs are quick."""
+        return self if self.whole is None or p > QUICK_RATE else replace(self, subject=self.whole)
 
     def few(self) -> Asker:
         """The same questions about fewer images, where proofs take long."""

@@ -33,6 +33,7 @@ HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "README.md"
 QUICK: dict[str, Any] = {
     "images": 20,
+    "whole": 40,
     "chips": 100,
     "tolerance": 1e-2,
     "max_states": 64,
@@ -45,6 +46,9 @@ BLOCK_RATE = Fraction(1, 100)
 
 def ask(askers: Mapping[str, Asker]) -> None:
     """The questions in the order of their worth, so that an interrupted run has the first figure first."""
+    for p in (MRAM_RATE, RRAM_PLAIN_RATE):
+        for asker in askers.values():
+            asker.many(p).proved(BitFlip(p))
     for p in (*CLAIMED, *RATES):
         for asker in askers.values():
             asker.proved(BitFlip(p))
@@ -94,6 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", choices=NETWORKS, default="mnist", help="default: mnist")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the image files are; default: data")
     parser.add_argument("--images", type=int, metavar="N", help="the first N test images; default: 1000")
+    parser.add_argument("--whole", type=int, metavar="N", help="the same for rates up to 0.001; default: all")
     parser.add_argument("--networks", nargs="+", metavar="ROLE", help="these alone: norm, plain, switching, ...")
     parser.add_argument("--chips", type=int, metavar="N", help="chips drawn at random; default: 10000")
     parser.add_argument("--tolerance", type=float, metavar="W", help="for each image; default: by the rate")
@@ -136,7 +141,8 @@ def _study(arguments: argparse.Namespace) -> None:
     for trained in NETWORKS[arguments.data]:
         if trained.role in roles:
             subject = Subject.load(trained, dataset, chosen("images", 1000))
-            askers[trained.role] = Asker(subject, answers, effort, _tell)
+            whole = Subject.load(trained, dataset, chosen("whole", len(dataset.test.labels)))
+            askers[trained.role] = Asker(subject, answers, effort, _tell, whole)
     if not askers:
         known = ", ".join(trained.role for trained in NETWORKS[arguments.data])
         raise QueryError(f"--networks names {', '.join(roles)}, expected some of: {known}.")

@@ -39,10 +39,11 @@ def verdicts(askers: Mapping[str, Asker]) -> str:
 def _row(askers: Sequence[Asker], p: Fraction, drop: Fraction) -> list[str]:
     """At most so many points lost: who keeps that, who does not, where the proof is too coarse."""
     found: dict[bool | None, list[str]] = {True: [], False: [], None: []}
-    for asker in askers:
+    for asker in (one.many(p) for one in askers):
         clean, accuracy = asker.subject.clean, asker.proved(BitFlip(p))
         found[holds(clean, accuracy, drop)].append(f"{asker.subject.trained.title} ({points(clean, accuracy)})")
-    measure = f"at most {float(100 * drop):g} point{'s' * (drop != Fraction(1, 100))} lost"
+    images = f"{len(askers[0].many(p).subject.x):,} images"
+    measure = f"{images}: at most {float(100 * drop):g} point{'s' * (drop != Fraction(1, 100))} lost"
     return [measure, *("; ".join(found[answer]) for answer in (True, False, None))]
 
 
