@@ -210,20 +210,20 @@ def _reified(
     stops = np.cumsum(np.bincount(rows.row, weights=counts, minlength=which.size)).astype(np.int64).tolist()
     bounds = (-(-needed[which] // feed.step)).tolist()
     owners = np.repeat(rows.row, counts)
-    ascending = bool((np.diff(np.abs(literals))[np.diff(owners) == 0] > 0).all())
+    disorder = (np.diff(np.abs(literals)) <= 0) & (np.diff(owners) == 0)
+    is_mixed = np.bincount(owners[1:][disorder], minlength=which.size).astype(bool).tolist()
     found: list[Signal] = []
     start = 0
-    for index, stop, bound in zip(which.tolist(), stops, bounds, strict=True):
+    for index, stop, bound, mixed in zip(which.tolist(), stops, bounds, is_mixed, strict=True):
         part = signed[start:stop]
         start = stop
-        # a row that repeats a variable, or mixes their order, takes the way that merges and sorts
-        constraint = CardinalityConstraint(tuple(part), bound) if ascending else linear_constraint(_ones(part), bound)
+        constraint: Constraint | Truth
+        if mixed and len({abs(v) for v in part}) < len(part):
+            constraint = linear_constraint([(1, v) for v in part], bound)
+        else:
+            constraint = CardinalityConstraint(tuple(sorted(part, key=abs) if mixed else part), bound)
         found.append(builder.reify(constraint, Variable(kind, b, index)))
     return found
-
-
-def _ones(literals: list[int]) -> list[tuple[int, int]]:
-    return [(1, v) for v in literals]
 
 
 def grid_region(query: Query) -> Region | PixelBox:
@@ -264,11 +264,13 @@ def score_formula(
     """
     scales, biases = network.output.integer_form()
     weights = network.output.weights.tolist()
+    settled = [(at, signal.value) for at, signal in enumerate(instance.outputs) if isinstance(signal, Truth)]
+    open_ = [(at, signal) for at, signal in enumerate(instance.outputs) if not isinstance(signal, Truth)]
     parts: list[tuple[Constraint | Truth, str]] = []
     for i, j, strict in comparisons:
-        sums = (scales[i] * p - scales[j] * q for p, q in zip(weights[i], weights[j], strict=True))
-        terms = zip(sums, instance.outputs, strict=True)
-        constraint = sign_constraint(terms, biases[j] - biases[i] + strict)
+        sums = [scales[i] * p - scales[j] * q for p, q in zip(weights[i], weights[j], strict=True)]
+        least = biases[j] - biases[i] + strict - sum(sums[at] * sign for at, sign in settled)
+        constraint = sign_constraint([(sums[at], literal) for at, literal in open_], least)
         if not network.blocks:
             constraint = within_ball(constraint, instance.center, instance.radius)
         parts.append((constraint, comparison_label(i, j, strict)))

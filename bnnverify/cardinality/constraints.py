@@ -183,8 +183,10 @@ def negation(constraint: Constraint) -> Constraint:
     >>> print(negation(CardinalityConstraint((1, 2, 3), 2)))
     at least 2 of not v1, not v2, not v3
     """
+    literals = tuple([-v for v in constraint.literals])
+    if isinstance(constraint, CardinalityConstraint):
+        return CardinalityConstraint(literals, len(literals) - constraint.bound + 1)
     bound = sum(constraint.coefficients) - constraint.bound + 1
-    literals = tuple(-v for v in constraint.literals)
     result = _normal(list(zip(constraint.coefficients, literals, strict=True)), bound)
     assert not isinstance(result, Truth)
     return result

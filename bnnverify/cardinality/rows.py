@@ -45,7 +45,8 @@ def thresholds_of(block: HiddenBlock) -> IntArray:
 def ranges(block: HiddenBlock, low: IntArray, high: IntArray) -> tuple[IntArray, IntArray]:
     """Least and greatest pre-activation of each neuron before pooling, flat, when inputs vary independently.
 
-    Exact integers: products of matrices in floating point only where every partial sum is an integer below 2^53.
+    Exact integers: products of matrices in floating point only where every partial sum is an integer below 2^24
+    (float32) or 2^53 (float64).
 
     Args:
         block: A dense block or a convolution.
@@ -63,7 +64,7 @@ def ranges(block: HiddenBlock, low: IntArray, high: IntArray) -> tuple[IntArray,
             [_patches(block, middle, 2 * block.pad_value).ravel(), _patches(block, width, 0).ravel()]
         ).reshape(2, -1, matrix.shape[1])
     reach = int(np.abs(columns).max(initial=1)) * matrix.shape[1]
-    kind: Any = np.float64 if reach < 2**53 else np.int64
+    kind: Any = np.float32 if reach < 2**24 else np.float64 if reach < 2**53 else np.int64
     centre = np.asarray(matrix.astype(kind) @ columns[0].T.astype(kind)).astype(np.int64).ravel()
     radius = np.asarray(np.abs(matrix).astype(kind) @ columns[1].T.astype(kind)).astype(np.int64).ravel()
     return (centre - radius) // 2, (centre + radius) // 2
