@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-slow lint types format bench bench-counting models data study clean
+.PHONY: install demo test test-slow lint types format bench bench-counting bench-reliability models data study write-errors clean
 
 install: $(STAMP)
 
@@ -58,6 +58,17 @@ bench: install
 bench-counting: install
 	$(BIN)/python case_studies/benchmarks/counting.py --threads $(JOBS) --cross-check 30 $(if $(PEER),--peer $(PEER) --goals)
 
+# certified reliability on MNIST: widths, times, what Monte Carlo would cost, cross-checks; about an hour on 2 cores
+bench-reliability: data
+	$(BIN)/python case_studies/benchmarks/mnist_reliability.py --jobs $(JOBS) --curve 100
+	$(BIN)/python case_studies/benchmarks/deep_reliability.py --images 1000 --jobs $(JOBS)
+	$(BIN)/python case_studies/benchmarks/deep_reliability.py --growth --jobs $(JOBS)
+	$(BIN)/python case_studies/benchmarks/monte_carlo_cost.py --jobs $(JOBS)
+	$(BIN)/python case_studies/benchmarks/worst_case.py distance --images 10000 --jobs $(JOBS)
+	$(BIN)/python case_studies/benchmarks/worst_case.py critical --images 10000
+	$(BIN)/python case_studies/benchmarks/worst_case.py coefficients --images 1000 --order 3
+	$(BIN)/python case_studies/benchmarks/cross_checks.py --jobs $(JOBS)
+
 data: install
 	$(BIN)/bnnverify data --data-dir data
 
@@ -66,6 +77,10 @@ study: data
 	$(BIN)/python case_studies/training/runs.py --jobs $(JOBS)
 	$(BIN)/python case_studies/training/table.py
 	$(BIN)/python case_studies/training/claims.py
+
+# how many write errors may a memristor BNN have? what is in answers.jsonl is not asked again
+write-errors: data
+	$(BIN)/python case_studies/write_errors/run.py --jobs $(JOBS)
 
 models: install
 	$(BIN)/python models/make_models.py --jobs $(JOBS)
