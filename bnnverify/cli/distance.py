@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.options import (
-    engine_options,
+    deciding_engine_options,
     image_options,
     keep_option,
     model_argument,
@@ -41,7 +41,7 @@ Examples:
 )
 @keep_option
 @ties_option
-@engine_options
+@deciding_engine_options
 @output_options
 def command(model: Path, max_radius: int | None, tolerance: str | None, **options: Any) -> int:
     """How many inputs must flip to change the class?
@@ -86,6 +86,8 @@ def _row(asked: Asked) -> str:
     answer = asked.answer
     assert isinstance(answer, Distance)
     number = str(answer.lower) if answer.kind is Kind.EXACT else f">= {answer.lower}"
+    if answer.upper is not None and answer.upper > answer.lower:
+        number = f"{answer.lower}..{answer.upper}"
     found = answer.run.reason
     if answer.witness is not None:
         found = f"class {answer.predicted}: flip {short_list(flipped(asked.image.x, answer.witness)) or 'nothing'}"

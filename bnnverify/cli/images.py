@@ -25,12 +25,14 @@ class Image:
         original: Its number in the original set, or None.
         label: Its true class, or None if nobody knows.
         x: The input: -1/+1, or pixels where the network takes integers.
+        pixels: The grey values, shape `(n,)`, uint8; None for rows of a file.
     """
 
     index: int
     original: int | None
     label: int | None
     x: tuple[int, ...]
+    pixels: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def _of_data(network: BinaryNetwork, name: str, directory: Path | None, split: s
     part = dataset.splits[split]
     inputs = datasets.inputs_for(network, part)
     images = tuple(
-        Image(i, int(part.indices[i]), int(part.labels[i]), tuple(inputs[i].tolist()))
+        Image(i, int(part.indices[i]), int(part.labels[i]), tuple(inputs[i].tolist()), part.pixels[i])
         for i in index_list(index.replace("all", f"0:{len(part)}"), len(part), f"image of the {split} split")
     )
     return Images(images, {"name": dataset.name, "split": split, "provenance": dict(dataset.provenance)})

@@ -77,17 +77,28 @@ def _image_options(default: str) -> Decorator:
 
 image_options, all_image_options = _image_options("0"), _image_options("all")
 
-engine_options = together(
-    click.option(
-        "--engine",
-        type=click.Choice(["auto", "enumeration", "propagation", "bdd", "sat"]),
-        default="auto",
-        show_default=True,
-        help="All give the same answer; auto picks by predicted cost, and changes when the guess was wrong.",
-    ),
-    click.option("--timeout", type=float, metavar="SECONDS", help="Time for each question; then UNKNOWN or bounds."),
-    click.option("--threads", type=int, metavar="N", help="Cores for each question. Default: all; with --jobs one."),
-    click.option("--jobs", type=int, default=1, show_default=True, help="Processes; each takes whole questions."),
+_AUTO = "All give the same answer; auto picks by predicted cost, and changes when the guess was wrong."
+
+
+def _engine_options(engines: list[str], text: str) -> Decorator:
+    return together(
+        click.option("--engine", type=click.Choice(engines), default="auto", show_default=True, help=text),
+        click.option(
+            "--timeout", type=float, metavar="SECONDS", help="Time for each question; then UNKNOWN or bounds."
+        ),
+        click.option(
+            "--threads", type=int, metavar="N", help="Cores for each question. Default: all; with --jobs one."
+        ),
+        click.option("--jobs", type=int, default=1, show_default=True, help="Processes; each takes whole questions."),
+    )
+
+
+_COUNTING = ["auto", "enumeration", "propagation", "bdd", "sat"]
+engine_options = _engine_options(_COUNTING, _AUTO)
+
+deciding_engine_options = _engine_options(
+    [*_COUNTING, "stages", "minicard", "cpsat", "cadical"],
+    f"{_AUTO} The last four decide only: bounds, attack and complete engines in stages, or one complete engine.",
 )
 
 keep_option = click.option(
@@ -240,6 +251,36 @@ def one_rate(text: str, what: str) -> Fraction:
     found = rates(text, what)
     if len(found) != 1:
         raise QueryError(f"{what} is {text!r:.60}, expected one number such as 0.001, 1e-3 or 1/1000.")
+    return found[0]
+
+
+def numbers(text: str, what: str) -> tuple[Fraction, ...]:
+    """The numbers of a comma list such as ``0.1,0.3`` or ``8/255``, exactly, each once.
+
+    Raises:
+        QueryError: The text is no such list, or a number is negative.
+
+    >>> [str(v) for v in numbers("0.1, 8/255", "--eps")]
+    ['1/10', '8/255']
+    """
+    found = []
+    for word in filter(None, re.split(r"[,\s]+", text.strip())):
+        if not _RATE.fullmatch(word) or word.endswith("/0"):
+            raise QueryError(f"{what} is {word!r:.60}, expected a number of at least 0 such as 0.1 or 8/255.")
+        try:
+            found.append(Fraction(word))
+        except (ValueError, ZeroDivisionError):
+            raise QueryError(f"{what} is {word!r:.60}, expected a number such as 0.1 or 8/255.") from None
+    if not found:
+        raise QueryError(f"{what} is empty, expected a number such as 0.1 or 8/255.")
+    return tuple(dict.fromkeys(found))
+
+
+def one_number(text: str, what: str) -> Fraction:
+    """The one number that a text means; see `numbers`."""
+    found = numbers(text, what)
+    if len(found) != 1:
+        raise QueryError(f"{what} is {text!r:.60}, expected one number such as 0.1 or 8/255.")
     return found[0]
 
 

@@ -21,7 +21,7 @@ from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
 from bnnverify.quantities import NoiseError, Quantity, SafeDistance
 from bnnverify.query import Query, Targeted, Ties, Untargeted
-from bnnverify.regions import FixedIndexRegion, HammingBall, Region, whole_cube
+from bnnverify.regions import AnyRegion, FixedIndexRegion, HammingBall, Region, whole_cube
 from bnnverify.results import Answer, Decision, Distance, Kind, Verdict
 
 _BOUNDED = {"prime-implicant": "needed..kept", "essential-features": "essential"}
@@ -42,16 +42,18 @@ class Question:
         analysis: The verb, or what it does instead: ``by-radius``, ``noise``, ``samples``, ``safe-distance``,
             ``prime-implicant``, ``essential-features``.
         detail: What this analysis takes besides.
+        jobs: Processes that this one question may use.
     """
 
     verb: str
-    region: Region
+    region: AnyRegion
     property: Untargeted | Targeted
     ties: Ties
     engine: str
     limits: Limits
     analysis: str
     detail: Mapping[str, Any]
+    jobs: int = 1
 
     def about(self, network: BinaryNetwork) -> Query:
         """The query; raises what a wrong one raises."""
@@ -77,7 +79,7 @@ class Question:
         budget: dict[str, Any] = {"engine": self.engine, "limits": self.limits}
         watched = {**budget, "monitor": monitor}
         if self.analysis == "verify":
-            return robustness.decide(self.about(network), **budget)
+            return robustness.decide(self.about(network), **budget, jobs=self.jobs)
         if self.verb == "explain":
             from bnnverify import explain
 
@@ -108,7 +110,9 @@ class Question:
         """Noise on the inputs that vary in the region; the radius of a ball is the most flips to look at."""
         from bnnverify.counting import misclassification_probability
 
-        region, rate, free = self.region, self.detail["rate"], set(self.region.free)
+        region, rate = self.region, self.detail["rate"]
+        assert isinstance(region, HammingBall | FixedIndexRegion)
+        free = set(region.free)
         if not free:
             raise QueryError("--noise has no input to flip, expected --radius 1 or more, or free inputs.")
         rates = [rate if i in free else Fraction(0) for i in range(region.n)]
@@ -230,7 +234,7 @@ def _compile(engine: str, network: BinaryNetwork, *, quiet: bool) -> None:
 def ask(
     verb: str,
     model: Path,
-    region: Callable[[Sequence[int]], Region],
+    region: Callable[[Sequence[int]], Region] | None,
     *,
     keep: str,
     target: int | None,
@@ -244,6 +248,7 @@ def ask(
     table: Table,
     analysis: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    box: Callable[[BinaryNetwork, Image], AnyRegion] | None = None,
     **source: Any,
 ) -> list[Asked]:
     """Everything that verify, count and distance do between their options and their exit code.
@@ -251,7 +256,7 @@ def ask(
     Args:
         verb: ``verify``, ``count``, ``distance`` or ``explain``.
         model: File of the network.
-        region: Region around an input.
+        region: Region around an input; None where `box` says it.
         keep: Text of ``--keep``.
         target: Class that the attacker wants, or None for any other than the one to keep.
         ties: Text of ``--ties``.
@@ -264,6 +269,7 @@ def ask(
         table: How people see the answers.
         analysis: What to ask, if not the verb itself: see `Question`.
         detail: What the analysis takes besides.
+        box: Region around an image of integers.
         **source: The options that name images.
     """
     if jobs < 1:
@@ -271,10 +277,10 @@ def ask(
     if target is not None and keep != "predicted":
         raise QueryError("--keep and --target are both given, expected one: the class to keep or the class to reach.")
     network = load_network(model)
-    if not network.domain.is_binary:
+    if not network.domain.is_binary and box is None:
+        others = "Give --linf R or --eps E." if verb == "verify" else "Use a network with a binary input domain."
         raise UnsupportedError(
-            f"{model} takes integer inputs, but {verb} asks about regions of -1/+1 inputs. "
-            "Use a network with a binary input domain."
+            f"{model} takes integer inputs, but {verb} asks about regions of -1/+1 inputs here. {others}"
         )
     images = choose(network, **source)
     predicted = [network.evaluate(image.x) for image in images.images]
@@ -283,7 +289,9 @@ def ask(
         kept = Untargeted(class_to_keep(keep, image, own))
         prop = kept if target is None else Targeted(target)
         limits, what = limits_of(timeout, threads, jobs), analysis or verb
-        question = Question(verb, region(image.x), prop, Ties(ties), engine, limits, what, detail or {})
+        around = box(network, image) if box is not None else _given(region)(image.x)
+        inner = jobs if len(images.images) == 1 else 1
+        question = Question(verb, around, prop, Ties(ties), engine, limits, what, detail or {}, inner)
         question.about(network)  # refuses what makes no sense before any work
         questions.append(question)
     shared = envelope(verb, model, network)
@@ -310,6 +318,11 @@ def ask(
     if not as_json:
         click.echo("\n" + table.summary(asked))
     return asked
+
+
+def _given(region: Callable[[Sequence[int]], Region] | None) -> Callable[[Sequence[int]], Region]:
+    assert region is not None
+    return region
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +361,8 @@ def is_partial(question: Question, answer: Answer | Quantity) -> bool:
     if isinstance(answer, NoiseError):
         as_asked = isinstance(question.region, HammingBall) and answer.radius == question.region.radius
         return answer.kind is not Kind.EXACT and bool(answer.run.reason) and not as_asked
+    if isinstance(answer, Distance) and answer.upper is not None:
+        return answer.lower < answer.upper
     if isinstance(answer, Distance | SafeDistance):
         assert isinstance(question.region, HammingBall)
         searched = question.region.radius + (1 if isinstance(answer, Distance) else 0)

@@ -16,6 +16,7 @@ from bnnverify.cli.questions import (
 )
 from bnnverify.quantities import NoiseError, RadiusCounts, Samples
 from bnnverify.query import Targeted
+from bnnverify.regions import RealBox
 from bnnverify.results import Count, Kind
 
 _INDENT = " " * 21
@@ -119,7 +120,7 @@ def _samples_rows(asked: Asked) -> str:
 
 
 def _noise_question(one: Question, keep: str) -> str:
-    assert not isinstance(one.property, Targeted)
+    assert not isinstance(one.property, Targeted) and not isinstance(one.region, RealBox)
     words = {"predicted": "the network's own class of the image", "true": "the true class"}
     rate = one.detail["rate"]
     return (

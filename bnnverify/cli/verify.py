@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnnverify.cli.dumping import dump_options, dump_query
 from bnnverify.cli.options import (
-    engine_options,
+    deciding_engine_options,
     image_options,
     keep_option,
     model_argument,
@@ -26,40 +27,168 @@ Examples:
   bnnverify verify net.npz --data digits --index 0:20 --radius 2
   bnnverify verify net.npz --data digits --index 3 --radius 4 --target 8 --show
   bnnverify verify net.npz --input rows.txt --free 0:16 --json > verdicts.jsonl
+  bnnverify verify pixels.npz --data mnist --index 0:40 --linf 3 --timeout 60
+  bnnverify verify eevbnn.npz --data mnist --index 0:40 --eps 0.3 --keep true --ties robust
+  bnnverify verify model.onnx property.vnnlib --timeout 480 --jobs 2
 """
 
 
 @click.command(epilog=EXAMPLES)
 @model_argument
+@click.argument("property_file", metavar="[PROPERTY]", required=False, type=click.Path(path_type=Path))
 @image_options
 @region_options
+@click.option("--linf", type=int, metavar="R", help="All inputs within R of every pixel, in units of the inputs.")
+@click.option("--eps", metavar="E", help="All images within E of every pixel where white is 1, such as 0.1 or 8/255.")
 @click.option("--target", type=int, metavar="CLASS", help="Adversarial is this class only, not every other one.")
 @keep_option
 @ties_option
-@engine_options
+@deciding_engine_options
 @click.option("--show", is_flag=True, help="Draw each counterexample: # is +1, . is -1, o and x mark changes.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Save each counterexample there as .npy, .png and VNN-COMP text, in a folder per image.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write evidence for `bnnverify check`. One image only.",
+)
+@click.option(
+    "--result",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With PROPERTY: write sat, unsat, unknown or timeout, and the counterexample, as VNN-COMP has it.",
+)
+@dump_options
 @click.option("--fail-on", type=click.Choice(["not-robust"]), help="Exit with code 1 if a verdict is not-robust.")
 @output_options
-def command(model: Path, show: bool, fail_on: str | None, **options: Any) -> int:
+def command(
+    model: Path,
+    property_file: Path | None,
+    show: bool,
+    fail_on: str | None,
+    linf: int | None,
+    eps: str | None,
+    save: Path | None,
+    certificate: Path | None,
+    result: Path | None,
+    **options: Any,
+) -> int:
     """Is there an input in the region that changes the class?
 
     Every verdict is exact: robust is proved, and not-robust comes with an input that was replayed on the exact
-    network. Unknown means that a limit was reached, and the exit code is 3.
+    network. Unknown means that a limit was reached, and the exit code is 3. PROPERTY is a VNN-LIB file, which says the
+    region and what is adversarial in it.
     """
     from bnnverify.cli import questions as q
+    from bnnverify.errors import QueryError
     from bnnverify.results import Decision, Verdict
 
+    if property_file is not None:
+        return _of_property(model, property_file, result, fail_on, linf is not None or eps is not None, **options)
+    if result is not None:
+        raise QueryError("--result is for a PROPERTY, expected --json or --save for images.")
+    dumps = {name: options.pop(name) for name in DUMPS}
+    if linf is not None or eps is not None:
+        options |= {"region": None, "box": box_of(linf, eps, options["region"])}
     table = q.Table(
         header=f"{q.FIRST_HEADERS}  {'verdict':<10}  {'counterexample':<34}  {'engine':<15}     time",
         question=lambda one: f"Is there an input {q.goal(one, options['keep'])}? In each {q.in_region(one)}.",
-        row=partial(_row, show=show),
+        row=partial(_row, show=show and linf is None and eps is None),
         summary=_summary,
     )
     asked = q.ask("verify", model, table=table, **options)
+    _write_files(model, asked, save, certificate, dumps)
     verdicts = [one.answer.verdict for one in asked if isinstance(one.answer, Decision)]
     if fail_on and Verdict.NOT_ROBUST in verdicts:
         return 1
     return q.limit_code(asked)
+
+
+DUMPS = ("dump_cnf", "dump_opb", "dump_cp")
+
+
+def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
+    """The function from a network and an image to the box around it that ``--linf`` or ``--eps`` names.
+
+    Raises:
+        QueryError: Another region is named, too.
+    """
+    from bnnverify.cli.options import one_number
+    from bnnverify.errors import QueryError
+
+    named = [name for name, value in region.keywords.items() if value is not None and value is not False]
+    if named or (linf is not None and eps is not None):
+        raise QueryError("expected exactly one region: --linf R, --eps E, or one of those over -1/+1 inputs.")
+    number = None if eps is None else one_number(eps, "--eps")
+
+    def box(network: Any, image: Any) -> Any:
+        from bnnverify.datasets.quantized import box_around
+        from bnnverify.regions import PixelBox
+
+        if network.domain.is_binary:
+            raise QueryError("--linf and --eps are about pixels, but the network takes -1/+1 inputs. Give --radius R.")
+        if linf is not None:
+            return PixelBox.linf(image.x, linf, network.domain)
+        if image.pixels is None or number is None:
+            raise QueryError("--eps is about grey values of a data set, expected --data NAME; or --linf R for --input.")
+        return box_around(network, image.pixels, number)
+
+    return box
+
+
+def _of_property(
+    model: Path, path: Path, result: Path | None, fail_on: str | None, has_box: bool, **options: Any
+) -> int:
+    from bnnverify.cli import questions as q
+    from bnnverify.cli.options import require_writable
+    from bnnverify.cli.property import verify_property
+    from bnnverify.errors import QueryError
+    from bnnverify.results import Verdict
+
+    named = [name for name, value in options["region"].keywords.items() if value is not None and value is not False]
+    if named or has_box or options["data"] is not None or options["input_file"] is not None:
+        raise QueryError("PROPERTY says the region, expected no images and no other region with it.")
+    if result is not None:
+        require_writable(result, "the result file")
+    limits = q.limits_of(options["timeout"], options["threads"])
+    budget = {"engine": options["engine"], "limits": limits, "jobs": options["jobs"]}
+    answer = verify_property(model, path, **budget, as_json=options["as_json"], result=result)
+    if fail_on and answer.verdict is Verdict.NOT_ROBUST:
+        return 1
+    return 3 if answer.verdict is Verdict.UNKNOWN else 0
+
+
+def _write_files(
+    model: Path, asked: list[Asked], save: Path | None, certificate: Path | None, dumps: dict[str, Path | None]
+) -> None:
+    """Counterexamples, evidence, and the question for other solvers."""
+    from bnnverify.errors import QueryError
+    from bnnverify.formats import load_network
+    from bnnverify.results import Decision
+
+    if save is None and certificate is None and not any(dumps.values()):
+        return
+    if (certificate is not None or any(dumps.values())) and len(asked) != 1:
+        raise QueryError(f"{len(asked)} images are named, expected one with --certificate and --dump options.")
+    from bnnverify import certificates
+
+    network = load_network(model)
+    for one in asked:
+        assert isinstance(one.answer, Decision)
+        query = one.question.about(network)
+        if save is not None and one.answer.counterexample is not None:
+            certificates.save_counterexample(query, one.answer.counterexample, save / str(one.image.index))
+        if certificate is not None:
+            evidence = certificates.certify(query, certificate, decision=one.answer, limits=one.question.limits)
+            written = evidence.run.reason or f"{evidence.verdict.value}, {evidence.run.statistics['certificate']}"
+            click.echo(f"certificate {certificate}: {written}", err=True)
+        for path in dump_query(query, dumps):
+            click.echo(f"question written to {path}", err=True)
 
 
 def _row(asked: Asked, *, show: bool) -> str:
@@ -70,13 +199,19 @@ def _row(asked: Asked, *, show: bool) -> str:
     assert isinstance(answer, Decision)
     found = answer.run.reason or "none, proved"
     if answer.counterexample is not None:
-        found = (
-            f"class {answer.predicted}: flip {short_list(flipped(asked.image.x, answer.counterexample)) or 'nothing'}"
-        )
+        places = short_list(flipped(asked.image.x, answer.counterexample)) or "nothing"
+        found = f"class {answer.predicted}: {_verb(asked)} {places}"
     row = f"{first_columns(asked)}  {answer.verdict.value:<10}  {found:<34}  {engine_columns(asked)}"
     if show and answer.counterexample is not None:
         row += "\n" + drawing(asked.image.x, answer.counterexample, asked.line["model"]["shape"])
     return row
+
+
+def _verb(asked: Asked) -> str:
+    """What is done to inputs that differ."""
+    from bnnverify.regions import PixelBox
+
+    return "change" if isinstance(asked.question.region, PixelBox) else "flip"
 
 
 def drawing(center: tuple[int, ...], x: tuple[int, ...], shape: list[int]) -> str:

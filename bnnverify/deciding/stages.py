@@ -87,7 +87,7 @@ class _Course:
                 answer = Decision(Verdict.UNKNOWN, Run(name, 0.0, str(error)))
             self.stages.append((name, round(self.clock.elapsed - started, 6)))
             if answer is not None and answer.verdict is not Verdict.UNKNOWN:
-                engine = answer.run.engine if name == "engines" else name
+                engine = answer.run.engine if name in ("engine", "engines") else name
                 return replace(answer, run=self.summary(engine, "", answer.run.statistics))
             if answer is not None and answer.run.reason:
                 self.reasons[name] = answer.run.reason

@@ -1,0 +1,142 @@
+"""A VNN-LIB property of a model: satisfiable (a counterexample), unsatisfiable (robust), or unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from bnnverify.cli.lines import emit, envelope
+from bnnverify.engines.base import Clock, Limits
+from bnnverify.formats import import_model, kind_of, load_network, vnnlib
+from bnnverify.formats.coding import InputCoding
+from bnnverify.formats.imported import Imported
+from bnnverify.results import Decision, Run, Verdict
+from bnnverify.robustness import decide
+
+if TYPE_CHECKING:
+    from bnnverify.query import Query
+
+WORDS = {Verdict.NOT_ROBUST: "sat", Verdict.ROBUST: "unsat", Verdict.UNKNOWN: "unknown"}
+
+
+def verify_property(
+    model: Path,
+    path: Path,
+    *,
+    engine: str,
+    limits: Limits,
+    jobs: int,
+    as_json: bool,
+    result: Path | None,
+) -> Decision:
+    """Decides a property and prints the answer.
+
+    Args:
+        model: File of the network, of any kind that is read.
+        path: The property, ``.vnnlib`` or ``.vnnlib.gz``.
+        engine: As in `robustness.decide`.
+        limits: For all of it, reading included.
+        jobs: Processes.
+        as_json: Print a JSON line.
+        result: Also write the answer as the VNN competition has it: sat, unsat, unknown or timeout, and for sat the
+            counterexample.
+    """
+    clock = Clock(limits.seconds)
+    specification = vnnlib.load(path)
+    imported = imported_of(model, specification.coding())
+    answer = _decided(specification.queries(imported), engine, limits, clock, jobs)
+    if result is not None:
+        result.write_text(result_text(imported, model, answer), encoding="ascii")
+    if as_json:
+        question = {"property": str(path), "cases": len(specification.cases)}
+        emit({**envelope("verify", model, imported.network), "question": question, "answer": answer.to_json()})
+        return answer
+    click.echo(f"{model}  {imported.network.architecture}  |  {path}")
+    found = answer.run.reason or "proved"
+    if answer.counterexample is not None:
+        found = f"an input of class {answer.predicted}, replayed on the exact network"
+    click.echo(f"{answer.verdict.value} ({WORDS[answer.verdict]}): {found}; by {answer.run.engine}.")
+    click.echo(stage_line(answer))
+    return answer
+
+
+def stage_line(answer: Decision) -> str:
+    """The stages with their seconds, and how near an open question is to an answer."""
+    statistics = answer.run.statistics
+    parts = [f"{name} {seconds:.2f} s" for name, seconds in statistics.get("stages", ())]
+    line = f"{', '.join(parts) or answer.run.engine}; {answer.run.seconds:.2f} s in all"
+    if answer.verdict is Verdict.UNKNOWN and statistics.get("best_bound") is not None:
+        line += (
+            f"; best bound {statistics['best_bound']}, best margin {statistics['best_margin']} (adversarial from 0 on)"
+        )
+    return line
+
+
+def imported_of(model: Path, coding: InputCoding) -> Imported:
+    """The network with how its inputs correspond to the file's: one to one for bnnverify's own files."""
+    if kind_of(model) not in ("native", "bnnquanalyst"):
+        return import_model(model, coding=coding)
+    network = load_network(model)
+    lower, upper = int(network.domain.lower.min()), int(network.domain.upper.max())
+    own = InputCoding.signs() if network.domain.is_binary else InputCoding.integers(lower, upper)
+    return Imported(network, own, np.arange(network.n_inputs), "X", (network.n_inputs,), (), ())
+
+
+def _decided(queries: Sequence[Query], engine: str, limits: Limits, clock: Clock, jobs: int) -> Decision:
+    """NOT_ROBUST if one question is, ROBUST if all are."""
+    robust: Decision | None = None
+    for query in queries:
+        left = clock.remaining
+        rest = limits if left is None else replace(limits, seconds=max(left, 1e-3))
+        answer = decide(query, engine=engine, limits=rest, jobs=jobs)
+        answer = replace(answer, run=replace(answer.run, seconds=clock.elapsed, reason=clock.words(answer.run.reason)))
+        if answer.verdict is not Verdict.ROBUST:
+            return answer
+        robust = answer
+    if robust is None:
+        return Decision(Verdict.ROBUST, Run("bounds", clock.elapsed, "", {"cases": 0}))
+    return robust
+
+
+def result_text(imported: Imported, model: Path, answer: Decision) -> str:
+    """The answer as the VNN competition has it.
+
+    Inputs are written in the order of the file and exactly where they are short decimals; outputs are those of
+    onnxruntime where it is installed, else the exact scores.
+    """
+    if answer.counterexample is None:
+        word = "timeout" if answer.run.reason.startswith("time limit") else WORDS[answer.verdict]
+        return word + "\n"
+    coding = imported.coding
+    inputs = [Fraction(0)] * len(answer.counterexample)
+    for place, value in zip(imported.order.tolist(), answer.counterexample, strict=True):
+        inputs[place] = coding.scale * value + coding.offset
+    parts = [f"(X_{i} {_decimal(v)})" for i, v in enumerate(inputs)]
+    parts += [f"(Y_{k} {v:.9g})" for k, v in enumerate(_outputs(imported, model, answer.counterexample))]
+    return "sat\n(" + "\n".join(parts) + ")\n"
+
+
+def _decimal(value: Fraction) -> str:
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.17g}"
+
+
+def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> list[float]:
+    """What the model file gives for the input."""
+    if kind_of(model) == "onnx":
+        try:
+            from onnxruntime import InferenceSession
+        except ImportError:
+            pass
+        else:
+            from bnnverify.formats.onnxgraph import read_bytes
+
+            session = InferenceSession(read_bytes(model, "expected an ONNX file"), providers=["CPUExecutionProvider"])
+            fed: Any = imported.fed(np.array(x)).reshape(imported.input_shape)
+            return [float(v) for v in np.ravel(session.run(None, {imported.input_name: fed})[0])]
+    return [float(v) for v in imported.network.scores(x)]
