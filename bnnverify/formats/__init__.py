@@ -115,6 +115,11 @@ def import_model(
         from bnnverify.formats import eevbnn
 
         return eevbnn.load(path, **options)
+    if kind == "torch":
+        from bnnverify.formats import torchstate
+
+        zero = 1 if zero_sign is None else zero_sign
+        return torchstate.load(path, coding=coding, input_shape=input_shape, zero_sign=zero, **options)
     if kind in ("native", "bnnquanalyst"):
         raise UnsupportedError(f"{os.fspath(path)}: is read as it is, expected another tool's file. Use load_network.")
     raise _unknown(path)
