@@ -317,3 +317,5 @@ def test_unknown_solvers_and_encodings_are_refused():
         MinicardEngine("kissat")
     with pytest.raises(QueryError, match="encoding is 'magic', expected one of diagram"):
         CadicalEngine("magic")
+    with pytest.raises(QueryError, match="linearization is 3, expected 0, 1 or 2"):
+        CpsatEngine(linearization=3)
