@@ -30,6 +30,7 @@ VERBS = {
     "verify": "Is there an input nearby that changes the class?",
     "count": "How many inputs nearby change the class?",
     "distance": "How near is the nearest input that changes the class?",
+    "certify": "How many images of a data set are robust?",
     "explain": "Which inputs force the class, whatever the others do?",
     "check": "Does a certificate prove what it claims?",
     "diagram": "The classes of all inputs nearby, in a file to ask again.",
