@@ -115,6 +115,10 @@ def import_model(
         from bnnverify.formats import eevbnn
 
         return eevbnn.load(path, **options)
+    if kind == "keras":
+        from bnnverify.formats import keras
+
+        return keras.load(path, coding=coding, input_shape=input_shape, **options)
     if kind == "torch":
         from bnnverify.formats import torchstate
 
