@@ -64,7 +64,10 @@ class Bounds:
 
     def differences(self, label: int) -> tuple[tuple[Fraction, Fraction], ...]:
         """Least and greatest ``score k - score label`` for every class k, in units of `OutputBlock.integer_form`."""
-        coefficients, offsets = difference_rows(self.network.output, label)
+        output = self.network.output
+        if self.blocks and output.has_common_scale and 2 * output.n_inputs < 2**24:
+            return self._plain_differences(label)
+        coefficients, offsets = difference_rows(output, label)
         if self.blocks:
             signs = self.blocks[-1].signs.astype(coefficients.dtype)
             middle, reach = coefficients @ signs, np.abs(coefficients) @ (signs == 0).astype(coefficients.dtype)
@@ -73,6 +76,21 @@ class Bounds:
         return tuple(
             (low + c, high + c)
             for (low, high), c in zip(_linear_ranges(coefficients, self.region), offsets, strict=True)
+        )
+
+    def _plain_differences(self, label: int) -> tuple[tuple[Fraction, Fraction], ...]:
+        """`differences` where classes share one scale: sums of small integers, exact in float32."""
+        (scale, *_), biases = self.network.output.integer_form()
+        rows, signs = self.network.output.weights - self.network.output.weights[label], self.blocks[-1].signs
+        middle = (rows.astype(np.float32) @ signs.astype(np.float32)).astype(np.int64)
+        reach = np.abs(rows[:, signs == 0]).sum(axis=1, dtype=np.int64)
+        ends = zip((middle - reach).tolist(), (middle + reach).tolist(), biases, strict=True)
+        return tuple(
+            (
+                Fraction(min(scale * a, scale * b) + c - biases[label]),
+                Fraction(max(scale * a, scale * b) + c - biases[label]),
+            )
+            for a, b, c in ends
         )
 
     @property
@@ -186,13 +204,18 @@ class _Range:
 
     @classmethod
     def of(cls, region: PixelBox | RealBox, cells: int) -> _Range:
-        scale = 1 if isinstance(region, PixelBox) else math.lcm(*(v.denominator for v in region.lower + region.upper))
-        low, high = [int(v * scale) for v in region.lower], [int(v * scale) for v in region.upper]
-        reach = 2 * max(max(map(abs, low)), max(map(abs, high)), scale) * cells
-        if reach >= INT_LIMIT:
+        lower: Sequence[int]
+        upper: Sequence[int]
+        if isinstance(region, PixelBox):
+            lower, upper, scale = region.lower, region.upper, 1
+        else:
+            scale = math.lcm(*(v.denominator for v in region.lower + region.upper))
+            lower = [v.numerator * (scale // v.denominator) for v in region.lower]
+            upper = [v.numerator * (scale // v.denominator) for v in region.upper]
+        if 2 * max(max(upper), -min(lower), scale) * cells >= INT_LIMIT:
             raise ResourceLimitError("the bounds of the box have denominators too large for 64-bit sums. Round them.")
-        lower, upper = np.array(low, dtype=np.int64), np.array(high, dtype=np.int64)
-        return cls(lower + upper, upper - lower, scale)
+        low, high = np.array(lower, dtype=np.int64), np.array(upper, dtype=np.int64)
+        return cls(low + high, high - low, scale)
 
 
 class _Layer:
