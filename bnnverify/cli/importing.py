@@ -21,6 +21,7 @@ Examples:
   bnnverify import traffic.onnx --input-range 0 255 -o traffic.npz
   bnnverify import mnist.onnx --input-range 0 255 --input-scale 1/255 --data mnist --index 0:500
   bnnverify import larq.h5 --input signs --json
+  bnnverify import net.pt --input-range 0 255 --input-shape 1,28,28 --layer conv1:padding=1,pool=2
 """
 
 coding_options = together(
@@ -83,9 +84,33 @@ def zero_sign_of(text: str | None) -> int | None:
     return {None: None, "plus": 1, "minus": -1}[text]
 
 
+layer_option = click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="NAME:KEY=N,...",
+    help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign. May be repeated.",
+)
+
+
+def between_of(layers: tuple[str, ...]) -> dict[str, Any]:
+    """Options of `formats.torchstate` for ``conv1:padding=1,pool=2``."""
+    from bnnverify.errors import QueryError
+    from bnnverify.formats.torchstate import Between
+
+    found = {}
+    for text in layers:
+        name, colon, options = text.partition(":")
+        if not colon or name in found:
+            raise QueryError(f"--layer is {text!r:.60}, expected NAME:KEY=N,... such as conv1:pool=2, once each.")
+        found[name] = Between.parse(options)
+    return {"between": found} if found else {}
+
+
 @click.command(name="import", epilog=EXAMPLES)
 @click.argument("model", type=click.Path(path_type=Path))
 @coding_options
+@layer_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Save the exact network (.npz).")
 @click.option("--data", metavar="NAME", help="Compare on these images: digits, mnist or fashion-mnist.")
 @data_dir_option
@@ -107,6 +132,7 @@ def command(
     input_offset: str,
     input_shape: str | None,
     zero_sign: str | None,
+    layers: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -117,14 +143,24 @@ def command(
     margins and the ties that were met are printed too. The exit code is 1 if a class differs.
     """
     from bnnverify.cli.lines import emit, envelope
+    from bnnverify.errors import QueryError
     from bnnverify.formats import import_model, kind_of, native
 
     if output is not None:
         require_writable(output, "the network file")
     coding = coding_of(inputs, input_range, input_scale, input_offset)
-    imported = import_model(model, coding=coding, zero_sign=zero_sign_of(zero_sign), input_shape=shape_of(input_shape))
+    kind = kind_of(model)
+    if layers and kind != "torch":
+        raise QueryError("--layer is for torch state dicts; this file says it itself.")
+    imported = import_model(
+        model,
+        coding=coding,
+        zero_sign=zero_sign_of(zero_sign),
+        input_shape=shape_of(input_shape),
+        **between_of(layers),
+    )
     points, labels, described = _inputs(imported, data, data_dir, split, index, samples)
-    agreement = _compared(imported, points, model, kind_of(model))
+    agreement = _compared(imported, points, model, kind)
     right = None if labels is None else int((imported.network.evaluate_batch(points) == labels).sum())
     if output is not None:
         native.save(imported.network, output)
