@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -366,3 +367,18 @@ def test_the_command_says_what_was_checked_and_exits_by_the_outcome(copy, capsys
     (folder / form.MANIFEST).unlink()
     assert main(["check", str(folder)]) == 2
     assert "expected a certificate of bnnverify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", [1, 2**70])
+def test_bounds_over_real_ends_and_huge_thresholds_are_exact(scale):
+    block = DenseBlock.create([[1, 1], [1, -1]], [3, 0])
+    net = BinaryNetwork(InputDomain.integers([0, 0], [9, 9]), (block,), OutputBlock.create([[1, 1], [-1, 1]]))
+    half = Fraction(1, 2) + Fraction(1, 3 * scale)
+    query = Query(net, RealBox((1, half), (2, 2 - half)), Untargeted(0))
+    (found,) = block_bounds(query)
+    assert found.low.tolist() == [1 + half, half - 1] and found.high.tolist() == [4 - half, 2 - half]
+    assert found.after.tolist() == [0, 0]
+    higher = replace(query, region=RealBox((2, 1 + half - Fraction(1, 2)), (2, 1 + half)))
+    assert block_bounds(higher)[0].after.tolist() == [1, 1]
+    lower = replace(query, region=RealBox((1, half), (1, 1)))
+    assert block_bounds(lower)[0].after.tolist() == [-1, 1]  # at most 2 = threshold - 1: sure not to fire

@@ -20,7 +20,7 @@ from bnnverify.query import Query
 from bnnverify.regions import HammingBall, PixelBox, RealBox
 
 Objects = NDArray[Any]
-"""An array of Python integers or Fractions: nothing overflows, nothing is rounded."""
+"""An array of integers (int64 where no sum can overflow) or of Fractions: nothing overflows, nothing is rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +58,48 @@ def block_bounds(query: Query) -> tuple[BlockBounds, ...]:
     threshold T is sure to fire if its sum is at least T, and sure not to if it is at most T - 1.
     """
     low, high = input_bounds(query)
+    unit = math.lcm(*(Fraction(v).denominator for v in (*low, *high)))  # 1 unless the box is real
+    low, high = _compact(low * unit, unit), _compact(high * unit, unit)
     found = []
     for b, block in enumerate(query.network.blocks):
-        least, most = sums(block, low, high)
+        least, most = sums(block, low, high, unit)
         region = query.region
         if b == 0 and isinstance(region, HammingBall):
-            center = np.array(region.center, dtype=object)
+            center = _compact(np.array(region.center, dtype=object), unit)
             middle, _ = sums(block, center, center)
             least, most = np.maximum(least, middle - 2 * region.radius), np.minimum(most, middle + 2 * region.radius)
         limits = np.repeat(block.thresholds.astype(object), least.size // block.thresholds.size)
-        is_real = b == 0 and isinstance(region, RealBox)
-        silent = (most <= limits - 1) if is_real else (most < limits)
+        if unit > 1:
+            least, most, unit = least * Fraction(1, unit), most * Fraction(1, unit), 1
+        silent = (most <= limits - 1) if b == 0 and isinstance(region, RealBox) else (most < limits)
         before = np.where(least >= limits, 1, np.where(silent, -1, 0)).astype(np.int8)
         after = _pooled(block, before)
         found.append(BlockBounds(least, most, before, after))
-        signs = after.astype(object)
+        signs = after.astype(np.int64)
         low, high = np.where(signs == 0, -1, signs), np.where(signs == 0, 1, signs)
     return tuple(found)
 
 
-def sums(block: HiddenBlock, low: Objects, high: Objects) -> tuple[Objects, Objects]:
-    """Least and greatest pre-activation of each neuron before pooling when inputs vary independently."""
+def _compact(values: Objects, unit: int) -> Objects:
+    """Integers as int64 where twice the sum of their magnitudes, and any padding of `unit`, fits; else as they are."""
+    whole = [int(v) for v in values]
+    fits = sum(abs(v) for v in whole) < 2**61 and unit < 2**30
+    return np.array(whole, dtype=np.int64 if fits else object)
+
+
+def sums(block: HiddenBlock, low: Objects, high: Objects, unit: int = 1) -> tuple[Objects, Objects]:
+    """Least and greatest pre-activation of each neuron before pooling when inputs vary independently.
+
+    Inputs and sums count ``1/unit``.
+    """
     if isinstance(block, DenseBlock):
         positive, negative = block.weights == 1, block.weights == -1
-        least = [sum(low[p], 0) - sum(high[n], 0) for p, n in zip(positive, negative, strict=True)]
-        most = [sum(high[p], 0) - sum(low[n], 0) for p, n in zip(positive, negative, strict=True)]
-        return np.array(least, dtype=object), np.array(most, dtype=object)
-    bottom, top = (_padded(block, values) for values in (low, high))
+        least = np.where(positive, low, 0).sum(axis=1) - np.where(negative, high, 0).sum(axis=1)
+        most = np.where(positive, high, 0).sum(axis=1) - np.where(negative, low, 0).sum(axis=1)
+        return least, most
+    bottom, top = (_padded(block, values, unit) for values in (low, high))
     rows, columns = block.positions
-    ends = np.zeros((2, block.n_filters, rows, columns), dtype=object)
+    ends = np.zeros((2, block.n_filters, rows, columns), dtype=low.dtype)
     for f, channel, r, c in np.argwhere(block.weights).tolist():
         (down, across), weight = block.stride, int(block.weights[f, channel, r, c])
         seen = slice(r, r + (rows - 1) * down + 1, down), slice(c, c + (columns - 1) * across + 1, across)
@@ -96,9 +109,9 @@ def sums(block: HiddenBlock, low: Objects, high: Objects) -> tuple[Objects, Obje
     return ends[0].ravel(), ends[1].ravel()
 
 
-def _padded(block: ConvBlock, values: Objects) -> Objects:
+def _padded(block: ConvBlock, values: Objects, unit: int) -> Objects:
     (up, left), (channels, height, width) = block.padding, block.input_shape
-    image = np.full((channels, height + 2 * up, width + 2 * left), block.pad_value, dtype=object)
+    image = np.full((channels, height + 2 * up, width + 2 * left), block.pad_value * unit, dtype=values.dtype)
     image[:, up : up + height, left : left + width] = values.reshape(block.input_shape)
     return image
 
