@@ -242,8 +242,8 @@ def coefficients_report(
     found = mean_coefficients(network, images, labels, order=order, limits=limits, monitor=monitor, progress=progress)
     lines = [f"Fault enumerator, mean of {len(labels)} images (exact, {found.run.seconds:.1f} s)"]
     for k, (a, share) in enumerate(zip(found.counts[: _SHOWN + 1], found.shares, strict=False)):
-        sets = "the network without flips" if k == 0 else f"sets of {k} flip{'s' * (k > 1)}"
-        lines.append(f"  A_{k} = {_count(a)}: {float(share):.4%} of the {sets} make an image wrong")
+        words = f"of the sets of {k} flip{'s' * (k > 1)} make an image wrong" if k else "are wrong without a flip"
+        lines.append(f"  A_{k} = {_count(a)}: {float(share):.4%} {words}")
     if found.order > _SHOWN:
         lines.append(f"  ... up to A_{found.order}: all with --json")
     at = []
