@@ -8,27 +8,37 @@ that one sees how near it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
+from bnnverify.blas import one_blas_thread
 from bnnverify.deciding.attack import Attack, attack
 from bnnverify.deciding.flips import search_flips
 from bnnverify.deciding.intervals import Bounds, excesses, interval_bounds, refutes
+from bnnverify.deciding.patches import patch_bounds
 from bnnverify.deciding.race import race
+from bnnverify.domain import InputDomain
 from bnnverify.engines import engine_named
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
 from bnnverify.errors import ResourceLimitError, UnsupportedError
+from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query
-from bnnverify.regions import PixelBox, RealBox
+from bnnverify.regions import FixedIndexRegion, PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict
 
 _FIRST_ROUNDS = 2  # of an attack before anything expensive
-_QUICK = 2_000_000  # cells of open neurons up to which an engine is tried in this process
+_SMALL = 2_000_000  # cells of open neurons up to which an engine is tried in this process
 _HOPELESS = 100_000_000  # cells beyond which no complete engine is started
-_FIRST_TURN = 1.0  # s
+_MOMENT = 0.25  # s of an engine for questions that may be easy
+_TURN = 2.0  # s of an engine before other stages get theirs
+
+Stage = Callable[[], Decision | None]
 
 
 def decide(
@@ -56,7 +66,8 @@ def decide(
     Raises:
         UnsupportedError: No stage serves the region.
     """
-    return _Course(query, limits, Clock(limits.seconds, monitor), jobs, seed).run()
+    with one_blas_thread():
+        return _Course(query, limits, Clock(limits.seconds, monitor), jobs, seed).run()
 
 
 @dataclass(slots=True)
@@ -72,6 +83,7 @@ class _Course:
     reasons: dict[str, str] = field(default_factory=dict)
     best_bound: int | None = None
     best_margin: int | None = None
+    found: Bounds | None = None
     cells: int = 0
     is_exhausted: bool = False
 
@@ -103,14 +115,24 @@ class _Course:
         statistics |= {"best_bound": self.best_bound, "best_margin": self.best_margin}
         return Run(engine, self.clock.elapsed, reason, statistics)
 
-    def plan(self) -> list[tuple[str, Callable[[], Decision | None]]]:
-        """The stages in order."""
-        is_box = isinstance(self.query.region, PixelBox | RealBox)
-        stages: list[tuple[str, Callable[[], Decision | None]]] = [("bounds", self.bounds), ("attack", self.quick)]
-        if not is_box and self.query.network.blocks:
-            stages.append(("flips", self.flips))
-        stages += [("engine", self.first_turn), ("attack", self.long), ("engines", self.engines)]
-        return stages
+    def plan(self) -> Iterator[tuple[str, Stage]]:
+        """The stages in order; which ones depends on what the bounds leave open."""
+        region, depth = self.query.region, len(self.query.network.blocks)
+        yield "bounds", self.bounds
+        is_small = self.cells <= _SMALL
+        if is_small and isinstance(region, PixelBox):
+            yield "engine", partial(self.turn, _MOMENT)  # writing a small question takes milliseconds
+        yield "attack", self.quick
+        if depth and not isinstance(region, PixelBox | RealBox):
+            yield "flips", self.flips
+        if depth > 1:
+            yield "patches", self.patches
+            if isinstance(region, RealBox):
+                yield "lifted", self.lifted
+        if is_small:
+            yield "engine", partial(self.turn, _TURN)
+        yield "attack", self.long
+        yield "engines", self.engines
 
     def rest(self, share: float = 1.0, least: float = 0.0) -> Limits:
         """The limits with a share of the time that is left, but at least some seconds of it."""
@@ -121,22 +143,52 @@ class _Course:
 
     def bounds(self) -> Decision | None:
         """Interval bounds of every neuron and score difference."""
-        bounds = interval_bounds(self.query.network, self.query.region)
-        excess = excesses(self.query, bounds)
+        self.found = interval_bounds(self.query.network, self.query.region)
+        excess = excesses(self.query, self.found)
         self.best_bound = _most(self.query, excess)
-        self.cells = _open_cells(bounds)
+        self.cells = _open_cells(self.found)
         return Decision(Verdict.ROBUST, Run("bounds")) if refutes(self.query, excess) else None
 
     def quick(self) -> Decision | None:
         """A few rounds of the attack."""
-        return self._attacked(
-            attack(self.query, limits=self.rest(), monitor=self._stop, rounds=_FIRST_ROUNDS, seed=self.seed)
-        )
+        limits, stop = self.rest(), self._stop
+        return self._attacked(attack(self.query, limits=limits, monitor=stop, seed=self.seed, rounds=_FIRST_ROUNDS))
 
     def long(self) -> Decision | None:
-        """The attack for longer; for all the time that is left if no engine would come to an end."""
-        share = 1.0 if self.cells > _HOPELESS and self.clock.remaining is not None else 0.2
-        return self._attacked(attack(self.query, limits=self.rest(share, 5.0), monitor=self._stop, seed=self.seed + 1))
+        """The attack for longer: for all the time that is left if no engine would come to an end."""
+        if self.cells > _HOPELESS and self.clock.remaining is not None:
+            limits = self.rest()
+        else:
+            limits = self.rest(0.02, 1.0) if self.cells <= _SMALL else self.rest(0.3, 10.0)
+        return self._attacked(attack(self.query, limits=limits, monitor=self._stop, seed=self.seed + 1))
+
+    def patches(self) -> Decision | None:
+        """Bounds over patches of the last block."""
+        assert self.found is not None
+        share = self.rest(0.05, 1.0) if self.cells <= _SMALL else self.rest(0.2, 5.0)
+        tightened = patch_bounds(self.query, self.found, limits=share, monitor=self._stop)
+        bound = _most(self.query, tightened.excess)
+        self.best_bound = bound if self.best_bound is None else min(bound, self.best_bound)
+        if tightened.is_robust:
+            return Decision(Verdict.ROBUST, replace(tightened.run, statistics={}))
+        return None
+
+    def lifted(self) -> Decision | None:
+        """The rest of the network with every open neuron of the first block set free: sound over reals."""
+        assert self.found is not None
+        network, signs = self.query.network, self.found.blocks[0].signs
+        rest = BinaryNetwork(InputDomain.binary(signs.size), network.blocks[1:], network.output)
+        center = np.where(signs == 0, 1, signs).tolist()
+        region = FixedIndexRegion(tuple(center), tuple(np.flatnonzero(signs == 0).tolist()))
+        query = replace(self.query, network=rest, region=region)
+        if self.cells > _HOPELESS:
+            return None
+        limits = self.rest(0.2, 5.0)
+        if self.cells <= _SMALL:
+            answer = engine_named(self.names()[0]).decide(query, limits=limits)
+        else:
+            answer = race(query, self.names()[:1], limits=limits, clock=Clock(limits.seconds, self._stop), jobs=1)
+        return Decision(Verdict.ROBUST, answer.run) if answer.verdict is Verdict.ROBUST else None
 
     @property
     def _stop(self) -> Monitor | None:
@@ -157,24 +209,22 @@ class _Course:
         """Complete engines that may serve the question, the most promising first."""
         return [name for name in ("minicard", "cpsat", "sat") if name != "cpsat" or find_spec("ortools") is not None]
 
-    def first_turn(self) -> Decision | None:
-        """The first engine for a moment, where the question is small enough to be put to it at once."""
-        if self.cells > _QUICK:
-            return None
-        seconds = self.rest().seconds
-        turn = replace(self.limits, seconds=_FIRST_TURN if seconds is None else min(seconds, _FIRST_TURN))
+    def turn(self, seconds: float) -> Decision | None:
+        """The first engine for a moment."""
+        left = self.clock.remaining
+        turn = replace(self.limits, seconds=seconds if left is None else max(min(left, seconds), 1e-3))
         answer = engine_named(self.names()[0]).decide(self._on_grid(), limits=turn)
-        return self._judged(answer)
+        return self._judged(answer) if answer.verdict is not Verdict.UNKNOWN else None
 
     def engines(self) -> Decision | None:
         """All engines: side by side, or in longer and longer turns."""
         if self.cells > _HOPELESS:
             return Decision(Verdict.UNKNOWN, Run("engines", 0.0, "too many open neurons for a complete engine"))
         query = self._on_grid()
-        if self.jobs > 1 or self.cells > _QUICK:
+        if self.jobs > 1 or self.cells > _SMALL:
             return self._judged(race(query, self.names(), limits=self.limits, clock=self.clock, jobs=self.jobs))
         reasons: dict[str, str] = {}
-        turn = 4 * _FIRST_TURN
+        turn = 2 * _TURN
         waiting = self.names()
         while waiting and not self.clock.is_over:
             for name in tuple(waiting):
@@ -214,7 +264,7 @@ class _Course:
         return answer
 
 
-def _most(query: Query, excess: tuple[Fraction, ...]) -> int:
+def _most(query: Query, excess: Sequence[Fraction | int]) -> int:
     """An upper bound on the margin of all inputs."""
     comparisons, conjunctive = query.score_conditions()
     margins = [math.floor(most) - strict for most, (_, _, strict) in zip(excess, comparisons, strict=True)]
