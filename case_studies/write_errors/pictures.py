@@ -137,7 +137,7 @@ def blocks(lost: Mapping[str, Mapping[str, Bounds]], p: float) -> Figure:
         for j, place in enumerate(places):
             at = [i + (j - (len(places) - 1) / 2) * wide for i in range(len(lost))]
             low, high = zip(*(found[place] for found in lost.values()), strict=True)
-            heights = [max(b, 0.0) for b in high]
+            heights = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
             hatch = ("", "///", "...")[j % 3]
             axes.bar(at, heights, wide * 0.92, color=COLOURS[j], alpha=0.45, hatch=hatch, label=place, zorder=2)
             for x, a, b in zip(at, low, high, strict=True):

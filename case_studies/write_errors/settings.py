@@ -56,7 +56,7 @@ EFFORTS = (
 )
 SEARCH = (1e-3, 256)  # the same for a search over rates or writes
 QUICK_RATE = Fraction(1, 1000)  # up to it, claims are asked about all test images
-FEW = 200  # images for faults of two rates, whose proofs take longer
+FEW = 100  # images for faults of two rates, whose proofs take longer
 SAMPLED = (Fraction(1, 10000), MRAM_RATE, Fraction(1, 100), RRAM_RATE, Fraction(1, 10))
 DROPS = (Fraction(1, 1000), Fraction(1, 100), Fraction(3, 100))  # of accuracy: 0.1, 1 and 3 points
 GOOD_CHIP = Fraction(2, 100)  # a good chip loses at most so much accuracy
