@@ -118,13 +118,15 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
         low, zero, high = steps.low[j], steps.zero[j], steps.high[j]
         reach = sums.reach * int(sums.cells[j])
         at = affine.zero(j)
-        tied = affine.sign_of_constant(j) == 0 if at is None else _is_tie(at, sums, j)
+        above = 0 if at is None else at.ceil()
+        whole = at is not None and _is_integer(at, above)
+        tied = affine.sign_of_constant(j) == 0 if at is None else whole and sums.attains(j, above)
         ties += tied
         if zero not in (low, high) and not tied:
             zero = high
         if zero not in (low, high):
             if zero_sign is None:
-                place = "is always 0" if at is None else f"can be {at.ceil()}, its threshold"
+                place = "is always 0" if at is None else f"can be {above}, its threshold"
                 raise UnsupportedError(
                     f"{where}: the sum of unit {j} {place}, and the sign that follows gives {zero} there, expected -1 "
                     "or +1. If the model means sign(0) = +1, import it with zero_sign=1 (--zero-sign plus)."
@@ -136,14 +138,14 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
             fires = side > 0 or (side == 0 and inclusive)
             limit, rises = (-reach if fires else reach + 1), True
         elif affine.slope[j] > 0:
-            limit, rises = (at.ceil() if inclusive else at.floor() + 1), True
+            limit, rises = (above if inclusive or not whole else above + 1), True
         else:
-            limit, rises = (at.floor() if inclusive else at.ceil() - 1), False
+            limit, rises = (above if inclusive and whole else above - 1), False
         limit = min(max(limit, -reach), reach + 1) if rises else max(min(limit, reach), -reach - 1)
         constant += (limit > reach or limit <= -reach) if rises else (limit < -reach or limit >= reach)
         crossings.append(math.nan if at is None else -_gap(at, 0) * (1 if rises else -1))
         if at is not None:
-            closest = min(closest, _distance(at, sums, j))
+            closest = min(closest, _distance(at, above, sums, j))
         thresholds.append(limit)
         rising.append(rises)
         up.append(high)
@@ -163,16 +165,14 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
     )
 
 
-def _is_tie(at: RealThreshold, sums: Sums, j: int) -> bool:
-    """True if the threshold is an integer that the sum can attain."""
-    value = at.ceil()
-    return sums.attains(j, value) and value == at.floor()
+def _is_integer(at: RealThreshold, above: int) -> bool:
+    """True if the threshold is `above`, its ceiling."""
+    return RealThreshold(-at.offset, -at.factor, at.radicand).is_at_most(-above)
 
 
-def _distance(at: RealThreshold, sums: Sums, j: int) -> float:
+def _distance(at: RealThreshold, above: int, sums: Sums, j: int) -> float:
     """Distance from the threshold to the nearest other sum that can occur; to be shown only."""
-    value = at.ceil()
-    near = [v for v in range(value - 3, value + 4) if sums.attains(j, v)]
+    near = [v for v in range(above - 3, above + 4) if sums.attains(j, v)]
     gaps = [abs(_gap(at, v)) for v in near]
     return min((gap for gap in gaps if gap > 0), default=math.inf)
 

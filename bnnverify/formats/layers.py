@@ -145,7 +145,7 @@ def _bias(bias: Any, units: int, where: str) -> Column:
 
 def _per_channel(values: Column, channels: int, where: str) -> Column:
     rows = values.reshape(channels, -1)
-    if any((row != row[0]).any() for row in rows):
+    if any(v is not row[0] and v != row[0] for row in rows for v in row):  # mostly the same objects
         raise UnsupportedError(f"{where} takes images whose values differ in kind within a channel, expected one kind.")
     return rows[:, 0]
 
