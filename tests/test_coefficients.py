@@ -81,6 +81,14 @@ def test_integer_inputs_are_counted_by_their_size(network, data):
     assert fault_coefficients(network, x, label, order=order).counts == whole.counts[: order + 1]
 
 
+def test_many_flips_of_a_long_row_of_integers_do_not_overflow():
+    n = 70  # sets of 33 of them are more than 2^63
+    block, output = DenseBlock.create([[1] * n], [0]), OutputBlock.create([[1], [-1]])
+    network = BinaryNetwork(InputDomain.integers([0] * n, [3] * n), (block,), output)
+    x = [i % 3 + 1 for i in range(n)]
+    assert fault_coefficients(network, x, 0, order=network.n_cells).counts == fault_enumerator(network, x, 0).counts
+
+
 @pytest.mark.parametrize("widths", [(12, 8, 4), (8, 5, 5, 3), (6, 4, 4, 4, 3)])
 def test_pairs_and_triples_of_larger_networks(widths):
     network = random_network(widths, seed=1)
@@ -122,6 +130,13 @@ def test_convolutions_have_two_coefficients():
         for label in range(3):
             found = fault_coefficients(network, x, label)
             assert found.counts == flip_sets(network, x, label, 1) and "convolutions" in found.run.reason
+
+
+def test_a_convolution_without_cells_has_one_coefficient():
+    block = ConvBlock.create([[[[0]]]], [0], input_shape=(1, 1, 1), mask=np.zeros((1, 1, 1, 1), dtype=bool))
+    output = OutputBlock.create([[0], [0]], mask=np.zeros((2, 1), dtype=bool))
+    network = BinaryNetwork(InputDomain.binary(1), (block,), output)
+    assert fault_coefficients(network, [1], 1).counts == (1,)
 
 
 def test_the_mean_over_images_bounds_the_accuracy_at_every_rate_up_to_one():

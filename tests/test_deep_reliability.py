@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.errors import UnsupportedError
 from bnnverify.faults import AsymmetricFlip, BitFlip, CellTable, PerBlock, PerCell, PerRead, StuckAt, cell_rates
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.packing import pack_signs
@@ -193,6 +194,32 @@ def test_positions_fail_independently_where_faults_are_fresh_at_every_read(data,
     answer = error_probability(network, x, 0, PerRead(faults), tolerance=1e-14)
     assert answer.lower <= exact <= answer.upper
     assert answer.width < 1e-11
+
+
+def test_positions_share_what_is_permanent_also_under_faults_of_reading():
+    block = ConvBlock.create([[[[1]]]], [0], input_shape=(1, 1, 2))
+    # an error only where both positions turn: p where they share the cell, p^2 where each reads it anew
+    network = BinaryNetwork(InputDomain.binary(2), (block,), OutputBlock.create([[1, 1], [-1, -1]], bias=[1, 0]))
+    flips, none = PerBlock((BitFlip("0.1"), BitFlip(0))), BitFlip(0)
+
+    def bounds(faults):
+        answer = error_probability(network, [1, 1], 0, faults)
+        return float(answer.lower), float(answer.upper)
+
+    assert bounds(PerRead(none, permanent=flips)) == bounds(flips) == pytest.approx((0.1, 0.1))
+    assert bounds(PerRead(flips, permanent=none)) == bounds(PerRead(flips)) == pytest.approx((0.01, 0.01))
+    late = PerBlock((none, BitFlip("0.1")))  # a dense block reads each cell once
+    assert bounds(PerRead(late, permanent=flips)) == bounds(BitFlip("0.1"))
+    with pytest.raises(UnsupportedError, match=r"blocks\[0\] is a convolution with permanent faults and those of"):
+        error_probability(network, [1, 1], 0, PerRead(BitFlip("0.1"), permanent=flips))
+
+
+def test_large_integers_under_a_convolution_do_not_wrap_around():
+    block = ConvBlock.create([[[[1]]]], [0], input_shape=(1, 1, 1))
+    network = BinaryNetwork(InputDomain.integers([0], [2**40]), (block,), OutputBlock.create([[1], [-1]]))
+    for value in (2**31 - 1, 2**31, 2**32, 2**40):
+        answer = error_probability(network, [value], 0, PerBlock((BitFlip("0.1"), BitFlip(0))))
+        assert answer.lower <= Fraction(1, 10) <= answer.upper
 
 
 def test_a_convolution_deep_in_a_network_is_read_position_by_position():

@@ -89,7 +89,8 @@ class CoefficientCounter:
         self.network = network
         self.order, self.reason = min(order, network.n_cells), ""
         if network.has_convolutions and order > 1:
-            self.order, self.reason = 1, "sets of two and more cells of convolutions are not counted"
+            self.order = min(1, network.n_cells)
+            self.reason = "sets of two and more cells of convolutions are not counted"
         self._plan = FlipPlan(network)
         self._blocks = self._plan.dense
         self._ranks = score_ranks(network.output).tolist()
@@ -344,7 +345,8 @@ def _integer_sets(toward: list[int], missing: int, left: int) -> fmpz_poly:
     """Sets of at most `left` cells whose values in `toward` add up to at least `missing`."""
     reach = max((abs(v) for v in toward), default=0) * left
     values, cells = np.unique(np.array(toward, dtype=np.int64), return_counts=True)
-    kind = np.int64 if comb(len(toward), left) < 2**62 else object
+    most = max(comb(len(toward), k) for k in range(left + 1))
+    kind = np.int64 if most < 2**62 else object
     sums = np.zeros((left + 1, 2 * reach + 1), dtype=kind)  # by flips and by their sum
     sums[0, reach] = 1
     for value, n in zip(values.tolist(), cells.tolist(), strict=True):

@@ -127,7 +127,9 @@ class ConvStep:
     def parts(self, x: IntArray, flips: int) -> Parts:
         """Parts of the block at the input x, shape `(n,)`, with all patterns of at most `flips` flips of a filter."""
         block = self.block
-        entries = np.append(x, block.pad_value)[self.places].astype(np.int32)
+        values = np.append(x, block.pad_value)
+        small = int(np.abs(values).max()) < 2**31
+        entries = values[self.places].astype(np.int32 if small else np.int64)
         filters, outputs = block.n_filters, block.n_outputs // block.n_filters
         words, own = -(-block.n_outputs // 64), -(-outputs // 64)
         patterns = sum(comb(self.most_cells, k) for k in range(flips + 1))

@@ -211,7 +211,8 @@ def error_probability(
 
     Raises:
         QueryError: The label does not exist or tolerance or max_states is not positive.
-        UnsupportedError: Integer inputs without a hidden block, or rates below 2^-900.
+        UnsupportedError: Integer inputs without a hidden block, rates below 2^-900, or a convolution with permanent
+            faults and those of reading besides.
         ResourceLimitError: A row of so many cells at a rate so high that its laws do not fit into memory.
 
     >>> import numpy as np
