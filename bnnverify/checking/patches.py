@@ -4,6 +4,7 @@ The evidence is plain values:
 
 - ``query``: as `Query.to_json` writes it;
 - ``unit``: a positive integer; multipliers and maxima count 1/unit of a score difference;
+- ``order``: of how many bits of a patch together it is asked whether their signs can occur; 1 for none;
 - ``partitions``: lists of patches, each ``{"outputs": [...], "bits": [...]}``: flat indices of outputs of the last
   hidden block, and of outputs of the block before;
 - ``comparisons``: for ``score higher - score lower``, in units of `OutputBlock.integer_form`: ``partition`` (an index,
@@ -11,27 +12,34 @@ The evidence is plain values:
 
 What is checked: intervals over the region, recomputed, settle some outputs of each block; the bits are outputs that
 they do not settle. An output is in one patch at most. For each bit the multipliers add up to 0 over the patches.
-The greatest value of a patch, over all signs of its bits, of what its outputs add to the difference plus the
-multipliers of the bits at +1, is at most its maximum. So the difference is at most the sum of the maxima plus what the
+The greatest value of a patch, over all signs of its bits that can occur, of what its outputs add to the difference plus
+the multipliers of the bits at +1, is at most its maximum. Signs of a patch's bits cannot occur if those of 2 to
+``order`` of them cannot: each is a linear inequality of what the block reads, and the greatest value of the sum of
+their left sides over the box of all that it may read is below the sum of what they need. (This is used where the block
+does not pool.) So the difference is at most the sum of the maxima plus what the
 outputs in no patch can add. The query is robust if that excludes the comparisons that would make an input adversarial.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, combinations, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.blocks import DenseBlock
-from bnnverify.checking.bounds import BlockBounds, block_bounds, is_conjunction, windows
-from bnnverify.convolution import HiddenBlock
+from bnnverify.checking.bounds import BlockBounds, block_bounds, input_bounds, is_conjunction, windows
+from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.query import Query
+from bnnverify.regions import RealBox
 
 MOST_BITS = 20
 """Greatest number of bits of a patch that is enumerated."""
+
+MOST_ORDER = 5
+"""Greatest number of bits of which it is asked whether their signs can occur together."""
 
 
 def check_patches(query: Query, evidence: Mapping[str, Any]) -> str:
@@ -53,11 +61,14 @@ def _check(query: Query, evidence: Mapping[str, Any]) -> str:
     unit = evidence["unit"]
     if type(unit) is not int or unit < 1:
         return f"unit is {unit!r}, expected a positive integer"
+    order = evidence["order"]
+    if type(order) is not int or not 1 <= order <= MOST_ORDER:
+        return f"order is {order!r}, expected an integer from 1 to {MOST_ORDER}"
     if len(query.network.blocks) < 2:
         return "the network has fewer than two hidden blocks, so there are no patches"
     bounds = block_bounds(query)
     claims = {(claim["higher"], claim["lower"]): claim for claim in evidence["comparisons"]}
-    partitions = [_Partition(query, bounds, patches) for patches in evidence["partitions"]]
+    partitions = [_Partition(query, bounds, patches, order) for patches in evidence["partitions"]]
     comparisons, conjunctive = query.score_conditions()
     reasons = []
     for higher, lower, strict in comparisons:
@@ -104,12 +115,17 @@ class _Partition:
     """Patches, and what their outputs are by the signs of their bits."""
 
     def __init__(
-        self, query: Query, bounds: Sequence[BlockBounds], patches: Iterable[Mapping[str, Sequence[int]]]
+        self,
+        query: Query,
+        bounds: Sequence[BlockBounds],
+        patches: Iterable[Mapping[str, Sequence[int]]],
+        order: int,
     ) -> None:
         self.patches = [([int(o) for o in patch["outputs"]], [int(b) for b in patch["bits"]]) for patch in patches]
         listed = list(chain.from_iterable(outputs for outputs, _ in self.patches))
         self.outputs = set(listed)
         self.states: list[NDArray[np.int64]] = []
+        self.possible: list[NDArray[np.bool_]] = []
         self.problem = ""
         if len(listed) != len(self.outputs):
             self.problem = "an output lies in two patches"
@@ -126,6 +142,7 @@ class _Partition:
                 return
             signs = 2 * (np.arange(1 << len(bits))[:, None] >> np.arange(len(bits)) & 1) - 1
             columns = [_state(block, o, members[o], bits, bounds[-1], signs) for o in outputs]
+            self.possible.append(_possible(query, bounds, bits, order, signs))
             self.states.append(np.stack(columns, axis=1) if columns else np.zeros((len(signs), 0), dtype=np.int64))
 
     def refused(
@@ -140,7 +157,8 @@ class _Partition:
         if any(type(v) is not int for v in chain(maxima, *given)):
             return "multipliers and maxima are not all integers"
         shares: dict[int, int] = {}
-        for (outputs, bits), states, moved, most in zip(self.patches, self.states, given, maxima, strict=True):
+        known = zip(self.patches, self.states, self.possible, given, maxima, strict=True)
+        for (outputs, bits), states, possible, moved, most in known:
             for b, share in zip(bits, moved, strict=True):
                 shares[b] = shares.get(b, 0) + share
             costs = [unit * coefficients[o] for o in outputs]
@@ -149,7 +167,8 @@ class _Partition:
             at_plus: NDArray[Any] = np.array(moved, dtype=kind)
             values = states.astype(kind) @ row + (states == 0).astype(kind) @ np.abs(row)
             plus = np.arange(len(states))[:, None] >> np.arange(len(bits)) & 1
-            greatest = int((values + plus.astype(kind) @ at_plus).max())
+            reached = (values + plus.astype(kind) @ at_plus)[possible]
+            greatest = int(reached.max()) if reached.size else most
             if greatest > most:
                 return f"the patch of outputs {outputs[:3]}... reaches {greatest}/{unit}, more than {most}/{unit}"
         unbalanced = next((b for b, total in shares.items() if total), None)
@@ -174,6 +193,51 @@ def _state(
         least, most = sums + (int(bounds.low[neuron]) + reach), sums + (int(bounds.high[neuron]) - reach)
         states.append(np.where(least >= limit, 1, np.where(most < limit, -1, 0)))
     return np.asarray((np.min if is_conjunction(block, output) else np.max)(states, axis=0), dtype=np.int64)
+
+
+def _possible(
+    query: Query, bounds: Sequence[BlockBounds], bits: Sequence[int], order: int, signs: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which rows of `signs` of the bits are not shown to be impossible by 2 to `order` of them."""
+    possible = np.ones(len(signs), dtype=bool)
+    block = query.network.blocks[-2]
+    if order < 2 or len(bits) < 2 or (isinstance(block, ConvBlock) and block.pool != (1, 1)):
+        return possible
+    if len(bounds) > 2:
+        before = bounds[-3].after.astype(np.int64)
+        low, high = np.where(before == 0, -1, before), np.where(before == 0, 1, before)
+    else:
+        ends = input_bounds(query)
+        if any(int(v) != v for v in chain(*ends)):
+            return possible
+        low, high = (np.array([int(v) for v in values], dtype=np.int64) for values in ends)
+    is_real = len(bounds) == 2 and isinstance(query.region, RealBox)
+    every = [_weights(block, b) for b in bits]  # the block does not pool: neurons are outputs
+    seen = sorted(set(chain.from_iterable(every)))
+    rows = np.array([[weights.get(x, 0) for x in seen] for weights in every], dtype=np.int64)
+    extra = np.array([_padding(block, b) for b in bits], dtype=np.int64)
+    limits = np.array([_threshold(block, b) for b in bits], dtype=np.int64)
+    bottom, top = low[seen], high[seen]
+    for size in range(2, min(order, len(bits)) + 1):
+        choices = np.array(list(combinations(range(len(bits)), size)))
+        for values in product((-1, 1), repeat=size):
+            sides = np.array(values)
+            total = np.einsum("s,csx->cx", sides, rows[choices])
+            most = np.maximum(total, 0) @ top + np.minimum(total, 0) @ bottom + extra[choices] @ sides
+            # +1 needs a sum of T, -1 one of at most T - 1; over reals above T - 1 and below T
+            needs = np.where(sides == 1, limits[choices] - is_real, 1 - limits[choices] - is_real).sum(axis=1)
+            for choice in choices[most <= needs if is_real else most < needs]:
+                possible &= ~(signs[:, choice] == sides).all(axis=1)
+    return possible
+
+
+def _padding(block: HiddenBlock, neuron: int) -> int:
+    """What padding adds to the sum of a neuron before pooling."""
+    if isinstance(block, DenseBlock):
+        return 0
+    rows, columns = block.positions
+    weights = block.weights[neuron // (rows * columns)]
+    return block.pad_value * (int(weights.sum(dtype=np.int64)) - sum(_weights(block, neuron).values()))
 
 
 def _threshold(block: HiddenBlock, neuron: int) -> int:

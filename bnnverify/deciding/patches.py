@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnnverify.deciding.intervals import Bounds, difference_rows, excesses, interval_bounds, refutes
+from bnnverify.deciding.jointly import ORDER, JointSigns
 from bnnverify.deciding.receptive import Patch, patches_of
-from bnnverify.deciding.splitting import UNIT, Cluster, Splitting
+from bnnverify.deciding.splitting import NEVER, UNIT, Cluster, Splitting
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
 from bnnverify.errors import QueryError
@@ -56,6 +58,7 @@ class PatchBounds:
             scores that it compares, in units of `OutputBlock.integer_form`.
         is_robust: True if these bounds prove that no input of the region is adversarial.
         proofs: By index of the comparison, where patches gave the bound.
+        order: Of how many bits together it was asked whether their signs can occur: see `jointly`.
         run: Time; the reason if a limit was reached.
     """
 
@@ -63,6 +66,7 @@ class PatchBounds:
     excess: tuple[int, ...]
     is_robust: bool
     proofs: dict[int, Proof]
+    order: int
     run: Run
 
     @property
@@ -96,8 +100,14 @@ class PatchBounds:
             [{"outputs": outputs.tolist(), "bits": bits.tolist()} for outputs, bits in listed]
             for _, listed in partitions.values()
         ]
-        query = self.query.to_json()
-        return {"kind": "patches", "query": query, "unit": UNIT, "partitions": patches, "comparisons": claims}
+        return {
+            "kind": "patches",
+            "query": self.query.to_json(),
+            "unit": UNIT,
+            "order": self.order,
+            "partitions": patches,
+            "comparisons": claims,
+        }
 
 
 def patch_bounds(
@@ -107,6 +117,7 @@ def patch_bounds(
     limits: Limits = UNLIMITED,
     monitor: Monitor | None = None,
     most_bits: int = MOST_BITS,
+    order: int = ORDER,
     every: bool = False,
 ) -> PatchBounds:
     """Upper bounds on the differences of scores that the property compares.
@@ -119,23 +130,24 @@ def patch_bounds(
         limits: Time. At the limit the bounds are what was proved until then.
         monitor: Who may stop the work.
         most_bits: Greatest number of bits of a patch, 1 to 20.
+        order: Of how many bits together it is asked whether their signs can occur; 1 for none.
         every: Tighten every comparison, even where one that must be refuted could not be.
     """
     clock = Clock(limits.seconds, monitor)
     bounds = interval_bounds(query.network, query.region) if bounds is None else bounds
-    work = _Work(query, bounds, clock, most_bits, every)
+    work = _Work(query, bounds, clock, most_bits, order, every)
     work.run()
     reason = clock.reason if clock.is_over and not work.is_robust else ""
     run = Run("patches", clock.elapsed, reason, work.statistics)
-    return PatchBounds(query, tuple(work.excess), work.is_robust, work.proofs, run)
+    return PatchBounds(query, tuple(work.excess), work.is_robust, work.proofs, work.order, run)
 
 
 class _Work:
     """The comparisons of one query, hardest first."""
 
-    def __init__(self, query: Query, bounds: Bounds, clock: Clock, most_bits: int, every: bool) -> None:
+    def __init__(self, query: Query, bounds: Bounds, clock: Clock, most_bits: int, order: int, every: bool) -> None:
         self.query, self.bounds, self.clock = query, bounds, clock
-        self.most_bits, self.every = most_bits, every
+        self.most_bits, self.order, self.every = most_bits, order, every
         self.comparisons, self.conjunctive = query.score_conditions()
         self.excess = [_floor(e) for e in excesses(query, bounds)]
         self.proofs: dict[int, Proof] = {}
@@ -160,11 +172,14 @@ class _Work:
         self.costs = np.array([rows[j][0][i] for i, j, _ in self.comparisons], dtype=np.int64)
         offsets = [rows[j][1][i] for i, j, _ in self.comparisons]
         reach = max(int(np.abs(self.costs).sum(axis=1).max()), 1) * UNIT
-        if reach * 4 > 2**62 or max(map(abs, offsets)) > 2**62:
+        if reach * 4 > -NEVER or max(map(abs, offsets)) > 2**62:
             return
         last = self.bounds.blocks[-1].signs.astype(np.int64)
         self.constant = [int(v) + c for v, c in zip(self.costs @ last, offsets, strict=True)]
         patches = self._patches()
+        self.joint = JointSigns(self.bounds, self.order)
+        self.order = self.joint.order
+        self.never = [self.joint.excluded(patch.bits) for patch in patches]
         self._single(patches)
         open_ones = [c for c in range(len(self.excess)) if not self.is_refuted(c)]
         # a conjunction falls with its weakest part; a disjunction must fall in all, and its strongest part is in doubt
@@ -193,7 +208,7 @@ class _Work:
         for p, patch in enumerate(patches):
             if self.clock.is_over:
                 return
-            greatest[p] = patch.table(costs).max(axis=0)
+            greatest[p] = patch.table(costs)[~self.never[p]].max(axis=0)
         self.partition = [(p.outputs, p.bits) for p in patches]
         for at, (c, total) in enumerate(zip(which, greatest.sum(axis=0).tolist(), strict=True)):
             if self.constant[c] + total < self.excess[c]:
@@ -202,7 +217,9 @@ class _Work:
 
     def _split(self, c: int, patches: list[Patch]) -> None:
         """Lower the bound of one comparison by multipliers and by joining patches."""
-        splitting = Splitting([_cluster(patch, self.costs[c : c + 1]) for patch in patches])
+        costs = self.costs[c : c + 1]
+        clusters = [_cluster(patch, costs, never) for patch, never in zip(patches, self.never, strict=True)]
+        splitting = Splitting(clusters, self.joint.excluded)
         constant = self.constant[c] * UNIT
         before = constant + splitting.bound
         while not self.clock.is_over:
@@ -224,11 +241,11 @@ class _Work:
             self.proofs[c] = Proof(partition, [one.multipliers for one in found], splitting.maxima)
 
 
-def _cluster(patch: Patch, costs: IntArray) -> Cluster:
+def _cluster(patch: Patch, costs: IntArray, never: NDArray[np.bool_]) -> Cluster:
     """A patch with its table for one sum."""
-    return Cluster(
-        patch.outputs, patch.bits, patch.table(costs)[:, 0] * UNIT, np.zeros(len(patch.bits), dtype=np.int64)
-    )
+    table = patch.table(costs)[:, 0] * UNIT
+    table[never] = NEVER
+    return Cluster(patch.outputs, patch.bits, table, np.zeros(len(patch.bits), dtype=np.int64))
 
 
 def _floor(value: Any) -> int:

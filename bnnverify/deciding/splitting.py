@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnnverify.deciding.patchtables import join, maxima, sweep
 from bnnverify.domain import IntArray
 
 UNIT = 64
 """Multipliers count 1/64 of the tables' units: shares of a gain are rounded to that."""
+
+NEVER = -(2**46)
+"""Entry of an assignment that cannot occur: below all sums, and far enough from the ends of 64 bits."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,14 +43,18 @@ class Splitting:
 
     Args:
         clusters: Tables; they are changed.
+        excluded: Says which assignments of some bits cannot occur; asked about those of joint tables.
 
     References:
         Globerson & Jaakkola, NIPS 2007 (descent on max-marginals). Sontag et al., UAI 2008 (joining clusters).
         Sontag, Globerson & Jaakkola, Introduction to dual decomposition for inference, 2011.
     """
 
-    def __init__(self, clusters: list[Cluster]) -> None:
+    def __init__(
+        self, clusters: list[Cluster], excluded: Callable[[IntArray], NDArray[np.bool_]] | None = None
+    ) -> None:
         self.clusters = clusters
+        self._excluded = excluded
         self._flatten()
 
     def _flatten(self) -> None:
@@ -103,7 +112,7 @@ class Splitting:
             most: Greatest number of bits of a joint table.
 
         Returns:
-            By how much the bound is lower, in 1/UNIT; 0 if no pair gains.
+            By how much the bound is lower at least, in 1/UNIT; 0 if no pair gains.
         """
         found, best = [], self.maxima
         for f, g in sorted(self._neighbours()):
@@ -147,5 +156,7 @@ class Splitting:
         multipliers = np.zeros(len(union), dtype=np.int64)
         for c in (left, right):
             multipliers[np.searchsorted(union, c.bits)] += c.multipliers
-        outputs = np.concatenate([left.outputs, right.outputs])
-        return Cluster(outputs, union, self._joined(f, g, union)[0], multipliers)
+        outputs, table = np.concatenate([left.outputs, right.outputs]), self._joined(f, g, union)[0]
+        if self._excluded is not None:
+            table[self._excluded(union)] = NEVER
+        return Cluster(outputs, union, table, multipliers)
