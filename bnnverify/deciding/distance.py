@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bnnverify.blas import one_blas_thread
 from bnnverify.deciding.attack import attack
 from bnnverify.deciding.stages import decide
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
@@ -136,8 +137,9 @@ class _Bracket:
     def answer(self) -> Distance:
         """The distance, or a bracket of it."""
         self.at(self.furthest)  # refuses what makes no sense before any work
-        self.attacks()
-        self.proofs()
+        with one_blas_thread():
+            self.attacks()
+            self.proofs()
         predicted = None
         if self.upper is not None and self.witness is not None:
             self.witness, predicted = replayed(self.at(self.upper), self.witness, "distance")

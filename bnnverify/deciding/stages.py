@@ -33,7 +33,8 @@ from bnnverify.regions import FixedIndexRegion, PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict
 
 _FIRST_ROUNDS = 2  # of an attack before anything expensive
-_SMALL = 2_000_000  # cells of open neurons up to which an engine is tried in this process
+_MORE_ROUNDS = 8  # of it where everything else is expensive
+_SMALL = 200_000  # cells of open neurons up to which an engine is tried in this process
 _HOPELESS = 100_000_000  # cells beyond which no complete engine is started
 _MOMENT = 0.25  # s of an engine for questions that may be easy
 _TURN = 2.0  # s of an engine before other stages get theirs
@@ -127,11 +128,13 @@ class _Course:
             yield "flips", self.flips
         if depth > 1:
             yield "patches", self.patches
-            if isinstance(region, RealBox):
-                yield "lifted", self.lifted
+        if not is_small:
+            yield "attack", self.long
+        if depth > 1 and isinstance(region, RealBox):
+            yield "lifted", self.lifted
         if is_small:
             yield "engine", partial(self.turn, _TURN)
-        yield "attack", self.long
+            yield "attack", self.long
         yield "engines", self.engines
 
     def rest(self, share: float = 1.0, least: float = 0.0) -> Limits:
@@ -152,7 +155,8 @@ class _Course:
     def quick(self) -> Decision | None:
         """A few rounds of the attack."""
         limits, stop = self.rest(), self._stop
-        return self._attacked(attack(self.query, limits=limits, monitor=stop, seed=self.seed, rounds=_FIRST_ROUNDS))
+        rounds = _FIRST_ROUNDS if self.cells <= _SMALL else _MORE_ROUNDS
+        return self._attacked(attack(self.query, limits=limits, monitor=stop, seed=self.seed, rounds=rounds))
 
     def long(self) -> Decision | None:
         """The attack for longer: for all the time that is left if no engine would come to an end."""
@@ -165,7 +169,7 @@ class _Course:
     def patches(self) -> Decision | None:
         """Bounds over patches of the last block."""
         assert self.found is not None
-        share = self.rest(0.05, 1.0) if self.cells <= _SMALL else self.rest(0.2, 5.0)
+        share = self.rest(0.02, 0.5) if self.cells <= _SMALL else self.rest(0.3, 10.0)
         tightened = patch_bounds(self.query, self.found, limits=share, monitor=self._stop)
         bound = _most(self.query, tightened.excess)
         self.best_bound = bound if self.best_bound is None else min(bound, self.best_bound)
