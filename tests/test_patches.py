@@ -326,3 +326,9 @@ def test_a_limit_leaves_bounds_that_hold_and_says_so():
     with pytest.raises(QueryError, match="there is no evidence"):
         stopped.evidence()
     assert patch_bounds(query, limits=Limits(seconds=1e-9)).run.reason.startswith("time limit")
+
+
+@pytest.mark.parametrize("wrong", [{"most_bits": 0}, {"most_bits": 21}, {"order": 0}, {"order": 2.0}])
+def test_numbers_out_of_range_are_refused(example, wrong):
+    with pytest.raises(QueryError, match="expected an integer from 1 to"):
+        patch_bounds(example[0], **wrong)

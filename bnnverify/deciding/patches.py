@@ -130,9 +130,15 @@ def patch_bounds(
         limits: Time. At the limit the bounds are what was proved until then.
         monitor: Who may stop the work.
         most_bits: Greatest number of bits of a patch, 1 to 20.
-        order: Of how many bits together it is asked whether their signs can occur; 1 for none.
+        order: Of how many bits together it is asked whether their signs can occur, 1 (none) to 5.
         every: Tighten every comparison, even where one that must be refuted could not be.
+
+    Raises:
+        QueryError: `most_bits` or `order` is out of range.
     """
+    for name, value, most in (("most_bits", most_bits, 20), ("order", order, 5)):
+        if type(value) is not int or not 1 <= value <= most:
+            raise QueryError(f"{name} is {value!r}, expected an integer from 1 to {most}.")
     clock = Clock(limits.seconds, monitor)
     bounds = interval_bounds(query.network, query.region) if bounds is None else bounds
     work = _Work(query, bounds, clock, most_bits, order, every)
