@@ -314,7 +314,7 @@ def energies(askers: Askers) -> str:
 def _end_to_end(askers: Askers) -> str:
     """From a menu of pulses to a certified accuracy: the cheapest write, everything in one search."""
     rows = []
-    for role in (PLAIN, INJECTED):
+    for role in (PLAIN,):
         for programming in PROGRAMMINGS:
             if role in askers and programming.tuned == "width" and programming.spread:
                 asker = askers[role].few()
