@@ -214,6 +214,15 @@ def test_positions_share_what_is_permanent_also_under_faults_of_reading():
         error_probability(network, [1, 1], 0, PerRead(BitFlip("0.1"), permanent=flips))
 
 
+@pytest.mark.parametrize("x", [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [-1, 0, 1, 1]])
+def test_an_input_of_zero_is_moved_by_no_flip(x):
+    blocks = DenseBlock.create([[1, 1, 1, 1], [1, -1, 1, 1]], [1, 0]), DenseBlock.create([[1, -1]], [0])
+    network = BinaryNetwork(InputDomain.integers([-1] * 4, [1] * 4), blocks, OutputBlock.create([[1], [-1]]))
+    for faults in (BitFlip("0.1"), AsymmetricFlip("0.1", "0.2"), PerRead(BitFlip("0.3"))):
+        answer = error_probability(network, x, 0, faults)
+        assert answer.lower <= exact_error_probability(network, x, 0, faults) <= answer.upper
+
+
 def test_large_integers_under_a_convolution_do_not_wrap_around():
     block = ConvBlock.create([[[[1]]]], [0], input_shape=(1, 1, 1))
     network = BinaryNetwork(InputDomain.integers([0], [2**40]), (block,), OutputBlock.create([[1], [-1]]))

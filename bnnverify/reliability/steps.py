@@ -82,7 +82,7 @@ def _step(network: BinaryNetwork, faults: FaultModel, index: int, block: HiddenB
         return SignStep(_per_read(block, rows), block.n_inputs, block.n_outputs, roundings)
     if index > 0 and by_sign:
         return DenseStep.of(block, faults.rates(index))
-    if by_sign and largest == 1:
+    if by_sign and network.domain.is_binary:  # integers within -1 and +1 may be 0, which no flip moves
         return SignStep(_counted(block, faults, index), block.n_inputs, block.n_outputs, 4 * block.n_inputs)
     cells = CellRows.of(block.weights, block.thresholds, *cell_rates(faults, index, block.stored))
     return SignStep(_at_one_input(cells), block.n_inputs, block.n_outputs, cells.roundings(largest))
