@@ -220,7 +220,7 @@ def _compile(engine: str, network: BinaryNetwork, *, quiet: bool) -> None:
     from bnnverify.engines.warmup import prepare
 
     name = "enumeration" if engine == "auto" else engine
-    if name not in ("enumeration", "propagation") or network.has_convolutions:
+    if name not in ("enumeration", "propagation") or network.has_convolutions or not network.domain.is_binary:
         return
     text = "compiling loops, once after installation: a quarter to half a minute"
     notice = Timer(2.0, click.echo, (text,), {"err": True})

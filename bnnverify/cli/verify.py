@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,8 @@ def command(
     if result is not None:
         raise QueryError("--result is for a PROPERTY, expected --json or --save for images.")
     dumps = {name: options.pop(name) for name in DUMPS}
+    if certificate is not None or any(dumps.values()):
+        _require_one(model, options)
     if linf is not None or eps is not None:
         options |= {"region": None, "box": box_of(linf, eps, options["region"])}
     table = q.Table(
@@ -107,6 +110,18 @@ def command(
     if fail_on and Verdict.NOT_ROBUST in verdicts:
         return 1
     return q.limit_code(asked)
+
+
+def _require_one(model: Path, options: Mapping[str, Any]) -> None:
+    """QueryError unless the options name a single image."""
+    from bnnverify.cli.images import choose
+    from bnnverify.errors import QueryError
+    from bnnverify.formats import load_network
+
+    source = {name: options[name] for name in ("data", "data_dir", "split", "index", "input_file")}
+    count = len(choose(load_network(model), **source).images)
+    if count != 1:
+        raise QueryError(f"{count} images are named, expected one with --certificate and --dump options.")
 
 
 DUMPS = ("dump_cnf", "dump_opb", "dump_cp")
@@ -167,14 +182,11 @@ def _write_files(
     model: Path, asked: list[Asked], save: Path | None, certificate: Path | None, dumps: dict[str, Path | None]
 ) -> None:
     """Counterexamples, evidence, and the question for other solvers."""
-    from bnnverify.errors import QueryError
     from bnnverify.formats import load_network
     from bnnverify.results import Decision
 
     if save is None and certificate is None and not any(dumps.values()):
         return
-    if (certificate is not None or any(dumps.values())) and len(asked) != 1:
-        raise QueryError(f"{len(asked)} images are named, expected one with --certificate and --dump options.")
     from bnnverify import certificates
 
     network = load_network(model)

@@ -1,0 +1,160 @@
+"""The command line on pixels, properties, distances and whole data sets."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bnnverify import cli
+from bnnverify.formats.native import save
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+
+PROPERTY = """
+(declare-const X_0 Real) (declare-const X_1 Real) (declare-const X_2 Real) (declare-const X_3 Real)
+(declare-const Y_0 Real) (declare-const Y_1 Real)
+(assert (>= X_0 4)) (assert (<= X_0 {upper}))
+(assert (>= X_1 4)) (assert (<= X_1 6))
+(assert (>= X_2 0)) (assert (<= X_2 0))
+(assert (>= X_3 0)) (assert (<= X_3 0.5))
+(assert (>= Y_0 Y_1))
+"""
+
+
+def pixels():
+    """Class 1 from a sum of 12 on."""
+    block = DenseBlock.create([[1, 1, 1, 1]], [12])
+    domain = InputDomain.integers([0] * 4, [255] * 4, (1, 2, 2))
+    return BinaryNetwork(domain, (block,), OutputBlock.create([[-1], [1]]))
+
+
+def digits_network(seed=0):
+    rng = np.random.default_rng(seed)
+    block = DenseBlock.create(rng.choice([-1, 1], (12, 64)), [0] * 12)
+    return BinaryNetwork(InputDomain.binary(64, (8, 8)), (block,), OutputBlock.create(rng.choice([-1, 1], (10, 12))))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(pixels(), "pixels.npz")
+    save(digits_network(), "digits.npz")
+    (tmp_path / "rows.txt").write_text("9 9 9 9\n4 4 4 2\n")
+    (tmp_path / "robust.vnnlib").write_text(PROPERTY.format(upper=6).replace(">= Y_0 Y_1", ">= Y_1 Y_0"))
+    (tmp_path / "broken.vnnlib").write_text(PROPERTY.format(upper=6))
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        code = cli.main([str(word) for word in words])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def test_pixels_within_a_distance_get_a_verdict_each(workplace, run):
+    code, out, _ = run("verify", "pixels.npz", "--input", "rows.txt", "--linf", 2)
+    assert code == 0 and "1 robust, 1 not-robust, 0 unknown of 2" in out
+    assert "box of integers with 4 of 4 inputs free, at most 5 values each" in out
+    code, out, _ = run("verify", "pixels.npz", "--input", "rows.txt", "--linf", 2, "--json", "--fail-on", "not-robust")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and [a["answer"]["verdict"] for a in answers] == ["robust", "not-robust"]
+    assert sum(answers[1]["answer"]["counterexample"]) < 12
+    assert answers[0]["question"]["region"]["kind"] == "pixel-box"
+
+
+def test_eps_is_about_the_grey_values_of_a_data_set(workplace, run):
+    code, _, err = run("verify", "pixels.npz", "--input", "rows.txt", "--eps", "0.1")
+    assert code == 2 and "--eps is about grey values of a data set" in err
+    code, _, err = run("verify", "pixels.npz", "--input", "rows.txt", "--eps", "x")
+    assert code == 2 and "--eps is 'x', expected a number" in err
+
+
+def test_regions_that_do_not_fit_are_refused(workplace, run):
+    for words, message in (
+        (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--radius", 1), "expected exactly one region"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--eps", "0.1"), "expected exactly one region"),
+        (("pixels.npz", "--input", "rows.txt", "--radius", 2), "Give --linf R or --eps E."),
+        (("digits.npz", "--data", "digits", "--linf", 2), "the network takes -1/+1 inputs. Give --radius R"),
+        (("pixels.npz", "robust.vnnlib", "--linf", 2), "PROPERTY says the region"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--result", "r.txt"), "--result is for a PROPERTY"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--dump-cnf", "q.cnf"), "2 images are named"),
+    ):
+        code, _, err = run("verify", *words)
+        assert code == 2 and message in err, (words, err)
+
+
+def test_a_property_file_is_decided_and_the_result_is_written_as_the_competition_has_it(workplace, run):
+    code, out, _ = run("verify", "pixels.npz", "broken.vnnlib", "--result", "result.txt")
+    assert code == 0 and "not-robust (sat): an input of class 0, replayed" in out
+    text = (workplace / "result.txt").read_text().split()
+    values = [float(word.rstrip(")")) for word in text if word[0] != "(" and word != "sat"]
+    assert text[0] == "sat" and sum(values[:4]) < 12 and values[4] > values[5]
+    code, out, _ = run("verify", "pixels.npz", "broken.vnnlib", "--json", "--fail-on", "not-robust")
+    assert code == 1 and json.loads(out)["answer"]["verdict"] == "not-robust"
+    assert json.loads(out)["question"]["cases"] == 1
+
+
+def test_a_property_that_nothing_fulfils_is_unsat(workplace, run):
+    (workplace / "none.vnnlib").write_text(PROPERTY.format(upper=6).replace("X_2 0)", "X_2 9)"))
+    code, out, _ = run("verify", "pixels.npz", "none.vnnlib", "--result", "result.txt")
+    assert code == 0 and "robust (unsat): proved; by bounds." in out
+    assert (workplace / "result.txt").read_text() == "unsat\n"
+
+
+def test_counterexamples_and_certificates_are_saved(workplace, run):
+    words = ("verify", "pixels.npz", "--input", "rows.txt", "--index", 1, "--linf", 2)
+    code, _, err = run(*words, "--save", "found", "--certificate", "proof", "--dump-opb", "q.opb")
+    assert code == 0 and "certificate proof: not-robust, counterexample" in err and "question written to q.opb" in err
+    assert sorted(p.name for p in (workplace / "found" / "1").iterdir()) == [
+        "counterexample.npy",
+        "counterexample.png",
+        "counterexample.txt",
+    ]
+    assert np.load("found/1/counterexample.npy").sum() < 12
+    assert run("check", "proof")[0] == 0 and (workplace / "q.opb").stat().st_size > 0
+
+
+def test_robust_accuracy_of_a_data_set_at_several_radii_is_counted_once(workplace, run):
+    words = ("certify", "digits.npz", "--data", "digits", "--index", "0:6", "--radius", "0:3", "--out", "v.jsonl", "-q")
+    code, out, _ = run(*words, "--keep", "predicted")
+    assert code == 0 and "radius  images  robust  not robust  unknown  robust accuracy" in out
+    rows = [line.split() for line in out.splitlines() if line.split()[:2] in ([str(r), "6"] for r in range(3))]
+    assert [row[0] for row in rows] == ["0", "1", "2"] and rows[0][2] == "6"
+    assert len((workplace / "v.jsonl").read_text().splitlines()) == 18
+    code, out, _ = run(*words, "--keep", "predicted", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["answer"]["robust"] for line in lines] == [int(row[2]) for row in rows]
+    assert len((workplace / "v.jsonl").read_text().splitlines()) == 18  # nothing was asked again
+
+
+def test_robust_accuracy_of_pixels_saves_inputs_that_break_it(workplace, run):
+    words = ("--input", "rows.txt", "--keep", "predicted", "--linf", "0,2,9", "--save", "found", "-q")
+    code, out, _ = run("certify", "pixels.npz", *words)
+    assert code == 0 and [line.split()[2:4] for line in out.splitlines() if line.split()[1:2] == ["2"]] == [
+        ["2", "0"],
+        ["1", "1"],
+        ["0", "2"],
+    ]
+    assert (workplace / "found" / "1-2" / "counterexample.png").is_file()
+
+
+def test_certify_refuses_what_does_not_fit(workplace, run):
+    for words, message in (
+        (("pixels.npz", "--input", "rows.txt", "--linf", "1"), "--keep true needs labels"),
+        (("pixels.npz", "--input", "rows.txt", "--radius", "1"), "takes pixels, expected --linf or --eps"),
+        (("digits.npz", "--data", "digits", "--eps", "1"), "takes -1/+1 inputs, expected --radius"),
+        (("digits.npz", "--data", "digits"), "expected exactly one of --radius LIST"),
+        (("digits.npz", "--data", "digits", "--radius", "1", "--jobs", 0), "--jobs is 0"),
+    ):
+        code, _, err = run("certify", *words)
+        assert code == 2 and message in err, (words, err)
+
+
+@pytest.mark.slow
+def test_several_processes_certify_the_same(workplace, run):
+    words = ("certify", "digits.npz", "--data", "digits", "--index", "0:4", "--radius", "1", "-q", "--json")
+    one, two = (run(*words, "--jobs", jobs)[1] for jobs in (1, 2))
+    assert json.loads(one)["answer"] == json.loads(two)["answer"]
