@@ -75,6 +75,7 @@ def pigeons(n):
 @given(CLAUSES, st.lists(st.lists(LITERALS, max_size=3), max_size=6))
 def test_lemmas_are_accepted_iff_they_follow_by_unit_propagation(clauses, lemmas):
     outcome = refutes(clauses, parse_proof(text(lemmas)))
+    assert refutes(clauses, parse_proof(text(lemmas)), jobs=2) == outcome
     most = max((abs(v) for clause in clauses for v in clause), default=0)
     if any(abs(v) > most for lemma in lemmas for v in lemma):
         assert not outcome.holds or contradicts(clauses, [])
@@ -109,6 +110,7 @@ def test_a_longer_proof_is_accepted_and_not_without_its_clauses():
     proof = parse_proof(cadical_proof(clauses))
     outcome = refutes(clauses, proof)
     assert outcome.holds and 10 < outcome.lemmas <= proof.n_lemmas
+    assert refutes(clauses, proof, jobs=3) == outcome
     for gone in (0, 5, len(clauses) - 1):
         rest = [clause for place, clause in enumerate(clauses) if place != gone]
         with Solver(name="glucose4", bootstrap_with=rest) as solver:

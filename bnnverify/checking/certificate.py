@@ -62,19 +62,24 @@ class Checked:
 
 
 def check_certificate(
-    folder: str | Path, network: BinaryNetwork, *, look: Callable[[int, int], None] = lambda done, total: None
+    folder: str | Path,
+    network: BinaryNetwork,
+    *,
+    jobs: int = 1,
+    look: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checked:
     """Checks a certificate about a network.
 
     Args:
         folder: The certificate.
         network: The network that the reader cares about, read from a file that the reader trusts.
+        jobs: Threads for the lemmas of a proof.
         look: Called now and then with how much of a proof is checked, and of how much; raises to stop.
 
     Raises:
         FormatError: The folder is not a certificate, or a file of it cannot be read.
     """
-    checker = _Checker(Path(folder), network, look)
+    checker = _Checker(Path(folder), network, jobs, look)
     try:
         checker.check()
     except _RejectedError as rejected:
@@ -129,8 +134,8 @@ class _RejectedError(Exception):
 class _Checker:
     """One check."""
 
-    def __init__(self, folder: Path, network: BinaryNetwork, look: Callable[[int, int], None]) -> None:
-        self.folder, self.network, self.look = folder, network, look
+    def __init__(self, folder: Path, network: BinaryNetwork, jobs: int, look: Callable[[int, int], None]) -> None:
+        self.folder, self.network, self.jobs, self.look = folder, network, jobs, look
         self.manifest = read_manifest(folder)
         self.verdict = Verdict(self.manifest["verdict"])
         self.steps: list[str] = []
@@ -218,7 +223,7 @@ class _Checker:
             f"the {len(stored)} clauses are those of the network and the question, written again and compared"
         )
         proof = parse_proof(self.part(PROOF), str(self.folder / PROOF))
-        refutation = refutes(stored, proof, look=self.look)
+        refutation = refutes(stored, proof, jobs=self.jobs, look=self.look)
         if not refutation.holds:
             raise _RejectedError(f"the proof does not refute the clauses: {refutation.reason}")
         self.steps.append(

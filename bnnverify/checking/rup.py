@@ -14,7 +14,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -89,35 +91,52 @@ def parse_proof(text: bytes, where: str = "proof") -> Proof:
 
 
 def refutes(
-    clauses: Sequence[Sequence[int]], proof: Proof, *, look: Callable[[int, int], None] = lambda done, total: None
+    clauses: Sequence[Sequence[int]],
+    proof: Proof,
+    *,
+    jobs: int = 1,
+    look: Callable[[int, int], None] = lambda done, total: None,
 ) -> Refutation:
     """Checks that the proof refutes the clauses.
 
     Args:
         clauses: What must have no solution.
         proof: Lemmas and deletions.
+        jobs: Threads. Each goes through the whole proof and checks its share of the lemmas, given all before them.
         look: Called now and then with the lines checked so far and their number; raises to stop.
     """
     sizes = np.fromiter((len(clause) for clause in clauses), dtype=np.int64, count=len(clauses))
     flat = np.fromiter((v for clause in clauses for v in clause), dtype=np.int32, count=int(sizes.sum()))
+    starts = np.concatenate([[0], np.cumsum(sizes)])
     most = int(np.abs(flat).max(initial=0))
     if proof.n_variables > most:
         return Refutation(False, 0, f"the proof names variable {proof.n_variables}, but the clauses go to {most}")
-    state = _State.empty(most, len(clauses) + proof.ends.size, flat.size + proof.literals.size)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    if _load(flat, starts, *state.parts):
+    states = [
+        _State.empty(most, len(clauses) + proof.ends.size, flat.size + proof.literals.size) for _ in range(max(1, jobs))
+    ]
+    if any(_load(flat, starts, *state.parts) for state in states):
         return Refutation(True, 0)
     lines = proof.ends.size
-    for start in range(0, lines, _STEPS):
-        look(start, lines)
-        stop = min(start + _STEPS, lines)
-        outcome, at = _run(proof.literals, proof.ends, proof.deletes, start, stop, *state.parts)
-        lemmas = int(at - np.count_nonzero(proof.deletes[:at]))
-        if outcome == _REFUTED:
-            return Refutation(True, lemmas + 1)
-        if outcome == _NOT_IMPLIED:
-            return Refutation(False, lemmas, f"line {at + 1} of the proof does not follow by unit propagation")
+    with ThreadPoolExecutor(len(states)) as pool:
+        for start in range(0, lines, _STEPS):
+            look(start, lines)
+            stop = min(start + _STEPS, lines)
+            lines_at = (proof.literals, proof.ends, proof.deletes, start, stop)
+            parts = [(*lines_at, share, len(states), *state.parts) for share, state in enumerate(states)]
+            found = list(pool.map(_run_part, parts))
+            # what stands refuted rests on all lemmas before that line, so nobody may have found one of them wanting
+            outcome, at = min(found, key=lambda pair: (pair[1], pair[0] == _REFUTED))
+            lemmas = int(at - np.count_nonzero(proof.deletes[:at]))
+            if outcome == _REFUTED:
+                return Refutation(True, lemmas + 1)
+            if outcome == _NOT_IMPLIED:
+                return Refutation(False, lemmas, f"line {at + 1} of the proof does not follow by unit propagation")
     return Refutation(False, proof.n_lemmas, "the proof ends without a contradiction")
+
+
+def _run_part(arguments: tuple[Any, ...]) -> tuple[int, int]:
+    outcome, line = _run(*arguments)
+    return int(outcome), int(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +147,9 @@ class _State:
         values: By code: open, true or false.
         trail: Codes that are true, in order; ``sizes[0]`` of them are true, ``sizes[1]`` propagated for good.
         heads: By code the first watch, or -1. Watch 2 c + k is the one of clause c at its place k.
-        following: By watch the next one of the same literal.
+        watches: By watch the next one of the same literal, and a code of the clause that may be true already.
         arena: Codes of all clauses.
-        begins: Where each clause begins; length 0 means deleted.
-        lengths: By clause.
+        places: Where each clause begins and ends in the arena; both the same once it is deleted.
         buckets: By hash the first clause, or -1.
         chain: By clause the next of the same hash.
         sizes: Numbers of true codes, propagated codes, clauses, codes in the arena.
@@ -139,11 +157,10 @@ class _State:
 
     values: NDArray[np.int8]
     trail: Ints
-    heads: Ints
-    following: Ints
+    heads: Literals
+    watches: Literals
     arena: Literals
-    begins: Ints
-    lengths: Ints
+    places: Ints
     hashes: NDArray[np.uint64]
     buckets: Ints
     chain: Ints
@@ -156,11 +173,10 @@ class _State:
         return cls(
             values=np.zeros(codes, dtype=np.int8),
             trail=np.zeros(variables + 1, dtype=np.int64),
-            heads=np.full(codes, -1, dtype=np.int64),
-            following=np.full(2 * clauses + 2, -1, dtype=np.int64),
+            heads=np.full(codes, -1, dtype=np.int32),
+            watches=np.full((2 * clauses + 2, 2), -1, dtype=np.int32),
             arena=np.zeros(literals + 1, dtype=np.int32),
-            begins=np.zeros(clauses + 1, dtype=np.int64),
-            lengths=np.zeros(clauses + 1, dtype=np.int64),
+            places=np.zeros((clauses + 1, 2), dtype=np.int64),
             hashes=np.zeros(clauses + 1, dtype=np.uint64),
             buckets=np.full(slots, -1, dtype=np.int64),
             chain=np.full(clauses + 1, -1, dtype=np.int64),
@@ -228,49 +244,46 @@ def _assign(code, values, trail, sizes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _propagate(front, values, trail, heads, following, arena, begins, lengths, sizes):  # type: ignore[no-untyped-def]
+def _propagate(front, values, trail, heads, watches, arena, places, sizes):  # type: ignore[no-untyped-def]
     """Makes true what follows from the trail; whether that contradicts itself."""
     while front < sizes[0]:
         false = trail[front] ^ 1
         front += 1
-        # the watches of `false`: each is kept, moved to another literal, or dropped with its deleted clause
-        watch, kept = heads[false], -1
-        heads[false] = -1
+        before, watch = -1, heads[false]
         while watch >= 0:
-            after = following[watch]
-            clause, place = watch >> 1, watch & 1
-            length, begin = lengths[clause], begins[clause]
-            if length == 0:
-                watch = after
+            after = watches[watch, 0]
+            if values[watches[watch, 1]] == _TRUE:
+                before, watch = watch, after
                 continue
-            other = arena[begin + 1 - place]
-            moved = False
-            if values[other] != _TRUE:
-                for k in range(begin + 2, begin + length):
-                    code = arena[k]
-                    if values[code] != _FALSE:
-                        arena[k] = false
-                        arena[begin + place] = code
-                        following[watch] = heads[code]
-                        heads[code] = watch
-                        moved = True
-                        break
-            if not moved:
-                following[watch] = kept
-                kept = watch
-                if values[other] == _FALSE:
-                    watch = after
-                    while watch >= 0:  # the rest stays as it is
-                        after = following[watch]
-                        following[watch] = kept
-                        kept = watch
-                        watch = after
-                    heads[false] = kept
-                    return True
-                if values[other] == _OPEN:
-                    _assign(other, values, trail, sizes)
+            clause, place = watch >> 1, watch & 1
+            begin, end = places[clause, 0], places[clause, 1]
+            gone = begin == end  # deleted
+            if not gone:
+                other = arena[begin + 1 - place]
+                if values[other] != _TRUE:
+                    for k in range(begin + 2, end):
+                        code = arena[k]
+                        if values[code] != _FALSE:
+                            arena[k] = false
+                            arena[begin + place] = code
+                            watches[watch, 0] = heads[code]
+                            watches[watch, 1] = other
+                            heads[code] = watch
+                            gone = True
+                            break
+                    if not gone:
+                        if values[other] == _FALSE:
+                            return True
+                        _assign(other, values, trail, sizes)
+            if gone:
+                if before < 0:
+                    heads[false] = after
+                else:
+                    watches[before, 0] = after
+            else:
+                watches[watch, 1] = other
+                before = watch
             watch = after
-        heads[false] = kept
     return False
 
 
@@ -290,7 +303,7 @@ def _hash(literals, begin, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _add(  # type: ignore[no-untyped-def]
-    literals, begin, end, values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes
+    literals, begin, end, values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes
 ):
     """Adds a clause that holds; whether all is contradictory then."""
     clause, at = sizes[2], sizes[3]
@@ -318,13 +331,14 @@ def _add(  # type: ignore[no-untyped-def]
         return True
     if length == 1:
         _assign(arena[at], values, trail, sizes)
-        conflict = _propagate(sizes[1], values, trail, heads, following, arena, begins, lengths, sizes)
+        conflict = _propagate(sizes[1], values, trail, heads, watches, arena, places, sizes)
         sizes[1] = sizes[0]
         return conflict
-    begins[clause], lengths[clause] = at, length
+    places[clause, 0], places[clause, 1] = at, at + length
     for place in range(2):
         code = arena[at + place]
-        following[2 * clause + place] = heads[code]
+        watches[2 * clause + place, 0] = heads[code]
+        watches[2 * clause + place, 1] = arena[at + 1 - place]
         heads[code] = 2 * clause + place
     value = _hash(literals, begin, end)
     bucket = np.int64(value & np.uint64(buckets.size - 1))
@@ -338,22 +352,22 @@ def _add(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _load(  # type: ignore[no-untyped-def]
-    flat, starts, values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes
+    flat, starts, values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes
 ):
     """Adds the clauses; whether they contradict by propagation alone."""
     for c in range(starts.size - 1):
         if _add(
             flat, starts[c], starts[c + 1],
-            values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes,
+            values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes,
         ):  # fmt: skip
             return True
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _run(  # type: ignore[no-untyped-def]
-    literals, ends, deletes, start, stop,
-    values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes,
+    literals, ends, deletes, start, stop, share, shares,
+    values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes,
 ):  # fmt: skip
     """Outcome, and the line where it was clear."""
     for line in range(start, stop):
@@ -365,14 +379,16 @@ def _run(  # type: ignore[no-untyped-def]
             while clause >= 0 and hashes[clause] != value:
                 before, clause = clause, chain[clause]
             if clause >= 0:
-                lengths[clause] = 0  # its watches go when they are met
+                places[clause, 1] = places[clause, 0]  # its watches go when they are met
                 if before < 0:
                     buckets[bucket] = chain[clause]
                 else:
                     chain[before] = chain[clause]
             continue
-        implied = False
+        implied = line % shares != share  # if so, another thread checks it
         for k in range(begin, end):
+            if implied:
+                break
             code = _code(literals[k])
             if values[code] == _TRUE:
                 implied = True
@@ -380,7 +396,7 @@ def _run(  # type: ignore[no-untyped-def]
             if values[code] == _OPEN:
                 _assign(code ^ 1, values, trail, sizes)
         if not implied:
-            implied = _propagate(sizes[1], values, trail, heads, following, arena, begins, lengths, sizes)
+            implied = _propagate(sizes[1], values, trail, heads, watches, arena, places, sizes)
         for k in range(sizes[1], sizes[0]):
             values[trail[k]] = _OPEN
             values[trail[k] ^ 1] = _OPEN
@@ -389,7 +405,7 @@ def _run(  # type: ignore[no-untyped-def]
             return _NOT_IMPLIED, line
         if _add(
             literals, begin, end,
-            values, trail, heads, following, arena, begins, lengths, hashes, buckets, chain, sizes,
+            values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes,
         ):  # fmt: skip
             return _REFUTED, line
     return _GOES_ON, stop

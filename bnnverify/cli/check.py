@@ -19,8 +19,9 @@ REJECTED = 1
 @click.command(epilog=EXAMPLES)
 @click.argument("certificate", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("model", type=click.Path(path_type=Path, exists=True), required=False)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", help="Threads for a proof. Default: 1.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line instead of text.")
-def command(certificate: Path, model: Path | None, as_json: bool) -> int:
+def command(certificate: Path, model: Path | None, jobs: int, as_json: bool) -> int:
     """Does CERTIFICATE prove what it claims?
 
     The clauses or bounds are computed again from the network and the question, by code that shares nothing with the
@@ -36,7 +37,7 @@ def command(certificate: Path, model: Path | None, as_json: bool) -> int:
     checking.read_manifest(certificate)
     path = certificate / checking.NETWORK if model is None else model
     with _progress() as look:
-        checked = checking.check_certificate(certificate, load_network(path), look=look)
+        checked = checking.check_certificate(certificate, load_network(path), jobs=jobs, look=look)
     if as_json:
         line = {
             "type": "check",
