@@ -57,6 +57,11 @@ def _duel(one: Asker, other: Asker) -> list[str]:
     return ["more accurate at", *(", ".join(found[answer]) for answer in (True, False, None))]
 
 
+def _times(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def _energy() -> str:
     """What the two claims about energy come to with the illustrative cells."""
     sentences = []
@@ -66,7 +71,7 @@ def _energy() -> str:
             if programming.cell == cell:
                 times = programming.savings([rate], REFERENCES[0])[rate]
                 saved.setdefault(programming.tuned, []).append(times)
-        texts = [f"{min(times):.2f} to {max(times):.2f} by less {tuned}" for tuned, times in saved.items()]
+        texts = [f"{_times(times)} by less {tuned}" for tuned, times in saved.items()]
         sentences.append(
             f"On {memory}, a factor of {claim} in energy was claimed; here, from writes that fail at "
             f"{power(REFERENCES[0])} to writes that fail at {power(rate)}, it is {' and '.join(texts)} of the pulses."
