@@ -28,7 +28,9 @@ from bnnverify.results import Run
 MOST_BITS = 14
 """Greatest number of bits of a patch."""
 
-_MOST_ENTRIES = 2**23  # of all tables of one comparison
+_FEW_ENTRIES = 2**20  # of the tables of all comparisons that are looked at for what is left to prove only
+_MOST_ENTRIES = 2**20  # of the tables of one comparison at first
+_MOST_JOINED = 2**23  # and after joining
 _PACE = 200  # sweeps that would bring the bound to 0: slower is given up
 _PATIENCE = 8  # sweeps that must at this pace suffice, else patches are joined
 
@@ -182,13 +184,25 @@ class _Work:
             return
         last = self.bounds.blocks[-1].signs.astype(np.int64)
         self.constant = [int(v) + c for v, c in zip(self.costs @ last, offsets, strict=True)]
-        patches = self._patches()
         self.joint = JointSigns(self.bounds, self.order)
         self.order = self.joint.order
-        self.never = [self.joint.excluded(patch.bits) for patch in patches]
-        self._single(patches)
+        patches = self._prepare(_MOST_ENTRIES)
         open_ones = [c for c in range(len(self.excess)) if not self.is_refuted(c)]
-        # a conjunction falls with its weakest part; a disjunction must fall in all, and its strongest part is in doubt
+        if not (self.conjunctive or self.every):
+            # a disjunction must fall in all its parts: where the most doubtful one does not, the others matter little
+            doubtful = max(open_ones, key=lambda c: self.excess[c])
+            self._split(doubtful, patches)
+            open_ones.remove(doubtful)
+            if not self.is_refuted(doubtful):
+                self._single(open_ones, self._prepare(_FEW_ENTRIES // max(len(open_ones), 1)))
+                return
+        self._single(open_ones, patches)
+        self._rest(patches)
+
+    def _rest(self, patches: list[Patch]) -> None:
+        """Splits one open comparison after another, until one that must fall does not."""
+        open_ones = [c for c in range(len(self.excess)) if not self.is_refuted(c)]
+        # a conjunction falls with its weakest part
         for c in sorted(open_ones, key=lambda c: self.excess[c], reverse=not self.conjunctive):
             if self.is_robust or self.clock.is_over:
                 return
@@ -196,26 +210,29 @@ class _Work:
             if not (self.is_refuted(c) or self.conjunctive or self.every):
                 return
 
-    def _patches(self) -> list[Patch]:
-        """Patches with as many bits as fit."""
+    def _prepare(self, entries: int) -> list[Patch]:
+        """Patches with as many bits as make tables of about so many entries, and what cannot occur in each."""
         blocks, inputs = self.query.network.blocks, self.bounds.blocks[-2].signs
-        for most in range(self.most_bits, 0, -1):
+        patches = patches_of(blocks[-1], self.bounds.blocks[-1], inputs, self.most_bits)
+        sizes = np.array([len(p.bits) for p in patches], dtype=np.int64)
+        most = self.most_bits
+        while most > 1 and (1 << np.minimum(sizes, most)).sum() > entries:
+            most -= 1
+        if most < sizes.max(initial=0):
             patches = patches_of(blocks[-1], self.bounds.blocks[-1], inputs, most)
-            if sum(1 << len(p.bits) for p in patches) <= _MOST_ENTRIES:
-                break
         self.statistics |= {"patches": len(patches), "bits": int(np.count_nonzero(inputs == 0))}
+        self.partition = [(p.outputs, p.bits) for p in patches]
+        self.never = [self.joint.excluded(patch.bits) for patch in patches]
         return patches
 
-    def _single(self, patches: list[Patch]) -> None:
-        """Bounds of all open comparisons by the patches as they are."""
-        which = [c for c in range(len(self.excess)) if not self.is_refuted(c)]
+    def _single(self, which: list[int], patches: list[Patch]) -> None:
+        """Bounds of some comparisons by the patches as they are."""
         costs = self.costs[which]
         greatest = np.zeros((len(patches), len(which)), dtype=np.int64)
         for p, patch in enumerate(patches):
             if self.clock.is_over:
                 return
             greatest[p] = patch.table(costs)[~self.never[p]].max(axis=0)
-        self.partition = [(p.outputs, p.bits) for p in patches]
         for at, (c, total) in enumerate(zip(which, greatest.sum(axis=0).tolist(), strict=True)):
             if self.constant[c] + total < self.excess[c]:
                 self.excess[c] = self.constant[c] + total
@@ -236,7 +253,7 @@ class _Work:
                 break
             if bound + _PATIENCE * (bound - before) >= 0:
                 size = sum(len(cluster.table) for cluster in splitting.clusters)
-                is_joined = size < _MOST_ENTRIES and splitting.join(self.most_bits) > 0
+                is_joined = size < _MOST_JOINED and splitting.join(self.most_bits) > 0
                 if not is_joined and (before - bound) * _PACE <= bound:
                     break
             before = constant + splitting.bound
