@@ -1,5 +1,6 @@
 """Decisions in stages: the verdict of the definition, whatever settles it, and what an open answer says."""
 
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -7,13 +8,15 @@ import numpy as np
 from hypothesis import given, settings
 
 from bnnverify.deciding import stages
+from bnnverify.deciding import turns as engine_turns
 from bnnverify.deciding.race import race
 from bnnverify.deciding.stages import decide
+from bnnverify.deciding.turns import in_turns
 from bnnverify.engines.base import Clock, Limits, Monitor
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import PixelBox, RealBox
-from bnnverify.results import Verdict, answer_from_json
+from bnnverify.results import Decision, Run, Verdict, answer_from_json
 from tests.oracle import adversarial_points, is_adversarial
 from tests.strategies import conv_networks, networks, pixel_queries, queries
 
@@ -98,18 +101,32 @@ def test_a_caller_can_stop_it_and_time_can_run_out():
     assert late.verdict is Verdict.UNKNOWN and late.run.reason == "time limit of 1e-09 s reached"
 
 
-def test_engines_take_turns_until_one_is_done(monkeypatch):
-    monkeypatch.setattr(stages._Course, "plan", lambda self: [("engines", self.engines)])
-    monkeypatch.setattr(stages._Course, "names", lambda self: ["propagation", "minicard"])
-    answer = decide(Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0)))
+def test_engines_take_turns_until_one_is_done():
+    query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
+    answer = in_turns(query, {"propagation": 1.0, "minicard": 1.0}, limits=Limits(), clock=Clock(60))
     assert answer.verdict is Verdict.ROBUST and answer.run.engine == "minicard"
 
 
-def test_engines_that_all_give_up_say_why(monkeypatch):
-    monkeypatch.setattr(stages._Course, "plan", lambda self: [("engines", self.engines)])
-    monkeypatch.setattr(stages._Course, "names", lambda self: ["propagation"])
-    answer = decide(Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0)))
-    assert answer.verdict is Verdict.UNKNOWN and answer.run.reason.startswith("engines: propagation: ")
+def test_engines_that_all_give_up_say_why():
+    query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
+    answer = in_turns(query, {"propagation": 1.0}, limits=Limits(), clock=Clock(60))
+    assert answer.verdict is Verdict.UNKNOWN and answer.run.reason.startswith("propagation: ")
+
+
+def test_an_engine_that_used_its_turn_gets_a_longer_one(monkeypatch):
+    turns = []
+
+    class Slow:
+        def decide(self, query, *, limits):
+            turns.append(limits.seconds)
+            verdict = Verdict.UNKNOWN if len(turns) < 3 else Verdict.ROBUST
+            time.sleep(limits.seconds)
+            return Decision(verdict, Run("slow", reason="time limit"))
+
+    monkeypatch.setattr(engine_turns, "engine_named", lambda name: Slow())
+    query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
+    assert in_turns(query, {"slow": 0.01}, limits=Limits(), clock=Clock(60)).verdict is Verdict.ROBUST
+    assert turns == [0.01, 0.04, 0.16]
 
 
 def test_a_race_of_processes_gives_a_verdict_and_the_reasons_of_those_that_gave_up():

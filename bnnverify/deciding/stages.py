@@ -23,8 +23,8 @@ from bnnverify.deciding.flips import search_flips
 from bnnverify.deciding.intervals import Bounds, excesses, interval_bounds, refutes
 from bnnverify.deciding.patches import patch_bounds
 from bnnverify.deciding.race import race
+from bnnverify.deciding.turns import in_turns, one_turn
 from bnnverify.domain import InputDomain
-from bnnverify.engines import engine_named
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
 from bnnverify.errors import ResourceLimitError, UnsupportedError
 from bnnverify.network import BinaryNetwork
@@ -37,7 +37,7 @@ _MORE_ROUNDS = 8  # of it where everything else is expensive
 _SMALL = 200_000  # cells of open neurons up to which an engine is tried in this process
 _HOPELESS = 100_000_000  # cells beyond which no complete engine is started
 _MOMENT = 0.25  # s of an engine for questions that may be easy
-_TURN = 2.0  # s of an engine before other stages get theirs
+_TURN = 8.0  # s of an engine before other stages get theirs
 
 Stage = Callable[[], Decision | None]
 
@@ -120,21 +120,21 @@ class _Course:
         """The stages in order; which ones depends on what the bounds leave open."""
         region, depth = self.query.region, len(self.query.network.blocks)
         yield "bounds", self.bounds
-        is_small = self.cells <= _SMALL
+        is_small, is_box = self.cells <= _SMALL, isinstance(region, PixelBox | RealBox)
         if is_small and isinstance(region, PixelBox):
-            yield "engine", partial(self.turn, _MOMENT)  # writing a small question takes milliseconds
-        yield "attack", self.quick
-        if depth and not isinstance(region, PixelBox | RealBox):
+            yield "engine", partial(self.turn, "minicard", _MOMENT)  # writing a small question takes milliseconds
+            yield "attack", self.quick
+            if _has_cpsat():
+                yield "engine", partial(self.turn, "cpsat", _TURN)
+        else:
+            yield "attack", self.quick
+        if depth and not is_box:
             yield "flips", self.flips
         if depth > 1:
             yield "patches", self.patches
-        if not is_small:
-            yield "attack", self.long
+        yield "attack", self.long
         if depth > 1 and isinstance(region, RealBox):
             yield "lifted", self.lifted
-        if is_small:
-            yield "engine", partial(self.turn, _TURN)
-            yield "attack", self.long
         yield "engines", self.engines
 
     def rest(self, share: float = 1.0, least: float = 0.0) -> Limits:
@@ -189,9 +189,9 @@ class _Course:
             return None
         limits = self.rest(0.2, 5.0)
         if self.cells <= _SMALL:
-            answer = engine_named(self.names()[0]).decide(query, limits=limits)
+            answer = one_turn(query, "minicard", limits.seconds or _TURN, limits=self.limits, clock=self.clock)
         else:
-            answer = race(query, self.names()[:1], limits=limits, clock=Clock(limits.seconds, self._stop), jobs=1)
+            answer = race(query, ["minicard"], limits=limits, clock=Clock(limits.seconds, self._stop), jobs=1)
         return Decision(Verdict.ROBUST, answer.run) if answer.verdict is Verdict.ROBUST else None
 
     @property
@@ -209,46 +209,25 @@ class _Course:
         """The search over first-block neurons."""
         return search_flips(self.query, limits=self.rest(0.3, 2.0), monitor=self._stop)
 
-    def names(self) -> list[str]:
-        """Complete engines that may serve the question, the most promising first."""
-        return [name for name in ("minicard", "cpsat", "sat") if name != "cpsat" or find_spec("ortools") is not None]
-
-    def turn(self, seconds: float) -> Decision | None:
-        """The first engine for a moment."""
-        left = self.clock.remaining
-        turn = replace(self.limits, seconds=seconds if left is None else max(min(left, seconds), 1e-3))
-        answer = engine_named(self.names()[0]).decide(self._on_grid(), limits=turn)
+    def turn(self, engine: str, seconds: float) -> Decision | None:
+        """An engine for some seconds."""
+        answer = one_turn(self._on_grid(), engine, seconds, limits=self.limits, clock=self.clock)
         return self._judged(answer) if answer.verdict is not Verdict.UNKNOWN else None
+
+    def turns(self) -> dict[str, float]:
+        """Complete engines and their first turns. Many easy questions are for minicard, many hard ones for CP-SAT."""
+        turns = {"minicard": _TURN / 4, "cpsat": 2 * _TURN, "sat": _TURN / 2}
+        return {name: seconds for name, seconds in turns.items() if name != "cpsat" or _has_cpsat()}
 
     def engines(self) -> Decision | None:
         """All engines: side by side, or in longer and longer turns."""
         if self.cells > _HOPELESS:
             return Decision(Verdict.UNKNOWN, Run("engines", 0.0, "too many open neurons for a complete engine"))
-        query = self._on_grid()
+        query, turns = self._on_grid(), self.turns()
         if self.jobs > 1 or self.cells > _SMALL:
-            return self._judged(race(query, self.names(), limits=self.limits, clock=self.clock, jobs=self.jobs))
-        reasons: dict[str, str] = {}
-        turn = 2 * _TURN
-        waiting = self.names()
-        while waiting and not self.clock.is_over:
-            for name in tuple(waiting):
-                left = self.clock.remaining
-                if self.clock.is_over:
-                    break
-                seconds = turn if left is None else max(min(left, turn), 1e-3)
-                started = self.clock.elapsed
-                try:
-                    answer = engine_named(name).decide(query, limits=replace(self.limits, seconds=seconds))
-                except UnsupportedError as error:
-                    answer = Decision(Verdict.UNKNOWN, Run(name, 0.0, str(error)))
-                if answer.verdict is not Verdict.UNKNOWN:
-                    return self._judged(answer)
-                if self.clock.elapsed - started < 0.9 * seconds:
-                    waiting.remove(name)
-                    reasons[name] = answer.run.reason
-            turn *= 4
-        reason = self.clock.reason if self.clock.is_over else "; ".join(f"{k}: {v}" for k, v in reasons.items())
-        return Decision(Verdict.UNKNOWN, Run("engines", 0.0, reason))
+            names = sorted(turns, key=lambda name: -turns[name])
+            return self._judged(race(query, names, limits=self.limits, clock=self.clock, jobs=self.jobs))
+        return self._judged(in_turns(query, turns, limits=self.limits, clock=self.clock))
 
     def _on_grid(self) -> Query:
         """The question that complete engines take: over the integers of a real box."""
@@ -266,6 +245,10 @@ class _Course:
             reason = f"{answer.run.engine} proved all integer inputs of the real box robust, which says nothing between"
             return Decision(Verdict.UNKNOWN, replace(answer.run, reason=reason))
         return answer
+
+
+def _has_cpsat() -> bool:
+    return find_spec("ortools") is not None
 
 
 def _most(query: Query, excess: Sequence[Fraction | int]) -> int:
