@@ -149,8 +149,10 @@ class _Course:
         self.found = interval_bounds(self.query.network, self.query.region)
         excess = excesses(self.query, self.found)
         self.best_bound = _most(self.query, excess)
+        if refutes(self.query, excess):
+            return Decision(Verdict.ROBUST, Run("bounds"))
         self.cells = _open_cells(self.found)
-        return Decision(Verdict.ROBUST, Run("bounds")) if refutes(self.query, excess) else None
+        return None
 
     def quick(self) -> Decision | None:
         """A few rounds of the attack."""
@@ -265,5 +267,6 @@ def _open_cells(bounds: Bounds) -> int:
         low, high = (sums.reshape(len(block.weights), -1) for sums in (found.low, found.high))
         limits = block.thresholds[:, None]
         is_open = (low < limits) & (limits <= high)
-        total += int(is_open.sum()) * math.prod(block.weights.shape[1:])
+        present = np.count_nonzero(block.weights.reshape(len(block.weights), -1), axis=1)
+        total += int(is_open.sum(axis=1) @ present)
     return total
