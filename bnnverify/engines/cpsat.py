@@ -136,10 +136,15 @@ def _solve(form: LinearForm, clock: Clock, engine: CpsatEngine, statistics: dict
     done: list[Any] = []
     thread = threading.Thread(target=lambda: done.append(solver.solve(model)), daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK)
-        if clock.is_over:
+    stopping = True  # also where the interrupt key raises here
+    try:
+        while thread.is_alive() and not clock.is_over:
+            thread.join(_LOOK)
+        stopping = clock.is_over
+    finally:
+        while stopping and thread.is_alive():
             solver.stop_search()
+            thread.join(_LOOK)
     if not done:
         raise EngineError("cpsat ended without an answer. This is a bug in bnnverify or OR-Tools; please report it.")
     statistics |= {"conflicts": solver.num_conflicts, "branches": solver.num_branches}
@@ -150,4 +155,6 @@ def _solve(form: LinearForm, clock: Clock, engine: CpsatEngine, statistics: dict
         return None
     if status == cp_model.MODEL_INVALID:
         raise EngineError(f"CP-SAT refuses the model: {model.validate()} This is a bug in bnnverify; please report it.")
+    if clock.limit is not None and not clock.is_over:  # its watch ran ahead of ours
+        raise ResourceLimitError(f"time limit of {clock.limit:g} s reached")
     raise ResourceLimitError(clock.reason or "cpsat stopped without an answer")
