@@ -19,6 +19,7 @@ import numpy as np
 from bnnverify.checking import certificate as form
 from bnnverify.checking.bounds import block_bounds, is_proved, reaches
 from bnnverify.checking.clauses import Clauses, clauses_of
+from bnnverify.deciding.patches import patch_bounds
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.engines.cadical import refute
 from bnnverify.errors import QueryError, ResourceLimitError
@@ -29,6 +30,8 @@ from bnnverify.regions import PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict
 
 Folder = str | os.PathLike[str]
+
+_PATCHES_SECONDS = 10.0  # for bounds over patches, at most
 
 
 def certify(
@@ -42,15 +45,15 @@ def certify(
 ) -> Decision:
     """Decides the question, if need be, and writes a certificate of the verdict.
 
-    The cheapest evidence that will do: the counterexample; interval bounds; the bounds over patches that are given;
-    or a proof by CaDiCaL that the question's clauses have no solution. Over a real box the clauses admit more than the
-    box holds, so a solution of theirs leaves the question open.
+    The cheapest evidence that will do: the counterexample; interval bounds; bounds over patches, given or found; or a
+    proof by CaDiCaL that the question's clauses have no solution. Over a real box the clauses admit more than the box
+    holds, so a solution of theirs leaves the question open.
 
     Args:
         query: The question.
         folder: Where to write; made if need be, and must be empty.
         decision: A verdict that is known. NOT_ROBUST is written at once; ROBUST is proved again.
-        patches: Evidence of bounds over patches, as `deciding.patches` gives it.
+        patches: Evidence of bounds over patches, as `deciding.patches` gives it. Default: looked for.
         limits: Time for the proof.
         monitor: Who may stop the work.
 
@@ -80,6 +83,8 @@ def _certified(
     if is_proved(query, found):
         bounds = [[r.winner, r.loser, str(r.most), r.needed] for r in found]
         return _robust(query, folder, "bounds", {}, {"bounds": bounds})
+    if patches is None:
+        patches = _patches(query, clock)
     if patches is not None:
         text = json.dumps(patches, separators=(",", ":")).encode()
         return _robust(query, folder, "patches", {form.PATCHES: text}, {})
@@ -98,6 +103,13 @@ def _certified(
         raise ResourceLimitError("no proof: with the first block's open neurons set free there is a solution")
     x, _ = replayed(query, _input_of(query, clauses, outcome.model), "cadical")
     return _counterexample(query, folder, x)
+
+
+def _patches(query: Query, clock: Clock) -> dict[str, Any] | None:
+    """Evidence of bounds over patches, if they are found within a tenth of the time and suffice."""
+    share = _PATCHES_SECONDS if clock.remaining is None else min(_PATCHES_SECONDS, max(clock.remaining / 10, 1e-3))
+    found = patch_bounds(query, limits=Limits(seconds=share))
+    return found.evidence() if found.is_robust and len(query.network.blocks) > 1 else None
 
 
 def _input_of(query: Query, clauses: Clauses, model: frozenset[int]) -> tuple[int, ...]:

@@ -99,8 +99,9 @@ def test_a_property_file_is_decided_and_the_result_is_written_as_the_competition
 
 def test_a_property_that_nothing_fulfils_is_unsat(workplace, run):
     (workplace / "none.vnnlib").write_text(PROPERTY.format(upper=6).replace("X_2 0)", "X_2 9)"))
-    code, out, _ = run("verify", "pixels.npz", "none.vnnlib", "--result", "result.txt")
+    code, out, err = run("verify", "pixels.npz", "none.vnnlib", "--result", "result.txt", "--certificate", "proof")
     assert code == 0 and "robust (unsat): proved; by bounds." in out
+    assert "certificate proof: robust, bounds" in err and run("check", "proof")[0] == 0
     assert (workplace / "result.txt").read_text() == "unsat\n"
 
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bnnverify.certificates import certify
 from bnnverify.checking.bounds import block_bounds
+from bnnverify.checking.certificate import check_certificate
 from bnnverify.checking.patches import _possible, check_patches
 from bnnverify.convolution import ConvBlock
 from bnnverify.deciding.intervals import excesses, interval_bounds
@@ -315,6 +317,12 @@ def test_a_real_box_is_proved_with_the_bounds_of_its_grid():
     real = Query(query.network, RealBox(query.region.lower, query.region.upper), query.property, query.ties)
     found = patch_bounds(real)
     assert found.is_robust and check_patches(real, found.evidence()) == ""
+
+
+def test_a_proof_by_patches_becomes_a_certificate(example, tmp_path):
+    answer = certify(example[0], tmp_path / "proof")
+    assert answer.run.statistics["certificate"] == "patches"
+    assert check_certificate(tmp_path / "proof", example[0].network).holds
 
 
 def test_a_limit_leaves_bounds_that_hold_and_says_so():

@@ -34,6 +34,7 @@ def verify_property(
     jobs: int,
     as_json: bool,
     result: Path | None,
+    certificate: Path | None = None,
 ) -> Decision:
     """Decides a property and prints the answer.
 
@@ -46,11 +47,15 @@ def verify_property(
         as_json: Print a JSON line.
         result: Also write the answer as the VNN competition has it: sat, unsat, unknown or timeout, and for sat the
             counterexample.
+        certificate: Also write evidence there, in a folder per question where the property comes to several.
     """
     clock = Clock(limits.seconds)
     specification = vnnlib.load(path)
     imported = imported_of(model, specification.coding())
-    answer = _decided(specification.queries(imported), engine, limits, clock, jobs)
+    queries = specification.queries(imported)
+    answer = _decided(queries, engine, limits, clock, jobs)
+    if certificate is not None:
+        _certify(queries, answer, certificate, limits)
     if result is not None:
         result.write_text(result_text(imported, model, answer), encoding="ascii")
     if as_json:
@@ -102,6 +107,20 @@ def _decided(queries: Sequence[Query], engine: str, limits: Limits, clock: Clock
     if robust is None:
         return Decision(Verdict.ROBUST, Run("bounds", clock.elapsed, "", {"cases": 0}))
     return robust
+
+
+def _certify(queries: Sequence[Query], answer: Decision, folder: Path, limits: Limits) -> None:
+    """Evidence for the answer: about the question that has the counterexample, or about all."""
+    from bnnverify.certificates import certify
+
+    for number, query in enumerate(queries):
+        x = answer.counterexample
+        if answer.verdict is Verdict.UNKNOWN or (x is not None and not query.is_adversarial(x)):
+            continue
+        place = folder if len(queries) == 1 else folder / str(number)
+        evidence = certify(query, place, decision=answer, limits=limits)
+        written = evidence.run.reason or f"{evidence.verdict.value}, {evidence.run.statistics['certificate']}"
+        click.echo(f"certificate {place}: {written}", err=True)
 
 
 def result_text(imported: Imported, model: Path, answer: Decision) -> str:

@@ -90,7 +90,8 @@ def command(
     from bnnverify.results import Decision, Verdict
 
     if property_file is not None:
-        return _of_property(model, property_file, result, fail_on, linf is not None or eps is not None, **options)
+        has_box = linf is not None or eps is not None
+        return _of_property(model, property_file, result, fail_on, has_box, certificate=certificate, **options)
     if result is not None:
         raise QueryError("--result is for a PROPERTY, expected --json or --save for images.")
     dumps = {name: options.pop(name) for name in DUMPS}
@@ -172,7 +173,8 @@ def _of_property(
         require_writable(result, "the result file")
     limits = q.limits_of(options["timeout"], options["threads"])
     budget = {"engine": options["engine"], "limits": limits, "jobs": options["jobs"]}
-    answer = verify_property(model, path, **budget, as_json=options["as_json"], result=result)
+    written = {"result": result, "certificate": options["certificate"]}
+    answer = verify_property(model, path, **budget, as_json=options["as_json"], **written)
     if fail_on and answer.verdict is Verdict.NOT_ROBUST:
         return 1
     return 3 if answer.verdict is Verdict.UNKNOWN else 0
