@@ -202,6 +202,33 @@ def test_inequalities_are_added_up(limits, region, excluded):
     assert possible.tolist() == [not e for e in excluded]
 
 
+@pytest.mark.parametrize("pad_value", [-1, 0, 1])
+def test_padding_counts_in_the_inequalities(pad_value):
+    random, found = np.random.default_rng(0), 0
+    for _ in range(30):
+        first = ConvBlock.create(
+            random.choice([-1, 1], (3, 1, 1, 3)),
+            random.integers(-1, 3, 3),
+            input_shape=(1, 1, 3),
+            padding=(0, 2),
+            pad_value=pad_value,
+        )
+        second = ConvBlock.create(np.ones((1, 3, 1, 1)), [0], input_shape=first.output_shape)
+        output = OutputBlock.create(random.choice([-1, 1], (2, 5)))
+        network = BinaryNetwork(InputDomain.integers([0] * 3, [2] * 3), (first, second), output)
+        query = Query(network, PixelBox((0, 0, 0), (2, 1, 2)), Untargeted(0))
+        bounds = interval_bounds(network, query.region)
+        bits = np.flatnonzero(bounds.blocks[0].signs == 0)[:8]
+        excluded = JointSigns(bounds, 3).excluded(bits)
+        possible = _possible(query, block_bounds(query), bits.tolist(), 3, assignments(len(bits)))
+        assert (possible == ~excluded).all()
+        for x in query.region.points():
+            signs = np.array(oracle.hidden_layers(network, x)[0])[bits]
+            assert not excluded[int(((signs > 0) << np.arange(len(bits))).sum())]
+        found += excluded.any()
+    assert found > 10
+
+
 def proved():
     """A query that is proved robust by multipliers and by signs that cannot occur together only, and its evidence."""
     for seed in range(100):
