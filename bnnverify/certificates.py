@@ -19,10 +19,11 @@ import numpy as np
 from bnnverify.checking import certificate as form
 from bnnverify.checking.bounds import block_bounds, is_proved, reaches
 from bnnverify.checking.clauses import Clauses, clauses_of
+from bnnverify.checking.patches import check_patches
 from bnnverify.deciding.patches import patch_bounds
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.engines.cadical import refute
-from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.formats.native import to_bytes
 from bnnverify.formats.png import write_png
 from bnnverify.query import Query
@@ -62,7 +63,8 @@ def certify(
         and nothing written, if a limit was reached.
 
     Raises:
-        QueryError: The folder holds files, or the decision's input is no counterexample.
+        QueryError: The folder holds files.
+        EngineError: The decision's input is no counterexample, its verdict is wrong, or the patches prove nothing.
     """
     clock, path = Clock(limits.seconds, monitor), Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -86,6 +88,9 @@ def _certified(
     if patches is None:
         patches = _patches(query, clock)
     if patches is not None:
+        reason = check_patches(query, patches)
+        if reason:
+            raise EngineError(f"the bounds over patches do not hold: {reason}. This is a bug in whatever made them.")
         text = json.dumps(patches, separators=(",", ":")).encode()
         return _robust(query, folder, "patches", {form.PATCHES: text}, {})
 
@@ -102,6 +107,11 @@ def _certified(
     if isinstance(query.region, RealBox):
         raise ResourceLimitError("no proof: with the first block's open neurons set free there is a solution")
     x, _ = replayed(query, _input_of(query, clauses, outcome.model), "cadical")
+    if decision is not None and decision.verdict is Verdict.ROBUST:
+        raise EngineError(
+            f"engine {decision.run.engine} says robust, but an input of the region is adversarial. This is a bug in "
+            "bnnverify; please report it with the network and the question."
+        )
     return _counterexample(query, folder, x)
 
 

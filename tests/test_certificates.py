@@ -19,7 +19,7 @@ from bnnverify.checking.clauses import clauses_of
 from bnnverify.checking.rup import parse_proof, refutes
 from bnnverify.cli import main
 from bnnverify.engines.base import Limits, Monitor
-from bnnverify.errors import FormatError, QueryError
+from bnnverify.errors import EngineError, FormatError, QueryError
 from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Ties, Untargeted
@@ -311,6 +311,19 @@ def test_the_folder_must_be_empty_and_stays_so_without_an_answer(certificates, t
     late = certify(query, tmp_path / "new", limits=Limits(seconds=1e-9))
     assert late.verdict is Verdict.UNKNOWN and "time limit" in late.run.reason
     assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_verdict_or_evidence_that_proves_nothing_is_a_bug_and_not_written(tmp_path):
+    query = QUESTIONS["counterexample"]
+    wrong = Decision(Verdict.ROBUST, Run("guess"))
+    with pytest.raises(EngineError, match="engine guess says robust, but an input of the region is adversarial"):
+        certify(query, tmp_path / "c", decision=wrong)
+    evidence = {"query": query.to_json(), "unit": 1, "partitions": [], "comparisons": []}
+    with pytest.raises(EngineError, match="the bounds over patches do not hold: "):
+        certify(query, tmp_path / "c", patches=evidence)
+    with pytest.raises(EngineError, match="not a counterexample"):
+        certify(query, tmp_path / "c", decision=replace(wrong, counterexample=query.region.lower))
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_real_box_that_the_free_first_block_does_not_settle_stays_open(tmp_path):
