@@ -112,6 +112,9 @@ def test_whole_chips_and_the_yield_are_those_of_the_library(workplace, run):  # 
     assert good["answer"]["proved"]["kind"] == "interval"
     assert [line["question"]["event"] for line in (proved, sampled, good)] == ["error"] * 3
     assert proved["question"]["rates"] == "p 0.02"
+    _, out, _ = run("reliability", *COMMON, *words, "--samples", 5, "--sensitivity")
+    lines = json_lines(out)
+    assert len(lines) == 5 and all(set(line) == set(proved) for line in lines)
 
 
 def test_change_is_about_the_fault_free_class(workplace, run):  # noqa: F811

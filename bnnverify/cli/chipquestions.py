@@ -71,7 +71,7 @@ def _proved(session: Session, point: Point) -> int:
         share = chip_yield(found.per_image, options.least)
         _yield(session, point, share.to_json(), None)
     elif options.least is not None:
-        session.shared["proved_yield"] = chip_yield(found.per_image, options.least).to_json()
+        session.proved_yield = chip_yield(found.per_image, options.least).to_json()
     if options.sensitivity and not session.monitor.stop:
         from bnnverify.reliability.sensitivity import block_sensitivity
 
@@ -121,7 +121,7 @@ def _sampled(session: Session, point: Point) -> int:
 def _chips(session: Session, point: Point) -> int:
     """Whole chips, and the share of good ones."""
     options = session.options
-    proved = session.shared.pop("proved_yield", None)
+    proved, session.proved_yield = session.proved_yield, None
     if options.chips is None:
         return 0
     from bnnverify import campaign

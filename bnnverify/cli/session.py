@@ -78,6 +78,7 @@ class Session:
     store: Store
     monitor: Monitor
     is_partial: bool = False
+    proved_yield: dict[str, Any] | None = None  # until the sampled one is there
 
     @property
     def asked(self) -> tuple[BinaryNetwork, NDArray[np.int64], list[int]]:
