@@ -44,6 +44,7 @@ __all__ = [
     "log_grid",
     "mapped",
     "rate",
+    "require_blocks",
     "write_verified",
 ]
 
@@ -233,6 +234,14 @@ class PerRead:
 
 PermanentModel = BitFlip | AsymmetricFlip | StuckAt | PerBlock | PerCell
 FaultModel = PermanentModel | PerRead
+
+
+def require_blocks(faults: FaultModel, blocks: int) -> None:
+    """QueryError if the model names its blocks one by one and they are not `blocks`, the output block included."""
+    single = faults.single if isinstance(faults, PerRead) else faults
+    named = single.models if isinstance(single, PerBlock) else single.blocks if isinstance(single, PerCell) else None
+    if named is not None and len(named) != blocks:
+        raise QueryError(f"the fault model has {len(named)} blocks, but the network has {blocks}, the output included.")
 
 
 def is_per_cell(faults: FaultModel) -> bool:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.engines.chipsampling import sample_chips
+from bnnverify.engines.montecarlo import sample_errors
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import (
     AsymmetricFlip,
@@ -26,7 +28,7 @@ from bnnverify.faults import (
     mapped,
     write_verified,
 )
-from bnnverify.network import BinaryNetwork, ConvBlock, InputDomain, OutputBlock
+from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import error_probability, exact_error_probability
 from tests import oracle, strategies
 
@@ -255,6 +257,19 @@ def test_cells_of_their_own_say_so_where_only_blocks_are_understood():
 def test_models_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(QueryError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("model", [PerBlock((BitFlip("0.1"),) * 3), PerCell((BitFlip("0.1"),))])
+def test_a_model_of_another_number_of_blocks_is_refused(model):
+    block, output = DenseBlock.create([[1, 1]], [0]), OutputBlock.create([[1], [-1]])
+    network = BinaryNetwork(InputDomain.binary(2), (block,), output)
+    for faults in (model, PerRead(model), PerRead(BitFlip(0), permanent=model)):
+        for ask in (error_probability, exact_error_probability):
+            with pytest.raises(QueryError, match=r"has [13] blocks, but the network has 2"):
+                ask(network, [1, 1], 0, faults)
+        for sample in (sample_errors, sample_chips):
+            with pytest.raises(QueryError, match=r"has [13] blocks, but the network has 2"):
+                sample(network, [[1, 1]], [0], faults)
 
 
 @pytest.mark.parametrize("pool", [(1, 1), (1, 2)])

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.errors import QueryError, UnsupportedError
-from bnnverify.faults import FaultModel, PerRead, cell_rates
+from bnnverify.faults import FaultModel, PerRead, cell_rates, require_blocks
 from bnnverify.network import BinaryNetwork
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -64,6 +64,7 @@ class Cells:
 
 def cells_of(network: BinaryNetwork, faults: FaultModel) -> Cells:
     """The cells of a network by block and rate; of `PerRead` the rates of one read."""
+    require_blocks(faults, len(network.all_blocks))
     places, signs, starts, logs = [], [], [], []
     total = 0
     for b, block in enumerate(network.all_blocks):

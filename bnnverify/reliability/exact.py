@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from bnnverify.domain import IntArray
 from bnnverify.engines.reads import independent_reads
 from bnnverify.errors import UnsupportedError
-from bnnverify.faults import FaultModel, PerRead, cell_rates, rate
+from bnnverify.faults import FaultModel, PerRead, cell_rates, rate, require_blocks
 from bnnverify.network import BinaryNetwork, DenseBlock
 
 MAX_HIDDEN_WIDTH = 16  # 65,536 sign vectors of a block
@@ -104,6 +104,7 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
     """
     from flint import fmpq
 
+    require_blocks(faults, len(network.all_blocks))
     if isinstance(faults, PerRead):
         network, faults = independent_reads(network, faults)
     kinds: list[list[tuple[Any, Any]]] = []

@@ -12,7 +12,7 @@ from bnnverify.convolution import ConvBlock
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import Clock
 from bnnverify.errors import QueryError, UnsupportedError
-from bnnverify.faults import FaultModel, cell_rates, is_per_cell
+from bnnverify.faults import FaultModel, cell_rates, is_per_cell, require_blocks
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.reliability.deep import DeepBounds, DeepNetwork
 from bnnverify.reliability.laws import FloatArray, RowLaws, firing, firing_on_integers
@@ -45,6 +45,7 @@ class FaultyNetwork:
         if not hasattr(self.faults, "rates"):
             raise QueryError(f"faults is {self.faults!r}, expected a fault model such as BitFlip('1e-3').")
         blocks = self.network.blocks
+        require_blocks(self.faults, len(blocks) + 1)
         if not blocks and not self.network.domain.is_binary:
             raise UnsupportedError("the network has integer inputs and no hidden block; expected at least one.")
         by_cell = is_per_cell(self.faults)

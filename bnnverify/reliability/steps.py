@@ -97,7 +97,7 @@ def _shared(faults: FaultModel, index: int, block: ConvBlock) -> FaultModel | No
     if _can_fail(faults.model, index, block):
         raise UnsupportedError(
             f"blocks[{index}] is a convolution with permanent faults and those of reading besides, expected one kind: "
-            "its positions share the first and not the second. Sample whole chips (sample_chips)."
+            "its positions share the first and not the second. Sample whole chips (--chips N --only-samples)."
         )
     return faults.permanent
 
