@@ -136,7 +136,7 @@ def models(draw):
         c, h, w = image.shape
         kernel = draw(st.integers(1, min(3, h))), draw(st.integers(1, min(3, w)))
         filters, step = draw(st.integers(1, 3)), draw(st.integers(1, 2))
-        pads = [draw(st.integers(0, 1)) for _ in range(4)] if values in (None, (-1, 1), (0, 1)) else [0] * 4
+        pads = [draw(st.integers(0, 1)) for _ in range(4)] if values in (None, "turned", (-1, 1), (0, 1)) else [0] * 4
         weights = signs(draw, (filters, c, *kernel)).reshape(filters, c, *kernel)
         scale = np.array(draw(st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=filters, max_size=filters)))
         image.inside()
@@ -156,6 +156,10 @@ def models(draw):
         image.shape = (filters, h, w)
         add_constants(draw, model, image.spread, filters, 3 if last else 1)
         values = add_sign(draw, model, image.spread, filters)
+        if values == (-1, 1) and draw(st.booleans()):
+            turned = st.lists(st.sampled_from([-1.0, 1.0]), min_size=filters, max_size=filters)
+            model.add("Mul", image.spread(draw(turned)))
+            values = "turned"
         if pool in ("after", "overlap"):
             image.inside()
             model.add("MaxPool", **window)

@@ -170,6 +170,15 @@ def test_a_square_root_is_compared_exactly(tmp_path):
     assert [network.evaluate([v]) for v in (2, 3)] == [1, 0]
 
 
+def test_epsilon_is_added_to_the_variance(tmp_path):
+    # s / sqrt(0.5 + 3.5) >= 1.25 iff s >= 2.5
+    model = Model([None, 1]).add("MatMul", [[1.0]])
+    model.add("BatchNormalization", [1.0], [-1.25], [0.0], [0.5], epsilon=3.5)
+    model.add("Sign").add("MatMul", [[1.0, -1.0]])
+    network = load(model.save(tmp_path / "m.onnx"), coding=SMALL).network
+    assert [network.evaluate([v]) for v in (1, 2, 3)] == [1, 1, 0]
+
+
 def test_scores_with_a_square_root_are_rounded_once_and_said_so(tmp_path):
     model, weights = dense(3, 2)
     model.add("MatMul", weights).add("BatchNormalization", [1.0, 2.0], [0.5, 0.0], [0.0, 1.0], [2.0, 3.0], epsilon=0.0)

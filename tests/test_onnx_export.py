@@ -1,6 +1,7 @@
 """Networks written as ONNX: onnxruntime and our own reader find what was written."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats import load_network, onnxwriter
 from bnnverify.formats.onnx import DOMAIN_KEY, SCORES_KEY, load
+from bnnverify.formats.scores import same_order, small_integers
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from tests import oracle, strategies
 
@@ -146,6 +148,25 @@ def test_scales_of_53_digits_become_small_numbers(tmp_path):
         onnxwriter.save(network, tmp_path / "net.onnx")
         assert onnx.load(tmp_path / "net.onnx").graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         assert load_network(tmp_path / "net.onnx") == network
+
+
+rationals = st.builds(Fraction, st.integers(-9, 9), st.sampled_from([1, 2, 3, 7]))
+
+
+@given(st.lists(rationals, min_size=2, max_size=4), st.lists(rationals, min_size=2, max_size=4), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_small_integers_order_the_classes_for_every_sum(scales, biases, common):
+    classes = min(len(scales), len(biases))
+    scale = [scales[0]] * classes if common else scales[:classes]
+    output = OutputBlock.create([[1, 1]] * classes, scale=scale, bias=biases[:classes])
+    a, b = small_integers(output, 2)
+    for sums in itertools.product(range(-4, 5), repeat=2):
+        for k, m in itertools.permutations(range(classes), 2):
+            exact = scale[k] * sums[0] + biases[k] - scale[m] * sums[1] - biases[m]
+            small = a[k] * sums[0] + b[k] - a[m] * sums[1] - b[m]
+            assert (exact > 0) == (small > 0) and (exact == 0) == (small == 0)
+    written = OutputBlock.create([[1, 1]] * classes, scale=list(a), bias=list(b))
+    assert same_order(output, written, 2)
 
 
 def test_metadata_that_does_not_fit_the_graph_is_refused(tmp_path):
