@@ -131,6 +131,16 @@ def test_scores_of_any_size_stay_exact():
     assert (low, high) == (1 - 6 * 2**70, 7)
 
 
+@pytest.mark.parametrize("scale", [2, -3, 0])
+def test_a_common_scale_of_any_sign_gives_ordered_differences(scale):
+    hidden = DenseBlock.create([[1, 1], [1, -1]], [1, 0])
+    output = OutputBlock.create([[1, 1], [1, -1]], scale=scale, bias=[0, 1])
+    network = BinaryNetwork(InputDomain.binary(2), (hidden,), output)
+    (_, (low, high)) = interval_bounds(network, HammingBall((1, 1), 2)).differences(0)
+    sums = [scale * ((a - b) - (a + b)) + 1 for a in (-1, 1) for b in (-1, 1)]
+    assert (low, high) == (min(sums), max(sums))
+
+
 def test_a_tie_at_the_bound_is_refuted_only_where_the_comparison_is_strict():
     network = BinaryNetwork(InputDomain.binary(2), (), OutputBlock.create([[1, 1], [1, 1]]))
     for ties, proved in ((Ties.LOWEST_INDEX, True), (Ties.COUNTEREXAMPLE, False), (Ties.ROBUST, True)):
