@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from bnnverify.errors import FormatError, QueryError, UnsupportedError
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
+from bnnverify.formats.onnx import load as load_onnx
 from bnnverify.formats.vnnlib import load
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Targeted, Ties, Untargeted
 from tests import oracle
+from tests.onnxmodels import Model
 
 BOX = """
 (assert (>= X_0 1)) (assert (<= X_0 3.0))
@@ -205,6 +207,19 @@ def test_the_range_of_pixels_grows_where_a_box_needs_it(tmp_path):
     text = declared(1) + "(assert (>= X_0 0.25))(assert (<= X_0 0.5))"
     with pytest.raises(UnsupportedError, match=r"inputs lie between 0 and 1, expected pixels.*--input-scale 1/255"):
         read(tmp_path, text).coding()
+
+
+def test_real_inputs_of_a_model_with_a_plain_first_sign_are_refused_unless_its_zero_has_a_meaning(tmp_path):
+    text = declared(1, 2) + "(assert (>= X_0 1))(assert (<= X_0 2))(assert (>= Y_0 Y_1))"
+    specification = read(tmp_path, text)
+    graph = Model([None, 1]).add("MatMul", [[1.0]]).add("Sub", 1.5).add("Sign").add("MatMul", [[1.0, -1.0]])
+    path = graph.save(tmp_path / "m.onnx")  # x = 3/2 makes both outputs 0
+    coding = InputCoding.integers(0, 3)
+    model = load_onnx(path, coding=coding)
+    assert model.open_zero and "plain Sign, which real inputs" in model.notes[-1]
+    with pytest.raises(UnsupportedError, match=r"can make the first sign of the model 0.*zero_sign=1"):
+        specification.queries(model)
+    assert len(specification.queries(load_onnx(path, coding=coding, zero_sign=1))) == 1
 
 
 def test_an_impossible_property_has_no_questions(tmp_path):

@@ -32,6 +32,8 @@ class Layer:
             there is no threshold. Where it is tiny, floating point may decide otherwise than the exact network.
         crossings: The real threshold of each unit of the block, of which its integer threshold is the ceiling, as
             float64 to be shown only; NaN for a constant unit. Empty for the output.
+        third_value: True if a unit has a value of its own exactly at its threshold, as a plain Sign does. No integer
+            sum meets it there (or `zero_sign` said what it means), but a sum of real inputs can.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Layer:
     ties: int
     closest: float | None
     crossings: tuple[float, ...] = ()
+    third_value: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the crossings."""
@@ -97,6 +100,7 @@ class Firing:
     ties: int
     closest: float | None
     crossings: tuple[float, ...]
+    third_value: bool
 
 
 def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, where: str) -> Firing:
@@ -113,7 +117,7 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
         UnsupportedError: A unit has three values, and all can occur.
     """
     thresholds, rising, up, down, crossings = [], [], [], [], []
-    ties, constant, closest = 0, 0, math.inf
+    ties, constant, closest, third = 0, 0, math.inf, False
     for j in range(affine.size):
         low, zero, high = steps.low[j], steps.zero[j], steps.high[j]
         reach = sums.reach * int(sums.cells[j])
@@ -122,6 +126,7 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
         whole = at is not None and _is_integer(at, above)
         tied = affine.sign_of_constant(j) == 0 if at is None else whole and sums.attains(j, above)
         ties += tied
+        third = third or zero not in (low, high)
         if zero not in (low, high) and not tied:
             zero = high
         if zero not in (low, high):
@@ -162,6 +167,7 @@ def fire(affine: Affine, steps: Steps, sums: Sums, *, zero_sign: int | None, whe
         ties,
         nearest,
         tuple(crossings),
+        third,
     )
 
 

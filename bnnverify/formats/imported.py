@@ -28,6 +28,8 @@ class Imported:
         input_shape: Shape of one input as the file takes it, with a batch size of 1 where there is a batch.
         layers: What was understood, block by block; the output last.
         notes: What was dropped, rounded or decided on the way, in sentences.
+        open_zero: True if the first block ends in a plain sign, which gives 0 where a sum of *real* inputs meets a
+            threshold, and nobody said what that means: then the network stands for the model on integers only.
     """
 
     network: BinaryNetwork
@@ -37,6 +39,7 @@ class Imported:
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
+    open_zero: bool = False
 
     def fed(self, x: ArrayLike) -> NDArray[np.float32]:
         """Inputs of the network, `(n,)` or `(N, n)`, as the model takes them: float32, the nearest to the exact number.

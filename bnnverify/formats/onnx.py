@@ -22,6 +22,7 @@ from bnnverify.errors import FormatError, ModelError, UnsupportedError
 from bnnverify.formats import assembly, onnxops, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
+from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.onnxgraph import Graph, Node, evaluated, read_graph
 from bnnverify.formats.scores import same_order
 from bnnverify.formats.tensors import Tensor
@@ -84,10 +85,13 @@ def load(
         raise UnsupportedError(f"{graph.where}: {error}") from None
     if done.rounded:
         notes.append(f"the scales of {done.rounded} classes hold a square root and were rounded to float64")
+    open_zero = done.layers[0].third_value and zero_sign is None and not inputs.is_binary
+    if open_zero:
+        notes.append("the first block ends in a plain Sign, which real inputs (not integers) can make 0")
     if zero_sign is not None:
         notes.append(f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0")
     network = _restored(done.network, graph, None if isinstance(stated, str) else stated)
-    return Imported(network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes))
+    return Imported(network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes), open_zero)
 
 
 def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:
@@ -189,7 +193,7 @@ def _run(graph: Graph, start: Tensor) -> tuple[Tensor, list[str]]:
             final |= dict.fromkeys(node.outputs, str(node))
         else:
             arrays = [None if isinstance(value, Tensor) else value for value in inputs]
-            result = onnxops.apply(onnxops.Call(node, arrays, places[0], opset, str(node)), tensor)
+            result = onnxops.apply(Call(node, arrays, places[0], opset, str(node)), tensor)
         values |= dict.fromkeys(filter(None, node.outputs), result)
     output = values.get(graph.output_name)
     if not isinstance(output, Tensor):

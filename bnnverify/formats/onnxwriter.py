@@ -1,12 +1,15 @@
 """Writing a BinaryNetwork as ONNX in standard operators, such that float32 evaluates it without any rounding.
 
 A block is Conv or MatMul with the stored signs, a Mul by -1 where folding negated a row, an Add of ``1/2 - threshold``
-and a Sign, whose argument is then never 0. Sums are integers below 2^22, so every number on the way is exact in
-float32. Padding with a constant sign is a Pad, max-pooling a MaxPool of signs, conjunctions a Mul by -1 on both sides
-of it. Scores are written as integers that order the classes as the exact scores do (`formats.scores`), in float32 if
-that holds them exactly, otherwise in float64, otherwise in int64; so equal scores are equal and ArgMax decides as the
-exact network does. What the file cannot say otherwise stands in its metadata: the range of the inputs, and the exact
-scales and biases, which the reader takes only if they fit the graph.
+and a Sign, whose argument is then never 0. The first block over integers is Sign -> Add -> Sign at the threshold
+itself, which is +1 at 0 and so means the same for inputs between the integers. Sums are integers below 2^22, so every
+number on the way is exact in float32. Padding with a constant sign is a Pad, max-pooling a MaxPool of signs,
+conjunctions a Mul by -1 on both sides of it.
+
+Scores are written as integers that order the classes as the exact scores do (`formats.scores`), in float32 if that
+holds them exactly, otherwise in float64, otherwise in int64; so equal scores are equal and ArgMax decides as the exact
+network does. What the file cannot say otherwise stands in its metadata: the range of the inputs, and the exact scales
+and biases, which the reader takes only if they fit the graph.
 """
 
 from __future__ import annotations
@@ -141,8 +144,12 @@ class _Writer:
         if block.negated.any():
             turned = np.where(block.negated, -1, 1).astype(np.float32).reshape(spread)
             self.add("Mul", f"{name}.turned", self.constant(f"{name}.negated", turned))
-        shift = (0.5 - limits).astype(np.float32).reshape(spread)
+        takes_signs = self.network.domain.is_binary or name != "block0"
+        shift = ((0.5 if takes_signs else 0) - limits).astype(np.float32).reshape(spread)
         self.add("Add", f"{name}.shifted", self.constant(f"{name}.shift", shift))
+        if not takes_signs:  # +1 at 0, for inputs between the integers too
+            self.add("Sign", f"{name}.thirds")
+            self.add("Add", f"{name}.rounded", self.constant(f"{name}.half", np.array(0.5, dtype=np.float32)))
         self.add("Sign", f"{name}.signs")
         if not isinstance(block, ConvBlock):
             return (block.n_outputs,)

@@ -104,6 +104,7 @@ def _described(block: HiddenBlock, tensor: Tensor, firing: Firing) -> Layer:
         firing.ties,
         firing.closest,
         firing.crossings,
+        firing.third_value,
     )
 
 
@@ -151,6 +152,7 @@ def _input_signs(
         firing.ties,
         firing.closest,
         tuple(np.array(firing.crossings)[:: n // len(block.thresholds)].tolist()),
+        firing.third_value,
     )
     return Signs(replace(source, blocks=(block,), layers=(layer,)), mean, step)
 

@@ -74,6 +74,11 @@ class Specification:
             QueryError: A box lies outside the input range.
         """
         network = imported.network
+        if imported.open_zero:
+            raise UnsupportedError(
+                f"{self.where}: is about real inputs, which can make the first sign of the model 0, expected a sign "
+                "that is never 0 (Sign -> Add 0.1 -> Sign). Say what it means: zero_sign=1."
+            )
         for what, declared, expected in (
             ("inputs", self.n_inputs, network.n_inputs),
             ("outputs", self.n_outputs, network.n_classes),

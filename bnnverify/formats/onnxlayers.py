@@ -1,0 +1,141 @@
+"""Linear layers, pooling and padding of ONNX as operations on a `Tensor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnverify.formats import elementwise, layers, pooling, tensors
+from bnnverify.formats.onnxcall import Call
+from bnnverify.formats.tensors import Tensor
+
+
+def _pads(call: Call, tensor: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right."""
+    mode = call.get("auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        pads = [int(v) for v in call.get("pads", [0, 0, 0, 0])]
+        if len(pads) != 4 or min(pads) < 0:
+            raise call.refuse(f"pads by {pads}, expected four numbers of at least 0.")
+        return pads[0], pads[1], pads[2], pads[3]
+    if mode == "VALID":
+        return 0, 0, 0, 0
+    before, after = [], []
+    for size, kernel, step in zip(tensor.shape[2:], window, stride, strict=True):
+        total = max((-(-size // step) - 1) * step + kernel - size, 0)
+        small, large = total // 2, total - total // 2
+        before.append(large if mode == "SAME_LOWER" else small)
+        after.append(small if mode == "SAME_LOWER" else large)
+    return before[0], before[1], after[0], after[1]
+
+
+def _pair(call: Call, name: str, default: Sequence[int]) -> tuple[int, int]:
+    values = [int(v) for v in call.get(name, default)]
+    if len(values) != 2 or min(values) < 1:
+        raise call.refuse(f"has {name} {values}, expected two numbers: images of rows and columns.")
+    return values[0], values[1]
+
+
+def _images(call: Call, tensor: Tensor) -> None:
+    if tensor.index.ndim != 4:
+        raise call.refuse(f"takes a tensor of shape {tensor.index.shape}, expected (1, channels, height, width).")
+
+
+def conv(call: Call, tensor: Tensor) -> Tensor:
+    """Conv: a convolution of images."""
+    _images(call, tensor)
+    if call.at != 0:
+        raise call.refuse("has weights that depend on the input, expected constant ones.")
+    kernels = call.constant(1, "weights")
+    stride, dilation = _pair(call, "strides", (1, 1)), _pair(call, "dilations", (1, 1))
+    if kernels.ndim != 4:
+        raise call.refuse(f"has weights of shape {kernels.shape}, expected (filters, channels, rows, columns).")
+    rows, columns = ((k - 1) * d + 1 for k, d in zip(kernels.shape[2:], dilation, strict=True))
+    return layers.convolved(
+        tensor,
+        kernels,
+        call.optional(2),
+        call.where,
+        stride=stride,
+        pads=_pads(call, tensor, (rows, columns), stride),
+        dilation=dilation,
+        groups=int(call.get("group", 1)),
+    )
+
+
+def max_pool(call: Call, tensor: Tensor) -> Tensor:
+    """MaxPool."""
+    _images(call, tensor)
+    window, stride = _pair(call, "kernel_shape", ()), _pair(call, "strides", (1, 1))
+    if _pair(call, "dilations", (1, 1)) != (1, 1):
+        raise call.refuse("has windows with gaps (dilations), expected none.")
+    pads = _pads(call, tensor, window, stride)
+    return pooling.pooled(tensor, window, stride, pads, call.where, ceil=bool(call.get("ceil_mode", 0)))
+
+
+def pad(call: Call, tensor: Tensor) -> Tensor:
+    """Pad: rows and columns of a constant around images."""
+    if call.get("mode", "constant") != "constant":
+        raise call.refuse("repeats or mirrors the border, expected a constant.")
+    array = call.optional(1)
+    pads = [int(v) for v in (call.get("pads", []) if array is None else array.ravel())]
+    value = call.optional(2)
+    constant = call.get("value", 0.0) if value is None else value.ravel()[0]
+    if (axes := call.optional(3)) is not None:
+        spread = [0] * (2 * tensor.index.ndim)
+        for k, axis in enumerate(axes.ravel().tolist()):
+            spread[axis % tensor.index.ndim] = pads[k]
+            spread[axis % tensor.index.ndim + tensor.index.ndim] = pads[k + axes.size]
+        pads = spread
+    if len(pads) != 2 * tensor.index.ndim or min(pads) < 0:
+        raise call.refuse(f"pads by {pads}, expected two numbers of at least 0 for each of {tensor.index.ndim} axes.")
+    if not any(pads):
+        return tensor
+    half = tensor.index.ndim
+    if half != 4 or any(pads[i] or pads[i + half] for i in (0, 1)):
+        raise call.refuse("pads other axes than the rows and columns of (1, channels, height, width).")
+    return elementwise.bordered(tensor, (pads[2], pads[3], pads[6], pads[7]), constant, call.where)
+
+
+def _matrix(call: Call, array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim != 2:
+        raise call.refuse(f"has weights of shape {array.shape}, expected a matrix.")
+    return array
+
+
+def matmul(call: Call, tensor: Tensor) -> Tensor:
+    """MatMul: a dense layer without a bias."""
+    if call.at != 0:
+        raise call.refuse("multiplies a constant with the tensor, expected the tensor first: x @ W.")
+    weights = _matrix(call, call.constant(1, "weights"))
+    return _rowwise(call, tensor, layers.dense(_row(call, tensor), weights.T, None, call.where))
+
+
+def gemm(call: Call, tensor: Tensor) -> Tensor:
+    """Gemm: a dense layer with a bias."""
+    alpha, beta = np.float32(call.get("alpha", 1.0)), np.float32(call.get("beta", 1.0))
+    if call.at != 0 or int(call.get("transA", 0)) or alpha == 0:
+        raise call.refuse("multiplies in another order than x @ W, or by 0, expected a dense layer.")
+    weights = _matrix(call, call.constant(1, "weights"))
+    bias = call.optional(2)
+    result = layers.dense(_row(call, tensor), weights if int(call.get("transB", 0)) else weights.T, None, call.where)
+    if alpha != 1:
+        result = elementwise.times(result, alpha, call.where)
+    if bias is not None and beta != 0:
+        summand = np.asarray(bias, dtype=np.float64)
+        result = elementwise.plus(result, summand * float(beta) if beta != 1 else summand, call.where)
+    return result
+
+
+def _row(call: Call, tensor: Tensor) -> Tensor:
+    shape = tensor.index.shape
+    if int(np.prod(shape[:-1], dtype=np.int64)) != 1:
+        raise call.refuse(f"takes a tensor of shape {shape}, expected one row: flatten it first.")
+    return tensor
+
+
+def _rowwise(call: Call, before: Tensor, after: Tensor) -> Tensor:
+    return tensors.moved(after, after.index.reshape(*before.index.shape[:-1], -1))
