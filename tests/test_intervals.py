@@ -29,7 +29,7 @@ def sums_of(block, x):
 
 
 @given(questions)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_bounds_contain_what_every_input_gives_and_the_first_block_attains_them(query):
     network = query.network
     bounds = interval_bounds(network, query.region)
@@ -48,7 +48,7 @@ def test_bounds_contain_what_every_input_gives_and_the_first_block_attains_them(
 
 
 @given(questions)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_differences_of_scores_are_bounded_in_units_of_the_integer_form(query):
     output = query.network.output
     scales, biases = output.integer_form()
@@ -67,7 +67,7 @@ def test_differences_of_scores_are_bounded_in_units_of_the_integer_form(query):
 
 
 @given(questions)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_proof_by_intervals_is_never_wrong(query):
     excess = excesses(query, interval_bounds(query.network, query.region))
     if refutes(query, excess):
@@ -75,7 +75,7 @@ def test_a_proof_by_intervals_is_never_wrong(query):
 
 
 @given(pixel_queries(conv_networks, max_inputs=8), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_real_box_fires_only_where_every_real_threshold_would(query, data):
     """The corners decide: a neuron fires if all of them reach T, and does not if none gets beyond T - 1."""
     network, grid = query.network, query.region

@@ -10,13 +10,14 @@ of numbers: see `bnnverify.checking.patches`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.deciding.intervals import Bounds, difference_rows, excesses, interval_bounds, refutes
-from bnnverify.deciding.jointly import ORDER, JointSigns
+from bnnverify.deciding.jointly import ORDER, JointSigns, exclude
 from bnnverify.deciding.receptive import Patch, patches_of
 from bnnverify.deciding.splitting import NEVER, UNIT, Cluster, Splitting
 from bnnverify.domain import IntArray
@@ -129,7 +130,8 @@ def patch_bounds(
     Args:
         query: Any query.
         bounds: Interval bounds of its network over its region, where they are at hand.
-        limits: Time. At the limit the bounds are what was proved until then.
+        limits: Time. At the limit the bounds are what was proved until then. Compiling the loops, some seconds at the
+            first call after installation and a moment in each process, does not count.
         monitor: Who may stop the work.
         most_bits: Greatest number of bits of a patch, 1 to 20.
         order: Of how many bits together it is asked whether their signs can occur, 1 (none) to 5.
@@ -141,6 +143,7 @@ def patch_bounds(
     for name, value, most in (("most_bits", most_bits, 20), ("order", order, 5)):
         if type(value) is not int or not 1 <= value <= most:
             raise QueryError(f"{name} is {value!r}, expected an integer from 1 to {most}.")
+    _compile()
     clock = Clock(limits.seconds, monitor)
     bounds = interval_bounds(query.network, query.region) if bounds is None else bounds
     work = _Work(query, bounds, clock, most_bits, order, every)
@@ -148,6 +151,20 @@ def patch_bounds(
     reason = clock.reason if clock.is_over and not work.is_robust else ""
     run = Run("patches", clock.elapsed, reason, work.statistics)
     return PatchBounds(query, tuple(work.excess), work.is_robust, work.proofs, work.order, run)
+
+
+@cache
+def _compile() -> None:
+    """The loops on patches of two bits that share one."""
+    zeros, patches = np.zeros(1, dtype=np.int64), []
+    for bits in ([0, 1], [1, 2]):
+        rows, first = np.ones((2, 1), dtype=np.int64), np.array([0, 1], dtype=np.int64)
+        patches.append(Patch(zeros, np.array(bits), rows, zeros, zeros, zeros, first, np.zeros(1, dtype=bool)))
+    found = np.zeros(4, dtype=bool)
+    exclude(np.ones((2, 1), dtype=np.int64), zeros.repeat(2), zeros, np.zeros((2, 2), dtype=np.int64), 2, 0, found)
+    splitting = Splitting([_cluster(patch, zeros[None], found) for patch in patches])
+    splitting.sweep()
+    splitting.join(3)
 
 
 class _Work:
