@@ -14,8 +14,9 @@ from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import exact_error_probability, fault_enumerator, tolerance_bracket
 from bnnverify.reliability.boxes import RateBox
-from bnnverify.reliability.everyrate import certified_range, mean_enumerator
+from bnnverify.reliability.everyrate import CertifiedRange, certified_range, mean_enumerator
 from bnnverify.reliability.reach import TargetAccuracy, accuracy_reaches
+from bnnverify.results import Run
 from tests import strategies
 
 
@@ -196,3 +197,12 @@ def test_targets_are_asked_of_models_by_block_too():
     found = accuracy_reaches(network, images, labels, exact - Fraction(1, 1000), faults)
     assert found.reached is True
     assert found.to_json()["faults"]["kind"] == "per-block"
+
+
+def test_words_claim_no_more_than_is_proved():
+    def words(target, p_ok):
+        return str(CertifiedRange(Fraction(target), Fraction(p_ok), None, (), Run("boxes")))
+
+    assert words("0.9999999", "0.09765625") == "accuracy at least 0.9999999 at every rate from 0 to 0.09765 (proved)"
+    assert words("1/3", "2/3").startswith("accuracy at least 0.333333333333 at every rate from 0 to 0.6666 ")
+    assert words("1", "0") == "accuracy at least 1 at every rate from 0 to 0 (proved)"

@@ -38,7 +38,7 @@ def row(line: dict[str, Any]) -> str:
 
 
 def _yield(answer: dict[str, Any]) -> str:
-    words = [f"  chips that reach {decimal(answer['threshold'])}:"]
+    words = [f"  chips that reach {_target(answer['threshold'])}:"]
     if answer["proved"] is not None:
         words.append("{}..{} (proved)".format(*outward(answer["proved"], 6)))
     if answer["sampled"] is not None:
@@ -50,7 +50,7 @@ def _yield(answer: dict[str, Any]) -> str:
 
 def _bracket(line: dict[str, Any]) -> str:
     answer = line["answer"]
-    words = [f"\naccuracy {decimal(line['question']['target_accuracy'])}:"]
+    words = [f"\naccuracy {_target(line['question']['target_accuracy'])}:"]
     if answer["p_ok"] is not None:
         kept = outward(answer["accuracy_ok"], 6)[0]
         words.append(f"kept at p = {decimal(answer['p_ok'])} (at least {kept}, proved)")
@@ -58,6 +58,11 @@ def _bracket(line: dict[str, Any]) -> str:
         lost = outward(answer["accuracy_fail"], 6)[1]
         words.append(f"lost at p = {decimal(answer['p_fail'])} (at most {lost}, proved)")
     return words[0] + " " + "; ".join(filter(None, [*words[1:], answer["run"]["reason"]]))
+
+
+def _target(text: str) -> str:
+    """A target's text in full, for 0.99999 is not 1."""
+    return f"{float(Fraction(text)):.15g}"
 
 
 def decimal(text: str) -> str:

@@ -90,13 +90,13 @@ class LowestEnergy:
 
     def __str__(self) -> str:
         if self.best is None:
-            return f"no write is proved to reach the accuracy {float(self.target):g}: {self.run.reason}"
+            return f"no write is proved to reach the accuracy {float(self.target):.15g}: {self.run.reason}"
         write, best = self.best.write, self.best
         assert best.reach is not None and self.relative is not None
         retries = f"{write.retries} {'retry' if write.retries == 1 else 'retries'}"
         return (
-            f"accuracy at least {float(self.target):g} at {best.energy:.4g} J a weight ({self.relative:.1%} of writing "
-            f"with {float(self.reference.wrong):.2g} wrong cells): SET {write.voltage:g} V, {write.width:g} s, "
+            f"accuracy at least {float(self.target):.15g} at {best.energy:.4g} J a weight ({self.relative:.1%} of "
+            f"writing with {float(self.reference.wrong):.2g} wrong cells): SET {write.voltage:g} V, {write.width:g} s, "
             f"{retries}, {float(best.wrong):.3g} of the cells wrong (proved for these rates)"
         )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import comb
@@ -71,8 +72,15 @@ class CertifiedRange:
 
     def __str__(self) -> str:
         if self.p_ok is None:
-            return f"accuracy {float(self.target):g} is not proved even without faults"
-        return f"accuracy at least {float(self.target):g} at every rate from 0 to {float(self.p_ok):.4g} (proved)"
+            return f"accuracy {_text_below(self.target, 12)} is not proved even without faults"
+        target, end = _text_below(self.target, 12), _text_below(self.p_ok, 4)
+        return f"accuracy at least {target} at every rate from 0 to {end} (proved)"
+
+
+def _text_below(value: Fraction, digits: int) -> str:
+    """Decimal text of so many digits, rounded down: what is proved up to `value` is proved up to it."""
+    floor = Context(prec=digits, rounding=ROUND_FLOOR)
+    return f"{floor.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize():g}"
 
 
 def certified_range(
@@ -110,7 +118,7 @@ def certified_range(
     >>> from bnnverify.network import InputDomain, OutputBlock
     >>> net = BinaryNetwork(InputDomain.binary(1), (), OutputBlock.create([[1], [-1]]))
     >>> print(certified_range(net, [[1]], [0], "0.99"))  # both cells must flip: p^2 <= 0.01
-    accuracy at least 0.99 at every rate from 0 to 0.09766 (proved)
+    accuracy at least 0.99 at every rate from 0 to 0.09765 (proved)
     """
     goal, end = rate(target, "target accuracy"), rate(highest, "highest")
     if not 0 < end <= Fraction(1, 2) or not ratio > 1:

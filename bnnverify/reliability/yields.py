@@ -118,7 +118,7 @@ class Yield:
         }
 
     def __str__(self) -> str:
-        return f"chips of accuracy at least {float(self.threshold):g}: {self.proved}; {self.sampled}"
+        return f"chips of accuracy at least {float(self.threshold):.15g}: {self.proved}; {self.sampled}"
 
 
 def yield_estimate(
