@@ -120,7 +120,7 @@ class _Search:
         self.length[rows] = self.rng.choice(np.array([1, 0.5, 0.25], dtype=np.float32), count)
         for b, fan_in in enumerate(self.forward.fan_in):
             spread = max(1.0, self.moves.reach * fan_in) if b == 0 else 2 * fan_in**0.5
-            self.widths[b, rows] = spread * np.exp(self.rng.uniform(np.log(0.15), np.log(1.5), count))
+            self.widths[b, rows] = spread * np.exp(self.rng.uniform(np.log(0.08), np.log(0.8), count))
         # which comparison a search works on: the nearest to being met at each moment, or one after it
         self.rival[rows] = 0 if self.conjunctive else self.rng.integers(-1, 3, count)
 

@@ -37,7 +37,7 @@ _MORE_ROUNDS = 8  # of it where everything else is expensive
 _SMALL = 200_000  # cells of open neurons up to which an engine is tried in this process
 _HOPELESS = 100_000_000  # cells beyond which no complete engine is started
 _MOMENT = 0.25  # s of an engine for questions that may be easy
-_TURN = 8.0  # s of an engine before other stages get theirs
+_TURN = 15.0  # s of an engine before other stages get theirs
 
 Stage = Callable[[], Decision | None]
 
@@ -218,7 +218,8 @@ class _Course:
 
     def turns(self) -> dict[str, float]:
         """Complete engines and their first turns. Many easy questions are for minicard, many hard ones for CP-SAT."""
-        turns = {"minicard": _TURN / 4, "cpsat": 2 * _TURN, "sat": _TURN / 2}
+        long = max(2 * _TURN, 0.9 * (self.clock.remaining or 0.0))  # a turn starts from the beginning: one is enough
+        turns = {"minicard": _TURN / 6, "cpsat": long, "sat": _TURN / 3}
         return {name: seconds for name, seconds in turns.items() if name != "cpsat" or _has_cpsat()}
 
     def engines(self) -> Decision | None:
