@@ -313,7 +313,7 @@ def test_engines_stop_for_limits_and_monitors_and_refuse_to_count(name):
 
 
 def test_unknown_solvers_and_encodings_are_refused():
-    with pytest.raises(QueryError, match="solver is 'kissat', expected one of minicard, gluecard4"):
+    with pytest.raises(QueryError, match="solver is 'kissat', expected one of gluecard4, gluecard3, minicard"):
         MinicardEngine("kissat")
     with pytest.raises(QueryError, match="encoding is 'magic', expected one of diagram"):
         CadicalEngine("magic")

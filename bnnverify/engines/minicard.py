@@ -14,7 +14,7 @@ from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.query import Query
 from bnnverify.results import Count, Decision, Run, Verdict
 
-SOLVERS = ("minicard", "gluecard4", "gluecard3")
+SOLVERS = ("gluecard4", "gluecard3", "minicard")
 """Solvers of python-sat with native at-most constraints."""
 
 _SLICE = 0.2  # s between two looks at the clock
@@ -28,14 +28,19 @@ class MinicardEngine:
     solver runs in slices of conflicts of about a fifth of a second; limits and the interrupt key are honoured between
     slices. It writes no proof: where one is wanted, ask for a certificate.
 
+    Boxes of a sparse convolutional network (1x28x28-16c4s2p1-32c4s2p1-100-10, 40 images): 5 ms each at a small radius,
+    20 ms at a middle one, 1.2 s at a large one, where `gluecard4` leaves 2 undecided after 15 s; `minicard` there needs
+    several times as long and leaves more, and is no quicker at the others. In Hamming balls of wide dense networks
+    the diagrams of engine `sat`, which know the ball, propagate better than both.
+
     Attributes:
-        solver: One of `SOLVERS`.
+        solver: One of `SOLVERS`: MiniCARD itself, or Glucose with its constraints.
 
     References:
         Liffiton & Maglalang, SAT 2012 (MiniCARD). python-sat: Ignatiev, Morgado & Marques-Silva, SAT 2018.
     """
 
-    solver: str = "minicard"
+    solver: str = "gluecard4"
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
