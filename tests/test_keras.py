@@ -15,22 +15,27 @@ SMALL = InputCoding.integers(-3, 3)
 SIGN = {"class_name": "Larq>SteSign", "config": {"clip_value": 1.0}}
 
 
-def save(path, entries, shape, functional=False):
+def save(path, entries, shape, functional=False, version=2):
     """A file as model.save writes it: `entries` are (class, options, arrays)."""
     listed = []
     with h5py.File(path, "w") as file:
         group = file.create_group("model_weights")
         for k, (kind, options, arrays) in enumerate(entries):
             name = f"layer_{k}"
-            first = {"batch_input_shape": [None, *shape]} if k == 0 else {}
+            first = {"batch_input_shape" if version == 2 else "batch_shape": [None, *shape]} if k == 0 else {}
+            ending = ":0" if version == 2 else ""
             entry = {"class_name": kind, "config": {"name": name, **first, **options}}
-            if functional:
+            if functional and version == 2:
                 entry["inbound_nodes"] = [[[f"layer_{k - 1}", 0, 0, {}]]] if k else []
+            elif functional:
+                history = {"shape": [None], "dtype": "float32", "keras_history": [f"layer_{k - 1}", 0, 0]}
+                node = {"args": [{"class_name": "__keras_tensor__", "config": history}], "kwargs": {}}
+                entry["inbound_nodes"] = [node] if k else []
             listed.append(entry)
             inner = group.create_group(name)
-            inner.attrs["weight_names"] = [f"{name}/{what}:0".encode() for what in arrays]
+            inner.attrs["weight_names"] = [f"{name}/{what}{ending}".encode() for what in arrays]
             for what, array in arrays.items():
-                inner[f"{name}/{what}:0"] = np.asarray(array, dtype=np.float32)
+                inner[f"{name}/{what}{ending}"] = np.asarray(array, dtype=np.float32)
         config = {"class_name": "Functional" if functional else "Sequential", "config": {"layers": listed}}
         file.attrs["model_config"] = json.dumps(config)
     return path
@@ -78,8 +83,9 @@ def normed(x, arrays, epsilon=1e-3):
 
 
 @pytest.mark.parametrize(("mode", "value", "functional"), [("valid", 0, False), ("same", 0, True), ("same", 1, False)])
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_larq_network_is_what_its_layers_mean(tmp_path, mode, value, functional, step):
+def test_a_larq_network_is_what_its_layers_mean(tmp_path, mode, value, functional, version, step):
     rng = np.random.default_rng(step + value)
     k0, k1 = rng.normal(size=(3, 3, 2, 3)), rng.normal(size=(2, 2, 3, 4))
     n0, n1 = norm_arrays(rng, 3), norm_arrays(rng, 5)
@@ -108,7 +114,7 @@ def test_a_larq_network_is_what_its_layers_mean(tmp_path, mode, value, functiona
         ("QuantDense", {**quantized, "input_quantizer": "ste_sign"}, {"kernel": w1}),
         ("Activation", {"activation": "softmax"}, {}),
     ]
-    path = save(tmp_path / "m.h5", entries, (8, 8, 2), functional)
+    path = save(tmp_path / "m.h5", entries, (8, 8, 2), functional, version)
     assert kind_of(path) == "keras"
     imported = import_model(path, coding=SMALL)
     x = rng.integers(-3, 4, (25, 8, 8, 2))
@@ -127,6 +133,16 @@ def test_activations_of_zero_and_one_are_folded(tmp_path):
     for x in ([0, 1, 2], [-3, 0, 3], [1, 1, 1]):
         expected = (np.array(x) > 0) @ weights
         assert [float(v) for v in imported.network.scores(x)] == expected.tolist()
+
+
+def test_a_sign_that_keras_3_serialises_as_a_function_is_known(tmp_path):
+    activation = {"module": "builtins", "class_name": "function", "config": "ste_sign", "registered_name": "function"}
+    entries = [
+        ("Activation", {"activation": activation}, {}),
+        ("Dense", {"use_bias": False}, {"kernel": np.ones((3, 2))}),
+    ]
+    network = load(save(tmp_path / "m.h5", entries, (3,), version=3), coding=SMALL).network
+    assert network.scores([0, -1, 3]) == (1, 1)
 
 
 def refused(path, match, error=UnsupportedError, **options):

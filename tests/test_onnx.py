@@ -264,6 +264,25 @@ def test_what_is_no_binarized_network_is_refused_by_name(tmp_path):
     )
 
 
+def test_what_would_round_signs_is_refused(tmp_path):
+    model = Model([None, 2]).add("MatMul", [[1.0, 1.0], [1.0, -1.0]]).add("Add", 0.5).add("Sign")
+    model.add("BatchNormalization", [1.0, 1.0], [0.0, 0.0], [0.3, 0.3], [2.0, 2.0], epsilon=0.0)
+    refused(tmp_path, model.add("MatMul", [[1.0], [1.0]]), r"node 'n3' \(BatchNormalization\) divides signs by an irr")
+    model = Model([None, 2]).add("MatMul", [[1.0, 1.0], [1.0, -1.0]]).add("Cast", to=TensorProto.FLOAT16)
+    refused(tmp_path, model, r"node 'n1' \(Cast\) rounds numbers to another type")
+
+
+def test_a_batch_norm_of_signs_is_exact(tmp_path):
+    # (h - 1/2) / 2 * 3 + 1 of signs, then a sum with ties
+    model = Model([None, 2]).add("MatMul", [[1.0, 1.0], [1.0, -1.0]]).add("Add", 0.5).add("Sign")
+    model.add("BatchNormalization", [3.0, 3.0], [1.0, 1.0], [0.5, 0.5], [4.0, 4.0], epsilon=0.0)
+    model.add("Gemm", [[2.0, -2.0], [2.0, 2.0]], [1.0, -1.0], transB=1, alpha=0.5, beta=0.25)
+    imported = load(model.save(tmp_path / "m.onnx"), coding=SMALL)
+    x = inputs_of((2,), 20)
+    scores = run(model.proto(), x)
+    assert [[float(v) for v in imported.network.scores(p)] for p in imported.read(x)] == scores.tolist()
+
+
 def test_padding_that_no_sign_stands_for_is_refused(tmp_path):
     model = Model([None, 1, 3, 3]).add("Add", 0.5).add("Conv", np.ones((1, 1, 2, 2)), pads=[1, 1, 0, 0])
     refused(tmp_path, model, r"node 'n1' \(Conv\) pads with 0, but its inputs are 1/2 \+ 1 \* x: no -1, 0 or \+1")

@@ -106,7 +106,12 @@ def normed(
     plain = Affine.create(constant_column(1, g.size), constant_column(0, g.size))
     if any(v <= 0 for v in var):
         raise ModelError(f"{where}: a variance + epsilon is not above 0.")
-    scale, shift, _ = plain.normed(gamma=g, beta=b, mean=mu, variance=var, where=where).as_scores()
+    scale, shift, rounded = plain.normed(gamma=g, beta=b, mean=mu, variance=var, where=where).as_scores()
+    if rounded:
+        raise UnsupportedError(
+            f"{where} divides signs by an irrational root, expected a batch norm before the sign. Fuse it into the "
+            "layer that follows."
+        )
     return replace(tensor, steps=tensor.steps.mapped(lambda v: v * scale + shift))
 
 

@@ -223,7 +223,8 @@ def _quantizer(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, dict):
-        value = value.get("registered_name") or value.get("class_name")
+        is_function = value.get("class_name") == "function"
+        value = value.get("config") if is_function else value.get("registered_name") or value.get("class_name")
     return str(value).rsplit(">", 1)[-1]
 
 

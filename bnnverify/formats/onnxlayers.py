@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from bnnverify.formats import elementwise, layers, pooling, tensors
 from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.tensors import Tensor
+from bnnverify.formats.units import column
 
 
 def _pads(call: Call, tensor: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -125,8 +127,8 @@ def gemm(call: Call, tensor: Tensor) -> Tensor:
     if alpha != 1:
         result = elementwise.times(result, alpha, call.where)
     if bias is not None and beta != 0:
-        summand = np.asarray(bias, dtype=np.float64)
-        result = elementwise.plus(result, summand * float(beta) if beta != 1 else summand, call.where)
+        exact = column(np.asarray(bias), call.where) * Fraction(float(beta))
+        result = elementwise.plus(result, exact.reshape(np.shape(bias)), call.where)
     return result
 
 

@@ -20,6 +20,8 @@ from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.tensors import Tensor
 from bnnverify.formats.units import Steps
 
+FLOAT, INT32, INT64, BOOL, DOUBLE, UNSIGNED = 1, 6, 7, 9, 11, (2, 4, 12, 13)  # numbers of types in ONNX
+
 Handler = Callable[[Call, Tensor], Tensor]
 
 
@@ -48,15 +50,18 @@ def _dropout(call: Call, tensor: Tensor) -> Tensor:
 
 
 def _cast(call: Call, tensor: Tensor) -> Tensor:
-    if int(call.get("to", 1)) in (1, 10, 11, 16):  # float, float16, double, bfloat16
+    to = int(call.get("to", FLOAT))
+    if to in (FLOAT, DOUBLE):
         return tensor
-    if tensor.steps is None and int(call.get("to", 1)) in (6, 7) and elementwise.is_integral(tensor):  # int32, int64
+    if tensor.steps is None and to in (INT32, INT64) and elementwise.is_integral(tensor):
         return tensor
     if tensor.steps is not None:
-        values = [v for a in (tensor.steps.low, tensor.steps.zero, tensor.steps.high) for v in a]
-        if all(v.denominator == 1 for v in values) and (int(call.get("to", 1)) != 9 or set(values) <= {0, 1}):
+        values = {v for array in (tensor.steps.low, tensor.steps.zero, tensor.steps.high) for v in array}
+        least = 0 if to in (BOOL, *UNSIGNED) else -100
+        most = 1 if to == BOOL else 100  # small enough for every type
+        if all(v.denominator == 1 and least <= v <= most for v in values):
             return tensor
-    raise call.refuse("rounds numbers to another type, expected a floating-point type.")
+    raise call.refuse("rounds numbers to another type, expected float, double, or small integers.")
 
 
 def _transpose(call: Call, tensor: Tensor) -> Tensor:
@@ -181,7 +186,7 @@ def _clip(call: Call, tensor: Tensor) -> Tensor:
     for place, name in ((1, "min"), (2, "max")):
         array = call.optional(place)
         value = call.get(name, None) if array is None else array.ravel()[0]
-        bounds.append(None if value is None or not np.isfinite(value) else Fraction(float(np.float32(value))))
+        bounds.append(None if value is None or not np.isfinite(value) else Fraction(float(value)))
     return elementwise.clip(tensor, bounds[0], bounds[1], call.where)
 
 
