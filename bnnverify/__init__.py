@@ -14,6 +14,8 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bnnverify.certificates import certify as write_certificate
+    from bnnverify.checking.certificate import check_certificate
     from bnnverify.counting import (
         adversarial_inputs,
         count_adversarial,
@@ -112,6 +114,7 @@ _PUBLIC = {
     "bit_flip_distance": "reliability",
     "block_sensitivity": "reliability",
     "certified_range": "reliability",
+    "check_certificate": "checking.certificate",
     "check_explanation": "explain",
     "chip_yield": "reliability",
     "compile_diagram": "encodings.classdiagram",
@@ -147,6 +150,7 @@ _PUBLIC = {
     "summarize": "summary",
     "tolerance_bracket": "reliability",
     "whole_cube": "regions",
+    "write_certificate": "certificates:certify",
     "write_verified": "faults",
 }
 
@@ -193,6 +197,7 @@ __all__ = [
     "bit_flip_distance",
     "block_sensitivity",
     "certified_range",
+    "check_certificate",
     "check_explanation",
     "chip_yield",
     "compile_diagram",
@@ -228,6 +233,7 @@ __all__ = [
     "summarize",
     "tolerance_bracket",
     "whole_cube",
+    "write_certificate",
     "write_verified",
 ]
 
