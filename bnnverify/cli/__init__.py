@@ -47,6 +47,7 @@ EXTRAS = {
     "data": ("sklearn",),
     "report": ("matplotlib", "jinja2"),
     "formats": ("onnx", "onnxruntime", "h5py", "google"),
+    "cp": ("ortools",),
 }
 
 
