@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify.cardinality import Truth, compile_network, compile_query, region_input
+from bnnverify.cardinality.graph import export_text, to_graph
 from bnnverify.cardinality.rows import FIXED_FALSE, FIXED_TRUE, gathered, ranges, settled_by, thresholds_of
 from bnnverify.engines.sat import SatEngine
 from bnnverify.errors import UnsupportedError
@@ -133,6 +134,10 @@ def test_names_say_which_value_a_pixel_reaches():
     names = [variable.name for _, variable in instance]
     assert names == ["x0>=1", "x0>=2", "x1>=2", "x2>=1", "x2>=2", "s0.0", "s0.1", "h0.0"]
     assert len(instance.region) == 2  # what is at least 2 is at least 1
+    graph = to_graph(instance)
+    assert graph.nodes["region"]["constraint"].count("at least 1 of") == 2
+    assert set(graph.predecessors("region")) == {"x0>=1", "x0>=2", "x2>=1", "x2>=2"}
+    assert '"x0>=1" [shape=circle' in export_text(graph, "dot")
 
 
 def test_a_real_box_is_not_compiled():

@@ -50,9 +50,10 @@ def to_graph(instance: Instance) -> nx.DiGraph[str]:
         graph.add_node(name, kind="comparison", block=-1, index=i, column=-1, constraint=text)
         _connect(graph, instance, name, constraint.literals, constraint.coefficients)
         graph.add_edge(name, "property", sign=1, coefficient=1)
-    for i, constraint in enumerate(instance.region):
-        text = instance.text(constraint)
-        graph.add_node("region", kind="region", block=-1, index=i, column=-1, constraint=text)
+    if instance.region:
+        text = "; ".join(instance.text(constraint) for constraint in instance.region)
+        graph.add_node("region", kind="region", block=-1, index=0, column=-1, constraint=text)
+    for constraint in instance.region:
         _connect(graph, instance, "region", constraint.literals, constraint.coefficients)
     for layer, names in enumerate(nx.topological_generations(graph)):
         for name in names:
@@ -109,7 +110,14 @@ def export_text(graph: nx.DiGraph[str], kind: str) -> str:
     raise QueryError(f"graph format is {kind!r}, expected 'dot', 'graphml' or 'json'.")
 
 
-_SHAPES = {"input": "circle", "cell": "circle", "neuron": "box", "product": "diamond"}
+_SHAPES = {
+    "input": "circle",
+    "pixel": "circle",
+    "cell": "circle",
+    "neuron": "box",
+    "position": "box",
+    "product": "diamond",
+}
 
 
 def _dot(graph: nx.DiGraph[str]) -> str:
@@ -142,7 +150,8 @@ def draw(graph: nx.DiGraph[str], axes: Any = None) -> Any:
 
         axes = Figure(figsize=(8, 5), layout="constrained").add_subplot()
     positions = nx.multipartite_layout(graph, subset_key="layer")
-    colors = {"input": "#9ecae1", "cell": "#9ecae1", "neuron": "#a1d99b", "comparison": "#fdae6b"}
+    inputs, neurons = dict.fromkeys(("input", "pixel", "cell"), "#9ecae1"), ("neuron", "position")
+    colors = inputs | dict.fromkeys(neurons, "#a1d99b") | {"comparison": "#fdae6b"}
     fill = [colors.get(kind, "#d9d9d9") for _, kind in graph.nodes(data="kind")]
     nx.draw_networkx_nodes(graph, positions, ax=axes, node_color=fill, node_size=260)
     nx.draw_networkx_labels(graph, positions, ax=axes, font_size=6)
