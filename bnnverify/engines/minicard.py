@@ -28,10 +28,10 @@ class MinicardEngine:
     solver runs in slices of conflicts of about a fifth of a second; limits and the interrupt key are honoured between
     slices. It writes no proof: where one is wanted, ask for a certificate.
 
-    Boxes of a sparse convolutional network (1x28x28-16c4s2p1-32c4s2p1-100-10, 40 images): 5 ms each at a small radius,
-    20 ms at a middle one, 1.2 s at a large one, where `gluecard4` leaves 2 undecided after 15 s; `minicard` there needs
-    several times as long and leaves more, and is no quicker at the others. In Hamming balls of wide dense networks
-    the diagrams of engine `sat`, which know the ball, propagate better than both.
+    Boxes of a sparse convolutional network (1x28x28-16c4s2p1-32c4s2p1-100-10, 40 images) took 5 ms each at a small
+    radius, 20 ms at a middle one and 1.2 s at a large one, where `gluecard4` left 2 undecided after 12 s or more and
+    `minicard` 7 after 3 s or more. In Hamming balls of wide dense networks the diagrams of engine `sat`, which know the
+    ball, propagate better than both.
 
     Attributes:
         solver: One of `SOLVERS`: MiniCARD itself, or Glucose with its constraints.
