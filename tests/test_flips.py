@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bnnverify.deciding.columns import FOUND, NONE, bound_jointly, search_columns
 from bnnverify.deciding.flips import search_flips
 from bnnverify.engines.base import Limits, Monitor
+from bnnverify.engines.enumeration import EnumerationEngine
 from bnnverify.errors import UnsupportedError
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
@@ -90,6 +91,32 @@ def test_a_budget_of_columns_leaves_the_system_open():
     demand = np.full(6, 4, dtype=np.int64)
     status, _, looked = search_columns(matrix, demand, 5, np.ones(6), np.zeros(5, dtype=np.int64), 1)
     assert status == 0 and looked >= 1
+
+
+def crowded(seed):
+    """Many neurons one or two steps from their thresholds, some of which help and some of which harm."""
+    rng = np.random.default_rng(seed)
+    n, m = 9, int(rng.integers(4, 9))
+    x = rng.choice([-1, 1], n)
+    weights = rng.choice([-1, 1], (m, n))
+    thresholds = weights @ x + rng.integers(-4, 6, m)
+    output = OutputBlock.create(rng.choice([-1, 1], (3, m)), bias=rng.integers(-2, 3, 3).tolist())
+    network = BinaryNetwork(InputDomain.binary(n), (DenseBlock.create(weights, thresholds),), output)
+    return network, tuple(x.tolist())
+
+
+def test_where_neurons_help_and_harm_at_once_the_verdict_is_that_of_enumeration():
+    exact, columns, open_ = EnumerationEngine(), 0, 0
+    for seed in range(150):
+        network, x = crowded(seed)
+        for radius in (1, 2, 3):
+            kept = Untargeted(network.evaluate(x)) if seed % 3 else Targeted(seed % 2)
+            query = Query(network, HammingBall(x, radius), kept, list(Ties)[seed % 3])
+            answer = search_flips(query)
+            assert answer.verdict is exact.decide(query).verdict, (seed, radius)
+            columns += answer.run.statistics["columns"] > 0
+            open_ += answer.run.statistics["nodes"] > 3
+    assert columns > 10 and open_ > 100  # the searches were not all settled at their root
 
 
 def wide(seed=0, n=120, m=40, classes=4):
