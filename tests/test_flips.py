@@ -116,7 +116,7 @@ def test_where_neurons_help_and_harm_at_once_the_verdict_is_that_of_enumeration(
             assert answer.verdict is exact.decide(query).verdict, (seed, radius)
             columns += answer.run.statistics["columns"] > 0
             open_ += answer.run.statistics["nodes"] > 3
-    assert columns > 10 and open_ > 100  # the searches were not all settled at their root
+    assert columns > 10 and open_ > 40  # the searches were not all settled at their root
 
 
 def wide(seed=0, n=120, m=40, classes=4):
