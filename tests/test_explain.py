@@ -338,12 +338,12 @@ def test_essential_features_that_a_limit_leaves_open_are_listed(hard, monkeypatc
     assert answer.kind is Kind.INTERVAL and answer.run.reason.startswith("time limit")
     assert set(answer.undecided).isdisjoint(answer.essential) and answer.witness == region.center
     other = Targeted(hard.property.label)  # the inputs without it: the centre is none of them
-    unknown = essential_features(Query(hard.network, region, other), limits=Limits(seconds=1e-3))
+    unknown = essential_features(Query(hard.network, region, other), limits=Limits(seconds=1e-9))
     assert unknown.witness is None and len(unknown.undecided) == 60 and unknown.kind is Kind.INTERVAL
 
 
 def test_a_check_that_runs_out_of_time_says_so(hard):
-    found = check_explanation(hard, range(0, 60, 2), limits=Limits(seconds=1e-3))
+    found = check_explanation(hard, range(0, 60, 2), limits=Limits(seconds=1e-9))
     assert found.sufficient is Verdict.UNKNOWN and not found.is_prime and found.undecided
     assert found.reason.startswith("time limit") and found.to_json()["prime"] is False
     assert check_explanation(Query(majority(3), HammingBall((1, 1, -1), 0), Untargeted(0)), [1]).redundant == (1,)
