@@ -203,9 +203,12 @@ class PerRead:
     convolution reads its cells once for every position, so its positions fail independently. Images are independent
     if nothing is permanent.
 
+    Where permanent faults and those of reading meet in one convolution, P(error | image) is not served
+    (`UnsupportedError`): its positions share the first and not the second. Whole chips can be sampled.
+
     Attributes:
         model: What a read gets wrong.
-        permanent: Faults that stay, which the reads see; None for none.
+        permanent: Faults that stay, which the reads see; None for none. Stuck cells are read wrong as often as others.
     """
 
     model: SignModel | PerBlock | PerCell
@@ -317,11 +320,19 @@ def write_verified(model: FaultModel, retries: int) -> FaultModel:
     >>> write_verified(AsymmetricFlip(p01="0.1", p10="0.2"), 1)
     AsymmetricFlip(p01=Fraction(1, 100), p10=Fraction(1, 25))
     """
-    if isinstance(model, StuckAt):
+    if _has_stuck(model):
         raise QueryError(
             "a stuck cell stays stuck however often it is written, expected write errors, such as BitFlip."
         )
     return mapped(model, lambda r: CellRates(after_write_verify(r.plus, retries), after_write_verify(r.minus, retries)))
+
+
+def _has_stuck(model: FaultModel) -> bool:
+    """True if cells of some block are stuck."""
+    if isinstance(model, PerRead):
+        return _has_stuck(model.model) or (model.permanent is not None and _has_stuck(model.permanent))
+    parts = model.models if isinstance(model, PerBlock) else model.blocks if isinstance(model, PerCell) else (model,)
+    return any(isinstance(part, StuckAt) for part in parts)
 
 
 def in_series(*models: FaultModel) -> FaultModel:
@@ -331,20 +342,36 @@ def in_series(*models: FaultModel) -> FaultModel:
     ``p10 = a10 (1 - b01) + (1 - a10) b10`` and likewise p01. The order matters where rates are asymmetric; for
     symmetric rates this is `compose`. `PerRead` comes last: what is permanent is what it reads.
 
+    A cell that is stuck (`StuckAt`) stays so, whatever comes before or after; if two causes may stick it, the first one
+    that does. The result has rates only: give all permanent causes in one call.
+
+    Raises:
+        QueryError: A permanent cause after `PerRead`, models over different blocks, or errors of reading after
+            `StuckAt`, which would have to spare stuck cells. ``PerRead(fresh, permanent=StuckAt(...))`` does not.
+
     >>> in_series(BitFlip("0.1"), BitFlip("0.1"))
     AsymmetricFlip(p01=Fraction(9, 50), p10=Fraction(9, 50))
+    >>> in_series(StuckAt(p_plus=1, p_minus=0), BitFlip("0.1"))  # all cells hold +1 for ever
+    AsymmetricFlip(p01=Fraction(1, 1), p10=Fraction(0, 1))
     """
     kept = [model for model in models if not isinstance(model, PerRead)]
     reads = [model for model in models if isinstance(model, PerRead)]
     if any(isinstance(model, PerRead) for model in models[: len(kept)]) or any(r.permanent for r in reads[1:]):
         raise QueryError("a permanent fault comes after PerRead, expected the errors of reading to be the last.")
     if not reads:
-        return _permanent_series(kept)
+        return _permanent_series(kept, stuck_for_good=True)
+    if any(_has_stuck(model) for model in kept):
+        raise QueryError(
+            "errors of reading come after StuckAt, but a stuck cell reads the same every time, expected no StuckAt. "
+            "If its reads fail as those of other cells do, give PerRead(fresh, permanent=StuckAt(...))."
+        )
     before = [*kept, *([] if reads[0].permanent is None else [reads[0].permanent])]
-    return PerRead(_permanent_series([r.model for r in reads]), _permanent_series(before) if before else None)
+    permanent = _permanent_series(before, stuck_for_good=True) if before else None
+    return PerRead(_permanent_series([r.model for r in reads]), permanent)
 
 
-def _permanent_series(models: Iterable[PermanentModel]) -> PermanentModel:
+def _permanent_series(models: Iterable[PermanentModel], *, stuck_for_good: bool = False) -> PermanentModel:
+    """All causes as one; `stuck_for_good` unless the later ones are reads, which see stuck cells as others."""
     models = tuple(models)
     lengths = {
         len(m.models) if isinstance(m, PerBlock) else len(m.blocks) for m in models if isinstance(m, PerBlock | PerCell)
@@ -353,14 +380,28 @@ def _permanent_series(models: Iterable[PermanentModel]) -> PermanentModel:
         raise QueryError(
             f"{len(models)} fault models over {sorted(lengths)} blocks, expected at least 1, equally long."
         )
+    blocks = [
+        _stuck_last(_causes(models, b)) if stuck_for_good else _causes(models, b)
+        for b in range(max(lengths, default=1))
+    ]
     if not lengths:
-        return _flip(one_channel(model.rates(0) for model in models))
-    n = lengths.pop()
+        return _flip(one_channel(m.rates(0) for m in blocks[0]))
     if not any(isinstance(model, PerCell) for model in models):
-        return PerBlock(tuple(_flip(one_channel(m.rates(b) for m in models)) for b in range(n)))
-    return PerCell(
-        tuple(_table_series([m.blocks[b] if isinstance(m, PerCell) else m for m in models], b) for b in range(n))
-    )
+        return PerBlock(tuple(_flip(one_channel(m.rates(b) for m in causes)) for b, causes in enumerate(blocks)))
+    return PerCell(tuple(_table_series(causes, b) for b, causes in enumerate(blocks)))
+
+
+def _causes(models: Iterable[PermanentModel], block: int) -> list[Any]:
+    """What each model does to one block: a `CellTable`, or a model by stored sign."""
+    return [
+        m.models[block] if isinstance(m, PerBlock) else m.blocks[block] if isinstance(m, PerCell) else m for m in models
+    ]
+
+
+def _stuck_last(causes: list[Any]) -> list[Any]:
+    """The order in which channels compose so that stuck cells stay stuck, and what sticks a cell first decides."""
+    stuck = [m for m in causes if isinstance(m, StuckAt)]
+    return [m for m in causes if not isinstance(m, StuckAt)] + stuck[::-1]
 
 
 def _table_series(models: list[Any], block: int) -> CellTable | SignModel:

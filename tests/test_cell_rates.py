@@ -176,11 +176,32 @@ def test_causes_in_series_are_walks_over_the_signs_of_every_cell(data):
     for b, block in enumerate(network.all_blocks):
         for place in np.ndindex(*block.stored.shape):
             for stored in (1, -1):
-                law = {stored: Fraction(1), -stored: Fraction(0)}
+                law, stuck = {stored: Fraction(1), -stored: Fraction(0)}, {1: Fraction(0), -1: Fraction(0)}
                 for model in models:
-                    wrong = {s: chance(model, b, *place, s) for s in (1, -1)}
-                    law = {s: law[s] * (1 - wrong[s]) + law[-s] * wrong[-s] for s in (1, -1)}
-                assert chance(found, b, *place, stored) == law[-stored]
+                    part = model.models[b] if isinstance(model, PerBlock) else model
+                    part = part.blocks[b] if isinstance(part, PerCell) else part
+                    if isinstance(part, StuckAt):  # of those that are free so far
+                        stuck[1] += part.p_plus * sum(law.values())
+                        stuck[-1] += part.p_minus * sum(law.values())
+                        law = {s: law[s] * (1 - part.p_plus - part.p_minus) for s in (1, -1)}
+                    else:
+                        wrong = {s: chance(model, b, *place, s) for s in (1, -1)}
+                        law = {s: law[s] * (1 - wrong[s]) + law[-s] * wrong[-s] for s in (1, -1)}
+                assert chance(found, b, *place, stored) == law[-stored] + stuck[-stored]
+
+
+def test_stuck_cells_stay_stuck_whatever_comes_after():
+    stuck, aged, read = StuckAt(p_plus="0.2", p_minus="0.3"), BitFlip("0.1"), PerRead(BitFlip("0.1"))
+    assert in_series(stuck, aged) == in_series(aged, stuck) == AsymmetricFlip(p01="1/4", p10="7/20")
+    assert in_series(StuckAt(1, 0), StuckAt(0, 1)) == AsymmetricFlip(p01=1, p10=0)  # the first one decides
+    blocks = in_series(PerBlock((stuck, aged)), aged)
+    assert blocks == PerBlock((AsymmetricFlip(p01="1/4", p10="7/20"), AsymmetricFlip("9/50", "9/50")))
+    for series in ((stuck, read), (PerBlock((stuck, aged)), read)):
+        with pytest.raises(QueryError, match=r"a stuck cell reads the same every time.*PerRead\(fresh, permanent="):
+            in_series(*series)
+    chosen = in_series(aged, PerRead(BitFlip("0.1"), permanent=stuck))  # said so: the reader errs there too
+    assert chosen.permanent == AsymmetricFlip(p01="1/4", p10="7/20")
+    assert chosen.rates(0).plus == Fraction(7, 20) * Fraction(9, 10) + Fraction(13, 20) * Fraction(1, 10)
 
 
 def test_reading_comes_last_in_a_series_and_stays_apart():
@@ -211,6 +232,9 @@ def test_write_verify_acts_on_both_signs_and_never_on_stuck_cells():
     assert write_verified(PerRead(BitFlip("0.1")), 1) == PerRead(AsymmetricFlip("0.01", "0.01"))
     with pytest.raises(QueryError, match="a stuck cell stays stuck"):
         write_verified(StuckAt("0.1", 0), 1)
+    for hidden in (PerBlock((BitFlip("0.1"), StuckAt("0.1", 0))), PerCell((StuckAt("0.1", 0), BitFlip("0.1")))):
+        with pytest.raises(QueryError, match="a stuck cell stays stuck"):
+            write_verified(PerRead(hidden), 1)
     with pytest.raises(UnsupportedError, match="partly permanent"):
         mapped(PerRead(BitFlip("0.1"), BitFlip("0.1")), lambda r: r)
 

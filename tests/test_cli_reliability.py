@@ -47,6 +47,8 @@ def test_fault_models_come_in_the_order_in_which_a_cell_meets_them():
     (aged,) = points(ber="0.1", retries=1, retention="1/4")
     late = 0.5 * -np.expm1(-0.5)
     assert float(aged.p01) == pytest.approx(0.01 + late - 2 * 0.01 * late) and aged.p01 == aged.p10
+    (stuck,) = points(stuck_at=("1,0",), retention="1/4")  # all cells hold +1 for ever
+    assert stuck == AsymmetricFlip(p01=1, p10=0)
     assert points(ber="0.1", only_block="1") == [PerBlock.only(BitFlip("0.1"), [1], of=2)]
     assert points(p01="0.1", p10="0", per_read=True) == [PerRead(AsymmetricFlip("0.1", "0"))]
     assert points(ber="0.1", read_error="0.2") == [PerRead(BitFlip("0.2"), permanent=BitFlip("0.1"))]
@@ -67,6 +69,8 @@ def test_fault_models_come_in_the_order_in_which_a_cell_meets_them():
         ({"ber": "0.1", "read_error": "0,1"}, "expected one probability"),
         ({"ber": "0.1", "retention": "soon"}, "--retention is 'soon', expected a time over a lifetime"),
         ({"stuck_at": ("0.1,0.1",), "retries": 1}, "a stuck cell stays stuck"),
+        ({"stuck_at": ("0.1,0.1",), "read_error": "0.1"}, "--read-error is given with --stuck-at"),
+        ({"stuck_at": ("0.1,0.1",), "per_read": True}, "--per-read is given with --stuck-at"),
     ],
 )
 def test_options_that_make_no_sense_are_named(options, message):

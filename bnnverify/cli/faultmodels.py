@@ -30,7 +30,7 @@ fault_options = together(
         "--stuck-at",
         multiple=True,
         metavar="P+,P-",
-        help="Probabilities that a cell is stuck at +1 and at -1. May be given several times, for several points.",
+        help="Probabilities that a cell is stuck at +1 and at -1 for good. May be given several times, for more points.",
     ),
     click.option(
         "--retries", type=int, default=0, metavar="N", help="Rewrites after a failed write: p becomes p^(N+1)."
@@ -132,6 +132,12 @@ def fault_points(
             raise QueryError(f"{name} is given without an error rate, expected --ber RATES or another one.")
     if per_read and read_error is not None:
         raise QueryError("--per-read and --read-error are both given, expected one of the two.")
+    for name, value in (("--per-read", per_read or None), ("--read-error", read_error)):
+        if stuck_at and value is not None:
+            raise QueryError(
+                f"{name} is given with --stuck-at, but a stuck cell reads the same every time. Ask --stuck-at alone, "
+                "or take --ber, or --p01 with --p10."
+            )
     points = []
     for base in models:
         model, words = base, _words(base)
