@@ -4,7 +4,7 @@ The goals it measures, for a 64-32-10 network on 2 cores: width <= 1e-6 for at l
 <= 1e-3 at p = 1e-2, and all 397 images x 8 rates in under a minute. Compilation (cached after the first run) is
 excluded.
 
-    python case_studies/benchmarks/reliability.py [MODEL ...] [--jobs 2] [--tolerance 1e-6] [--max-states 4096]
+    python case_studies/benchmarks/reliability.py [MODEL ...] [--jobs 2] [--tolerance 1e-6] [--max-states 1000]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path, default=default)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tolerance", type=float, default=1e-6)
-    parser.add_argument("--max-states", type=int, default=4096)
+    parser.add_argument("--max-states", type=int, default=1000)
     parser.add_argument("--images", type=int, default=None, help="only the first so many test images")
     arguments = parser.parse_args()
     test = bnnverify.load_dataset("digits").test
