@@ -100,6 +100,56 @@ def test_a_mistake_is_one_line(workplace, run, words, message):  # noqa: F811
     assert code == 2 and message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("question", "about"),
+    [
+        (("--target-accuracy", "0.5"), "permanent flips at one rate in all cells"),
+        (("--worst-case",), "any set of permanently flipped cells"),
+        (("--critical", "2"), "single permanently flipped cells"),
+        (("--coefficients", "0"), "sets of permanently flipped cells"),
+    ],
+)
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--only-block", "0"),
+        ("--per-read",),
+        ("--retries", "1"),
+        ("--p01", "0.1"),
+        ("--p10", "0.1"),
+        ("--stuck-at", "0.1,0.1"),
+        ("--retention", "1/4"),
+        ("--read-error", "0.1"),
+    ],
+)
+def test_a_question_refuses_fault_options_that_it_would_ignore(workplace, run, question, about, option):  # noqa: F811
+    for rates in ((), ("--ber", "0.1")):
+        code, out, err = run("reliability", *COMMON, *rates, *question, *option)
+        said = (
+            f"{option[0]} does not apply to {question[0]}, which asks about {about}. Ask the two in separate commands."
+        )
+        assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+
+
+def test_lines_say_which_faults_a_question_without_rates_means(workplace, run):  # noqa: F811
+    words = ("--ber", "0.01", "--target-accuracy", "0", "--every-rate", "--energy", "mtj", "--retries", 1)
+    lines = json_lines(run("reliability", *COMMON, *words, "--tolerance", "0.1", "--json")[1])
+    lines += json_lines(run("reliability", *COMMON, "--worst-case", "--critical", 1, "--coefficients", 0, "--json")[1])
+    kinds = {line["answer"]["type"]: line["question"]["faults"] for line in lines}
+    rewritten = in_series(AsymmetricFlip("1e-4", "1e-4"))
+    assert kinds.pop("accuracy") == rewritten.to_json()
+    assert kinds.pop("lowest-write-energy") == {"kind": "write-error"}
+    assert {kinds.pop(name)["kind"] for name in ("tolerance", "certified-range")} == {"bit-flip"}
+    assert [faults["kind"] for faults in kinds.values()] == ["flipped-cells"] * 3
+
+
+def test_the_help_promises_a_crossing_and_not_the_first_one():
+    from bnnverify.cli.reliability import command
+
+    text = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    assert "first falls below" not in text and "not for the first time perhaps" in text
+
+
 def test_whole_chips_and_the_yield_are_those_of_the_library(workplace, run):  # noqa: F811
     from bnnverify import load
     from bnnverify.datasets import inputs_for

@@ -169,14 +169,16 @@ def _target(session: Session) -> None:
     target = session.options.target_accuracy
     if target is None:
         return
+    from bnnverify.cli.faultmodels import FLIPS_AT_A_RATE
     from bnnverify.reliability import tolerance_bracket
 
+    question = {"target_accuracy": str(target), "faults": FLIPS_AT_A_RATE}
     with session.bar(0) as bar:
         bracket = tolerance_bracket(
             *session.asked, target, monitor=session.monitor, progress=bar.update, **session.effort
         )
     session.is_partial |= bool(bracket.run.statistics["timed_out"])
-    session.answered({"target_accuracy": str(target)}, bracket.to_json())
+    session.answered(question, bracket.to_json())
     session.stop_if_asked()
     if session.options.every_rate:
         from bnnverify.reliability.everyrate import certified_range
@@ -189,7 +191,7 @@ def _target(session: Session) -> None:
                 monitor=session.monitor,
                 progress=bar.update,
             )
-        session.answered({"target_accuracy": str(target)}, found.to_json(), str(found))
+        session.answered(question, found.to_json(), str(found))
         session.stop_if_asked()
 
 
@@ -216,7 +218,12 @@ def _energy(session: Session) -> None:
             **session.effort,
         )
     session.is_partial |= "time limit" in found.run.reason
-    question = {"target_accuracy": str(options.target_accuracy), "cell": options.energy, "most_retries": retries}
+    question = {
+        "target_accuracy": str(options.target_accuracy),
+        "faults": {"kind": "write-error"},
+        "cell": options.energy,
+        "most_retries": retries,
+    }
     session.answered(question, found.to_json(), f"\n{options.energy}: {found}")
     session.stop_if_asked()
 
@@ -248,8 +255,10 @@ def _plain_rates(text: str | None) -> tuple[Fraction, ...]:
 
 
 def _report(session: Session, question: dict[str, Any], ask: Callable[..., Report], **options: Any) -> None:
+    from bnnverify.cli.faultmodels import FLIPPED_CELLS
+
     with session.bar(len(session.truth)) as bar:
         report = ask(*session.asked, progress=bar.update, **options)
     session.is_partial |= report.is_partial
-    session.answered(question, report.answer, "\n" + "\n".join(report.text))
+    session.answered({**question, "faults": FLIPPED_CELLS}, report.answer, "\n" + "\n".join(report.text))
     session.stop_if_asked()

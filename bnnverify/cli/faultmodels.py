@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -30,7 +30,7 @@ fault_options = together(
         "--stuck-at",
         multiple=True,
         metavar="P+,P-",
-        help="Probabilities that a cell is stuck at +1 and at -1 for good. May be given several times, for more points.",
+        help="Probabilities that a cell is stuck at +1 and at -1 for good. May be given several times, as more points.",
     ),
     click.option(
         "--retries", type=int, default=0, metavar="N", help="Rewrites after a failed write: p becomes p^(N+1)."
@@ -46,6 +46,45 @@ fault_options = together(
     click.option("--per-read", is_flag=True, help="Errors are fresh at every read, not permanent."),
     click.option("--read-error", metavar="P", help="Also fresh errors at every read, on top of the permanent ones."),
 )
+
+
+# What these questions are about, in their words for people and as the `faults` of a JSON line; no option changes it.
+FLIPS_AT_A_RATE = {"kind": "bit-flip"}
+FLIPPED_CELLS = {"kind": "flipped-cells"}
+_OF_ITS_OWN = {
+    "target_accuracy": "permanent flips at one rate in all cells",
+    "every_rate": "permanent flips at one rate in all cells",
+    "worst_case": "any set of permanently flipped cells",
+    "critical": "single permanently flipped cells",
+    "coefficients": "sets of permanently flipped cells",
+}
+
+
+def require_applicable(questions: Mapping[str, Any], faults: Mapping[str, Any]) -> None:
+    """Refuses fault options that a question would ignore.
+
+    Args:
+        questions: Options of the command line by name; those of `_OF_ITS_OWN` count, and `energy`, which has retries.
+        faults: The fault options by name.
+
+    Raises:
+        QueryError: One of them does not apply to one of the questions.
+    """
+    for name, about in _OF_ITS_OWN.items():
+        if questions[name] is None or questions[name] is False:
+            continue
+        for option, value in faults.items():
+            is_default = value is None or value is False or value == () or value == 0
+            is_of_the_write = option == "retries" and questions["energy"] is not None
+            if option != "ber" and not is_default and not is_of_the_write:
+                raise QueryError(
+                    f"{_shown(option)} does not apply to {_shown(name)}, which asks about {about}. "
+                    "Ask the two in separate commands."
+                )
+
+
+def _shown(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import click
 
 from bnnverify.cli.chipquestions import answer_all
 from bnnverify.cli.faultmodels import fault_models as fault_models
-from bnnverify.cli.faultmodels import fault_options
+from bnnverify.cli.faultmodels import fault_options, require_applicable
 from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, require_writable, together
 from bnnverify.cli.session import Options
 
@@ -50,7 +50,8 @@ _answer_options = together(
     click.option(
         "--target-accuracy",
         metavar="A",
-        help="Bracket the rate of flips, the same for all cells, at which the accuracy first falls below A.",
+        help="Two rates of flips, the same for all cells: at one the accuracy is proved to be at least A, at a greater "
+        "one to be below. It crosses A between them, not for the first time perhaps: see --every-rate.",
     ),
     click.option(
         "--every-rate", is_flag=True, help="With --target-accuracy: prove A for all rates up to one, without gap."
@@ -145,6 +146,7 @@ def command(model: Path, csv_file: Path | None, figure: Path | None, as_json: bo
     source = {name: options.pop(name) for name in ("data", "data_dir", "split", "index", "input_file")}
     quiet, faults = options.pop("quiet"), {name: options.pop(name) for name in _FAULTS}
     asked = Options(model=model, source=source, faults=faults, as_json=as_json, is_quiet=quiet, **_checked(options))
+    require_applicable(options, faults)
     _check_files(csv_file, figure, asked)
     lines: list[dict[str, Any]] = []
     places: list[Fraction] = []
