@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bnnverify.reliability.jointlaws import joint_law, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import onehidden
 from bnnverify.reliability.exact import exact_error_probability
-from bnnverify.reliability.expansion import MAX_RIVALS, _joint_law, windows
+from bnnverify.reliability.expansion import MAX_RIVALS
 from bnnverify.reliability.onehidden import TRIPLES, Effort, OutputProblem
 from bnnverify.reliability.probability import FaultyNetwork
 from bnnverify.reliability.rounding import outward
@@ -115,7 +116,7 @@ def test_with_too_many_rivals_or_too_large_laws_the_bounds_stay_valid(monkeypatc
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_joint_laws_are_those_of_all_deviation_patterns(seed):
+def testjoint_laws_are_those_of_all_deviation_patterns(seed):
     rng = np.random.default_rng(seed)
     signs, walks = int(rng.integers(1, 7)), 3
     deviates = rng.random(signs) / 2
@@ -123,7 +124,7 @@ def test_joint_laws_are_those_of_all_deviation_patterns(seed):
     low, high = -(steps < 0).sum(axis=0), (steps > 0).sum(axis=0)
     classes, size = np.array([2, 0]), int(np.prod((high - low + 1)[[2, 0]]))
     walk = (deviates, 1 - deviates, steps, low, high)
-    law = _joint_law(classes, walk, 1.0, np.empty(size), np.empty(size)).reshape((high - low + 1)[classes])
+    law = joint_law(classes, walk, 1.0, np.empty(size), np.empty(size)).reshape((high - low + 1)[classes])
     expected = np.zeros_like(law)
     for pattern in product((0, 1), repeat=signs):
         end = np.array(pattern) @ steps

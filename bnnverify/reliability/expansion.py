@@ -30,7 +30,9 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+
+from bnnverify.reliability.expansionterms import means, own_scores, pair_terms, triple_terms
+from bnnverify.reliability.jointlaws import joint_law, pair_laws
 
 UNIT = 2.0**-53
 _UNIT_32 = 2.0**-24
@@ -42,161 +44,6 @@ def slack_weight(rivals: int, triples: bool) -> int:
     """How often the exits of one walk enter the slack of a state with so many rivals, at most."""
     pairs = rivals * (rivals - 1) // 2
     return 4 + 6 * rivals + 10 * pairs + (4 * pairs * (rivals - 2) if triples else 0)
-
-
-@njit(cache=True, nogil=True)
-def _exits(deviates, steps, low, high):  # type: ignore[no-untyped-def]
-    """Mass of a walk with these steps that first leaves [low, high] below, and above."""
-    size = high - low + 1
-    law, following = np.zeros(size + 2), np.zeros(size + 2)
-    law[1 - low] = 1.0
-    below, above = 0.0, 0.0
-    for j in range(deviates.shape[0]):
-        step, e = steps[j], deviates[j]
-        if step == 0:
-            continue
-        for i in range(1, size + 1):
-            following[i] = law[i] * (1.0 - e) + law[i - step] * e
-        if step == 1:
-            above += law[size] * e
-        else:
-            below += law[1] * e
-        law, following = following, law
-        law[0] = law[size + 1] = 0.0
-    return below * 1.000001, above * 1.000001
-
-
-@njit(cache=True, nogil=True)
-def windows(deviates, steps, exit_mass, low, high, exits):  # type: ignore[no-untyped-def]
-    """A window [low, high] of each class's walk that it leaves at any time with probability at most `exit_mass`.
-
-    `steps[j, i]`: what a deviation of sign j adds to the disagreements of class i: -1, 0 or +1.
-    """
-    for i in range(steps.shape[1]):
-        mean, variance = 0.0, 0.0
-        for j in range(deviates.shape[0]):
-            mean += deviates[j] * steps[j, i]
-            variance += deviates[j] * (1.0 - deviates[j]) * abs(steps[j, i])
-        spread = 2.0 * np.sqrt(variance)
-        low[i] = -max(int(np.ceil(spread - mean)), 0)
-        high[i] = max(int(np.ceil(spread + mean)), 0)
-        while True:
-            below, above = _exits(deviates, steps[:, i], low[i], high[i])
-            exits[i] = below + above
-            if exits[i] <= exit_mass:
-                break
-            if below >= above / 2.0:
-                low[i] -= 1
-            if above >= below / 2.0:
-                high[i] += 1
-
-
-@njit(cache=True, nogil=True)
-def _mix(out, stayed, moved, stay, leave):  # type: ignore[no-untyped-def]
-    """``stayed * stay + moved * leave``; a function of its own, for only so LLVM writes it as vectors."""
-    for i in range(out.shape[0]):
-        out[i] = stayed[i] * stay + moved[i] * leave
-
-
-@njit(cache=True, nogil=True)
-def _joint_law(classes, walk, start, law, spare):  # type: ignore[no-untyped-def]
-    """Joint law of the walks of some classes, the last one fastest, in `law` or `spare`, flat and circular.
-
-    Only a walk that leaves its window wraps around to a wrong place. `start` is the mass to begin with.
-    """
-    deviates, stays, steps, low, high = walk
-    size, at = 1, 0
-    for i in classes:
-        width = high[i] - low[i] + 1
-        at = at * width - low[i]
-        size *= width
-    law, spare = law[:size], spare[:size]
-    law[:] = 0
-    law[at] = start
-    for j in range(deviates.shape[0]):
-        offset = 0
-        for i in classes:
-            offset = offset * (high[i] - low[i] + 1) + steps[j, i]
-        if offset == 0:
-            continue
-        offset %= size
-        _mix(spare[:offset], law[:offset], law[size - offset :], stays[j], deviates[j])
-        _mix(spare[offset:], law[offset:], law[: size - offset], stays[j], deviates[j])
-        law, spare = spare, law
-    return law
-
-
-@njit(cache=True, nogil=True)
-def _add_row(total, row, mass):  # type: ignore[no-untyped-def]
-    for s in range(total.shape[0]):
-        total[s] += mass * row[s]
-
-
-@njit(cache=True, nogil=True)
-def _blend(total, law, rows, floor):  # type: ignore[no-untyped-def]
-    """``total[s] = sum_x law[x] * rows[x, s]`` over the masses above `floor`; False if there is none."""
-    found = False
-    for x in range(law.shape[0]):
-        if law[x] > floor:
-            if not found:
-                total[:] = 0.0
-                found = True
-            _add_row(total, rows[x], law[x])
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _add_pair(weight, one, other, signed, absolute, square):  # type: ignore[no-untyped-def]
-    for s in range(weight.shape[0]):
-        both = one[s] * other[s]
-        signed[s] += weight[s] * both
-        absolute[s] += weight[s] * abs(both)
-        square[s] += weight[s] * (both * both)
-
-
-@njit(cache=True, nogil=True)
-def _add_triple(weight, both, third, signed, absolute):  # type: ignore[no-untyped-def]
-    for s in range(weight.shape[0]):
-        term = weight[s] * (both[s] * third[s])
-        signed[s] += term
-        absolute[s] += abs(term)
-
-
-@njit(cache=True, nogil=True)
-def _pair_terms(  # type: ignore[no-untyped-def]
-    law, floor, widths, rows, one, other, weight, signed, absolute, square
-):
-    """E[1(s) d_k d_l], its absolute value's and its square's, from the joint law of (k, l, common, c)."""
-    signed[:] = 0.0
-    absolute[:] = 0.0
-    square[:] = 0.0
-    at, width = 0, widths[3]
-    for x in range(widths[0]):
-        for y in range(widths[1]):
-            for z in range(widths[2]):
-                if _blend(weight, law[at : at + width], rows[z], floor):
-                    _add_pair(weight, one[z, x], other[z, y], signed, absolute, square)
-                at += width
-
-
-@njit(cache=True, nogil=True)
-def _triple_terms(  # type: ignore[no-untyped-def]
-    law, floor, widths, rows, one, other, third, weight, both, signed, absolute
-):
-    """E[1(s) d_k d_l d_m] and its absolute value's, from the joint law of (k, l, m, common, c)."""
-    signed[:] = 0.0
-    absolute[:] = 0.0
-    at, width = 0, widths[4]
-    for x in range(widths[0]):
-        for y in range(widths[1]):
-            for z in range(widths[3]):
-                for s in range(both.shape[1]):
-                    both[z, s] = one[z, x, s] * other[z, y, s]
-            for v in range(widths[2]):
-                for z in range(widths[3]):
-                    if _blend(weight, law[at : at + width], rows[z], floor):
-                        _add_triple(weight, both[z], third[z, v], signed, absolute)
-                    at += width
 
 
 @njit(cache=True, nogil=True)
@@ -232,102 +79,6 @@ def _relevant(chances, shares):  # type: ignore[no-untyped-def]
                 members[i, count] = k
                 count += 1
     return members, dropped
-
-
-def pair_law_size(low: NDArray[np.int64], high: NDArray[np.int64]) -> int:
-    """Numbers in the joint laws of all pairs of rivals, for windows of c, of the rivals, and of the positive signs."""
-    sizes = (high - low + 1).astype(object)  # no overflow
-    rivals = sizes[1:-1]
-    return int((rivals.sum() ** 2 - (rivals**2).sum()) // 2 * sizes[0] * sizes[-1]) if rivals.size else 0
-
-
-@njit(cache=True, nogil=True)
-def _pair_laws(needed, walk, largest):  # type: ignore[no-untyped-def]
-    """Joint laws of (k, l, common, c) of all needed pairs, one after the other, and where each begins."""
-    sizes, rivals = walk[4] - walk[3] + 1, needed.shape[0]
-    begins = np.full((rivals, rivals), -1, dtype=np.int64)
-    total = 0
-    for k in range(rivals):
-        for m in range(k + 1, rivals):
-            if needed[k] and needed[m]:
-                begins[k, m] = total
-                total += sizes[k + 1] * sizes[m + 1] * sizes[-1] * sizes[0]
-    laws, buffer, spare = np.empty(total), np.empty(largest), np.empty(largest)
-    for k in range(rivals):
-        for m in range(k + 1, rivals):
-            at = begins[k, m]
-            if at >= 0:
-                law = _joint_law(np.array([k + 1, m + 1, rivals + 1, 0]), walk, 1.0, buffer, spare)
-                laws[at : at + law.shape[0]] = law
-    return laws, begins
-
-
-@njit(cache=True, nogil=True)
-def _table_row(count, common, plus, stride, rows):  # type: ignore[no-untyped-def]
-    """Row of a class's table for a count of its disagreements: of all of them if `stride` is 0.
-
-    Else of those on cells stored -1; those on the `plus` cells stored +1 follow from the number `common` of positive
-    signs.
-    """
-    if stride == 0:
-        return min(max(count, 0), rows - 1)
-    return min(max(plus + count - common, 0), plus) * stride + min(max(count, 0), stride - 1)
-
-
-@njit(cache=True, nogil=True)
-def _scores(base, low, plus, stride, own, own_law, exit_mass, rows, mine):  # type: ignore[no-untyped-def]
-    """Law of the score of c into `mine`; (first, last) score that matters and the mass of the others.
-
-    `base` and `low`: of c, then of the number of positive signs.
-    """
-    mine[:] = 0.0
-    some = np.empty_like(mine)
-    width = rows.shape[1]
-    for z in range(rows.shape[0]):
-        for x in range(width):
-            rows[z, x] = own[_table_row(base[0] + low[0] + x, base[1] + low[1] + z, plus, stride, own.shape[0])]
-        if _blend(some, own_law[z * width : (z + 1) * width], rows[z], 0.0):
-            mine += some
-    first, last, cut = 0, mine.shape[0], 0.0
-    while first < last and cut + mine[first] <= exit_mass / 2.0:
-        cut += mine[first]
-        first += 1
-    while last > first and cut + mine[last - 1] <= exit_mass:
-        cut += mine[last - 1]
-        last -= 1
-    return first, last, cut
-
-
-@njit(cache=True, nogil=True)
-def _means(  # type: ignore[no-untyped-def]
-    law, base, low, plus, stride, beats, rows, mine, weight, loss, bad, largest, second
-):
-    """The constants b(s) of one rival, d = b - B at every disagreement, its largest value and E[1(s) d^2].
-
-    `base` and `low`: of the rival, then of the number of positive signs.
-    """
-    common, size, width = loss.shape[0], loss.shape[1], rows.shape[1]
-    bad[:] = 0.0
-    for x in range(size):
-        for z in range(common):
-            loss[z, x] = beats[_table_row(base[0] + low[0] + x, base[1] + low[1] + z, plus, stride, beats.shape[0])]
-            at = (x * common + z) * width
-            if _blend(weight, law[at : at + width], rows[z], 0.0):
-                for s in range(bad.shape[0]):
-                    bad[s] += weight[s] * loss[z, x, s]
-    for s in range(bad.shape[0]):
-        bad[s] = min(bad[s] / mine[s], 1.0) if mine[s] > 0.0 else 0.0
-        largest[s] = 0.0
-        second[s] = 0.0
-    for x in range(size):
-        for z in range(common):
-            at = (x * common + z) * width
-            some = _blend(weight, law[at : at + width], rows[z], 0.0)
-            for s in range(bad.shape[0]):
-                loss[z, x, s] = bad[s] - loss[z, x, s]
-                largest[s] = max(largest[s], abs(loss[z, x, s]))
-                if some:
-                    second[s] += weight[s] * loss[z, x, s] * loss[z, x, s]
 
 
 @njit(cache=True, nogil=True)
@@ -454,8 +205,8 @@ def expand(  # type: ignore[no-untyped-def]
     widest, common, ends = sizes[1:-1].max(), sizes[-1], np.array([0, rivals + 1])
     largest_law = widest * widest * common * sizes[0]
     buffer, spare = np.empty(largest_law), np.empty(largest_law)
-    laws, begins = _pair_laws(needed, walk, largest_law)
-    own_law = _joint_law(ends[::-1].copy(), walk, 1.0, buffer, spare).copy()
+    laws, begins = pair_laws(needed, walk, largest_law)
+    own_law = joint_law(ends[::-1].copy(), walk, 1.0, buffer, spare).copy()
     rows, both = np.empty((common, sizes[0], scores)), np.empty((common, scores))
     mine, weight = np.empty(scores), np.empty(scores)
     loss, bad = np.empty((most_members, common, widest, scores)), np.empty((most_members, scores))
@@ -477,16 +228,18 @@ def expand(  # type: ignore[no-untyped-def]
             lower += masses[i] * most
             upper += masses[i] * added
             continue
-        first, last, cut = _scores(bases[i][ends], low[ends], plus[0], strides[0], own, own_law, exit_mass, rows, mine)
+        first, last, cut = own_scores(
+            bases[i][ends], low[ends], plus[0], strides[0], own, own_law, exit_mass, rows, mine
+        )
         span = last - first
         near = rows[:, :, first:last].copy()
         outer = exits[0] + exits[-1]
         slack, terms = 2.0 * outer + cut + loose, 1
         for a in range(count):
             k = members[i, a]
-            law = _joint_law(np.array([k + 1, rivals + 1, 0]), walk, 1.0, buffer, spare)
+            law = joint_law(np.array([k + 1, rivals + 1, 0]), walk, 1.0, buffer, spare)
             places = np.array([k + 1, rivals + 1])
-            _means(
+            means(
                 law,
                 bases[i][places],
                 low[places],
@@ -509,7 +262,7 @@ def expand(  # type: ignore[no-untyped-def]
                 one, other = (a, b) if members[i, a] < members[i, b] else (b, a)
                 k, m = members[i, one], members[i, other]
                 at, size = begins[k, m], sizes[k + 1] * sizes[m + 1] * common * sizes[0]
-                _pair_terms(
+                pair_terms(
                     laws[at : at + size],
                     exit_mass / size,
                     (sizes[k + 1], sizes[m + 1], common, sizes[0]),
@@ -546,7 +299,7 @@ def expand(  # type: ignore[no-untyped-def]
                         continue
                     at, filled = filled, filled + size
                     stored[k, m, o] = at
-                    law_32 = _joint_law(
+                    law_32 = joint_law(
                         np.array([k + 1, m + 1, o + 1, rivals + 1, 0]),
                         walk_32,
                         np.float32(_START_32),
@@ -554,7 +307,7 @@ def expand(  # type: ignore[no-untyped-def]
                         store[at + size : at + 2 * size],
                     )
                     store[at : at + size] = law_32
-                _triple_terms(
+                triple_terms(
                     store[at : at + size],
                     np.float32(_START_32 * exit_mass / size),
                     (sizes[k + 1], sizes[m + 1], sizes[o + 1], common, sizes[0]),
