@@ -31,6 +31,7 @@ from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.accuracy import UNDECIDED, AccuracyPoint, image_errors, mean_accuracy
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
 from bnnverify.reliability.rounding import float_below
+from bnnverify.reliability.unfinished import unfinished
 from bnnverify.results import Kind, Probability, Run, fraction_of, fraction_text
 
 FORMAT, VERSION = "bnnverify campaign", 1
@@ -293,8 +294,8 @@ def certified_accuracy(
             if monitor is not None and monitor.stop:
                 break
     per_image = tuple(UNDECIDED if (b := store.bounds(question)) is None else b for question in ids)
-    stopped = (monitor is not None and monitor.stop) or clock.is_over
-    reason = f"{clock.reason}; {len(left)} of {len(ids)} images left out" if stopped else ""
+    stopped = bool(missing) and clock.is_over  # where all was known, nothing was cut short
+    reason = unfinished(clock.reason, per_image, tolerance, len(left)) if stopped else ""
     run = Run("convolution", clock.elapsed, reason, {"known": known})
     return AccuracyPoint(faults, mean_accuracy(per_image), per_image, run)
 

@@ -85,6 +85,16 @@ def test_a_stopped_campaign_counts_what_is_missing_as_unknown():
     assert point.accuracy.lower <= whole.lower and whole.upper <= point.accuracy.upper
 
 
+def test_a_limit_that_left_nothing_to_do_is_no_reason(monkeypatch):
+    honest = campaign.image_errors
+    monkeypatch.setattr(campaign, "image_errors", lambda *a, **o: honest(*a, **{**o, "seconds": None}))
+    store = Store()
+    for _ in range(2):  # the second time all is known
+        assert certified_accuracy(*ASKED, store=store, seconds=1e-9).run.reason == ""
+    wide = certified_accuracy(*ASKED, store=Store(), seconds=1e-9, tolerance=1e-30)
+    assert wide.run.reason == "time limit of 1e-09 s reached; 6 of 6 images wider than the tolerance"
+
+
 def test_ids_differ_wherever_the_truth_may():
     x, other = IMAGES[0], IMAGES[1]
     ids = {

@@ -233,6 +233,18 @@ def test_a_time_limit_is_partial_and_prints_what_is_proved(workplace, run):  # n
     assert line["answer"]["kind"] == "interval"
 
 
+def test_a_time_limit_that_left_nothing_open_is_no_failure(workplace, run, monkeypatch):  # noqa: F811
+    honest = campaign.image_errors
+    monkeypatch.setattr(campaign, "image_errors", lambda *a, **o: honest(*a, **{**o, "seconds": None}))
+    words = ("--ber", "1e-4", "--timeout", "1e-6", "--json")
+    code, out, _ = run("reliability", *COMMON, *words, "--tolerance", "0.5")
+    (line,) = json_lines(out)
+    assert (code, line["answer"]["run"]["reason"], line["answer"]["images_within_tolerance"]) == (0, "", 6)
+    code, out, _ = run("reliability", *COMMON, *words, "--tolerance", "1e-30")
+    reason = json_lines(out)[0]["answer"]["run"]["reason"]
+    assert (code, reason) == (3, "time limit of 1e-06 s reached; 6 of 6 images wider than the tolerance")
+
+
 def test_answers_about_cells_need_no_error_rate(workplace, run):  # noqa: F811
     words = ("--worst-case", "--critical", 3, "--cell-map", "map.png", "--coefficients", 1, "--json")
     code, out, _ = run("reliability", *COMMON, *words)

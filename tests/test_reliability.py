@@ -16,6 +16,7 @@ from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt, rate
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import (
+    accuracy,
     error_probability,
     exact_error_probability,
     expected_accuracy,
@@ -23,7 +24,7 @@ from bnnverify.reliability import (
     tolerance_bracket,
     yield_bounds,
 )
-from bnnverify.reliability.accuracy import mean_accuracy
+from bnnverify.reliability.accuracy import image_errors, mean_accuracy
 from bnnverify.reliability.laws import RowLaws
 from bnnverify.reliability.rounding import UNIT, float_below, outward, rounded_rate
 from bnnverify.reliability.tables import output_tables
@@ -280,7 +281,16 @@ def test_images_beyond_the_time_limit_count_as_undecided_with_the_reason():
     images = np.ones((5, 12), dtype=int)
     point = expected_accuracy(network, images, [0] * 5, BitFlip("0.02"), seconds=1e-9)
     assert (point.accuracy.lower, point.accuracy.upper) == (0, 1)
-    assert "5 of 5 images left out" in point.run.reason
+    assert point.run.reason == "time limit of 1e-09 s reached; 5 of 5 images left out"
+
+
+def test_a_time_limit_counts_the_images_that_stayed_wide_and_is_silent_where_none_did(monkeypatch):
+    network = random_network((12, 6, 3), seed=9)
+    asked = network, np.ones((3, 12), dtype=int), [0] * 3, BitFlip("0.02")
+    monkeypatch.setattr(accuracy, "image_errors", lambda *a, **o: image_errors(*a, **{**o, "seconds": None}))
+    assert expected_accuracy(*asked, seconds=1e-9).run.reason == ""
+    wide = expected_accuracy(*asked, seconds=1e-9, tolerance=1e-30).run.reason
+    assert wide == "time limit of 1e-09 s reached; 3 of 3 images wider than the tolerance"
 
 
 def test_tolerance_bracket_holds_two_certified_points():

@@ -23,6 +23,7 @@ from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork, require_positive
 from bnnverify.reliability.rounding import float_below
+from bnnverify.reliability.unfinished import unfinished
 from bnnverify.results import Kind, Probability, Run
 
 Progress = Callable[[int], Any]
@@ -39,7 +40,7 @@ class AccuracyPoint:
         faults: The fault model.
         accuracy: Proved bounds on the mean over images of P(correct).
         per_image: P(error) of every image; [0, 1] for images that a time limit left out.
-        run: Time, and the reason if images were left out.
+        run: Time, and the reason if images were left out or stayed wider than the tolerance.
     """
 
     faults: FaultModel
@@ -196,7 +197,7 @@ def expected_accuracy(
         left_out -= 1
         if progress is not None:
             progress(1)
-    reason = f"{clock.reason}; {left_out} of {len(labels)} images left out" if clock.is_over else ""
+    reason = unfinished(clock.reason, per_image, tolerance, left_out) if clock.is_over else ""
     return AccuracyPoint(faults, mean_accuracy(per_image), tuple(per_image), Run("convolution", clock.elapsed, reason))
 
 
