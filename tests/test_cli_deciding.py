@@ -154,6 +154,85 @@ def test_certify_refuses_what_does_not_fit(workplace, run):
         assert code == 2 and message in err, (words, err)
 
 
+def test_distances_in_pixel_values_are_those_of_the_definition(workplace, run):
+    words = ("distance", "pixels.npz", "--input", "rows.txt", "--linf")
+    code, out, _ = run(*words, "--json")
+    for line, x in zip(map(json.loads, out.splitlines()), ([9, 9, 9, 9], [4, 4, 4, 2]), strict=True):
+        nearest = next(r for r in range(256) if sum(max(v - r, 0) for v in x) < 12)
+        answer = line["answer"]
+        assert (answer["kind"], answer["lower"], answer["norm"]) == ("exact", nearest, "linf")
+        assert max(abs(a - b) for a, b in zip(answer["witness"], x, strict=True)) == nearest
+        assert line["question"]["analysis"] == "linf-distance"
+    code, out, _ = run(*words)
+    assert code == 0 and "2 of 2 distances are exact: 1 at 1; 1 at 7." in out and "inputs change" in out
+    assert "each at most by that in its own units, for one whose class is not the network's own" in out
+
+
+def test_a_distance_beyond_the_largest_radius_is_a_bound_and_no_limit(workplace, run):
+    words = ("distance", "pixels.npz", "--input", "rows.txt", "--index", 0, "--linf")
+    for radius in (0, 5):
+        code, out, _ = run(*words, "--max-radius", radius)
+        assert code == 0 and f">= {radius + 1}" in out and f"Up to {radius}; ties go" in out
+    code, out, _ = run(*words, "--timeout", "1e-9", "--json")
+    assert code == 3 and "time limit" in json.loads(out)["answer"]["run"]["reason"]
+
+
+def test_distances_refuse_what_does_not_fit(workplace, run):
+    for words, message in (
+        (("digits.npz", "--data", "digits", "--linf"), "leave it out to count flips"),
+        (("pixels.npz", "--input", "rows.txt"), "distance asks about regions of -1/+1 inputs here. Give --linf."),
+        (("pixels.npz", "--input", "rows.txt", "--linf", "--tolerance", "0.1"), "--tolerance is about Hamming balls"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", "--engine", "bdd"), "expected auto or stages"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", "--max-radius", "-1"), "radius is -1"),
+    ):
+        code, _, err = run("distance", *words)
+        assert code == 2 and message in err, (words, err)
+
+
+UNIT = "\n".join(
+    [
+        *(f"(declare-const X_{i} Real) (assert (<= X_{i} 1)) (assert (>= X_{i} LEAST))" for i in range(4)),
+        "(declare-const Y_0 Real) (declare-const Y_1 Real) (assert (>= Y_0 Y_1))",
+    ]
+)
+
+
+def test_options_of_import_say_what_a_property_leaves_open(workplace, run):
+    pytest.importorskip("onnx")
+    from tests.onnxmodels import Model
+
+    model = Model((1, 4))  # class 1 from a sum of 2.5 on, with a plain Sign
+    model.add("MatMul", np.ones((4, 1)))
+    model.add("Add", np.array([-2.5]))
+    model.add("Sign")
+    model.add("MatMul", np.array([[-1.0, 1.0]]))
+    model.save("unit.onnx")
+    (workplace / "robust.vnnlib").write_text(UNIT.replace("LEAST", "0.63"))
+    (workplace / "broken.vnnlib").write_text(UNIT.replace("LEAST", "0.62"))
+    scale, zero = ("--input-scale", "1/255"), ("--zero-sign", "plus")
+    code, _, err = run("verify", "unit.onnx", "robust.vnnlib", *zero)
+    assert code == 2 and "--input-range 0 255 --input-scale 1/255" in err
+    code, _, err = run("verify", "unit.onnx", "robust.vnnlib", *scale)
+    assert code == 2 and "expected a sign that is never 0" in err and "--zero-sign plus" in err
+    code, out, _ = run("verify", "unit.onnx", "robust.vnnlib", *scale, *zero)
+    assert code == 0 and "robust (unsat): proved" in out
+    for extra in ((), ("--input-range", 0, 255)):
+        code, _, _ = run("verify", "unit.onnx", "broken.vnnlib", *scale, *zero, *extra, "--result", "result.txt")
+        text = (workplace / "result.txt").read_text().replace("(", "").replace(")", "").split()
+        values = [float(value) for value in text[2::2]]
+        assert code == 0 and text[0] == "sat" and min(values[:4]) >= 0.62 and sum(values[:4]) < 2.5
+
+
+def test_options_on_reading_are_refused_where_the_file_says_it(workplace, run):
+    for words, message in (
+        (("pixels.npz", "broken.vnnlib", "--input-scale", "1/255"), "--input-scale: pixels.npz says this itself"),
+        (("pixels.npz", "broken.vnnlib", "--layer", "a:pool=2"), "--layer: pixels.npz says this itself"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", 1, "--zero-sign", "plus"), "run `bnnverify import` once"),
+    ):
+        code, _, err = run("verify", *words)
+        assert code == 2 and message in err, (words, err)
+
+
 @pytest.mark.slow
 def test_several_processes_certify_the_same(workplace, run):
     words = ("certify", "digits.npz", "--data", "digits", "--index", "0:4", "--radius", "1", "-q", "--json")

@@ -3,7 +3,7 @@
 import pytest
 
 from bnnverify.cli import main
-from bnnverify.cli.questions import region_of
+from bnnverify.cli.regions import region_of
 from bnnverify.formats.native import save
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, region_from_json

@@ -103,6 +103,24 @@ def test_a_stopped_search_keeps_what_is_proved():
     assert late.lower == 0 and late.run.reason == "time limit of 1e-09 s reached"
 
 
+def test_an_interrupted_search_says_what_is_proved(monkeypatch):
+    monitor, honest = Monitor(), distance.decide
+
+    def pressed(query, **options):
+        if query.region.radius > 45:
+            return honest(query, **options)
+        monitor.stop = True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distance, "decide", pressed)
+    monkeypatch.setattr(distance._Bracket, "attacks", lambda self: None)
+    answer = hamming_distance(majority(), [1] * 101, monitor=monitor)
+    assert answer.run.reason == "interrupted"
+    assert answer.lower <= 51 <= answer.upper and majority().evaluate(answer.witness) == answer.predicted == 1
+    with pytest.raises(KeyboardInterrupt):
+        hamming_distance(majority(), [1] * 101)
+
+
 def test_distances_in_pixel_values_need_pixels():
     with pytest.raises(QueryError, match=r"takes -1/\+1 inputs, expected integers"):
         linf_distance(majority(), [1] * 101)

@@ -24,8 +24,7 @@ Examples:
   bnnverify import net.pt --input-range 0 255 --input-shape 1,28,28 --layer conv1:padding=1,pool=2
 """
 
-coding_options = together(
-    click.option("--input", "inputs", type=click.Choice(["signs", "bits"]), help="The model takes -1/+1, or 0/1."),
+model_options = together(
     click.option(
         "--input-range",
         type=int,
@@ -34,20 +33,27 @@ coding_options = together(
         help="Inputs of the exact network are the integers LO to HI, such as pixels 0 255.",
     ),
     click.option(
-        "--input-scale", default="1", metavar="Q", help="What a step of 1 is worth to the model, such as 1/255."
+        "--input-scale", metavar="Q", help="What a step of 1 is worth to the model, such as 1/255. Default: 1."
     ),
-    click.option("--input-offset", default="0", metavar="Q", help="What the model takes for an input of 0."),
+    click.option("--input-offset", metavar="Q", help="What the model takes for an input of 0. Default: 0."),
     click.option("--input-shape", metavar="SIZES", help="Shape of one input, such as 1,3,32,32, if the file has none."),
     click.option(
         "--zero-sign",
         type=click.Choice(["plus", "minus"]),
         help="What the model means by a plain sign of 0. Default: refuse models where that can occur.",
     ),
+    click.option(
+        "--layer",
+        "layers",
+        multiple=True,
+        metavar="NAME:KEY=N,...",
+        help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign. Repeatable.",
+    ),
 )
 
 
 def coding_of(
-    inputs: str | None, input_range: tuple[int, int] | None, input_scale: str, input_offset: str
+    inputs: str | None, input_range: tuple[int, int] | None, input_scale: str | None, input_offset: str | None
 ) -> InputCoding | None:
     """What the options say about the inputs; None if nothing.
 
@@ -59,7 +65,7 @@ def coding_of(
 
     if inputs is not None and input_range is not None:
         raise QueryError("the inputs are given twice, expected --input or --input-range, not both.")
-    scale, offset = (_rational(text, name) for text, name in ((input_scale, "scale"), (input_offset, "offset")))
+    scale, offset = _rational(input_scale or "1", "scale"), _rational(input_offset or "0", "offset")
     if input_range is not None:
         return InputCoding.integers(*input_range, scale=scale, offset=offset)
     if scale != 1 or offset != 0:
@@ -84,20 +90,17 @@ def zero_sign_of(text: str | None) -> int | None:
     return {None: None, "plus": 1, "minus": -1}[text]
 
 
-layer_option = click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    metavar="NAME:KEY=N,...",
-    help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign. May be repeated.",
-)
+def between_of(layers: tuple[str, ...], kind: str) -> dict[str, Any]:
+    """Options of `formats.torchstate` for ``conv1:padding=1,pool=2``.
 
-
-def between_of(layers: tuple[str, ...]) -> dict[str, Any]:
-    """Options of `formats.torchstate` for ``conv1:padding=1,pool=2``."""
+    Raises:
+        QueryError: The file is of another kind than ``torch``, or the text is none of the above.
+    """
     from bnnverify.errors import QueryError
     from bnnverify.formats.torchstate import Between
 
+    if layers and kind != "torch":
+        raise QueryError("--layer is for torch state dicts; this file says it itself.")
     found = {}
     for text in layers:
         name, colon, options = text.partition(":")
@@ -109,8 +112,8 @@ def between_of(layers: tuple[str, ...]) -> dict[str, Any]:
 
 @click.command(name="import", epilog=EXAMPLES)
 @click.argument("model", type=click.Path(path_type=Path))
-@coding_options
-@layer_option
+@click.option("--input", "inputs", type=click.Choice(["signs", "bits"]), help="The model takes -1/+1, or 0/1.")
+@model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Save the exact network (.npz).")
 @click.option("--data", metavar="NAME", help="Compare on these images: digits, mnist or fashion-mnist.")
 @data_dir_option
@@ -128,8 +131,8 @@ def command(
     samples: int,
     inputs: str | None,
     input_range: tuple[int, int] | None,
-    input_scale: str,
-    input_offset: str,
+    input_scale: str | None,
+    input_offset: str | None,
     input_shape: str | None,
     zero_sign: str | None,
     layers: tuple[str, ...],
@@ -143,21 +146,18 @@ def command(
     margins and the ties that were met are printed too. The exit code is 1 if a class differs.
     """
     from bnnverify.cli.lines import emit, envelope
-    from bnnverify.errors import QueryError
     from bnnverify.formats import import_model, kind_of, native
 
     if output is not None:
         require_writable(output, "the network file")
     coding = coding_of(inputs, input_range, input_scale, input_offset)
     kind = kind_of(model)
-    if layers and kind != "torch":
-        raise QueryError("--layer is for torch state dicts; this file says it itself.")
     imported = import_model(
         model,
         coding=coding,
         zero_sign=zero_sign_of(zero_sign),
         input_shape=shape_of(input_shape),
-        **between_of(layers),
+        **between_of(layers, kind),
     )
     points, labels, described = _inputs(imported, data, data_dir, split, index, samples)
     agreement = _compared(imported, points, model, kind)

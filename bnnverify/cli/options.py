@@ -152,7 +152,7 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
         whole_cube: bool,
         **options: Any,
     ) -> Any:
-        from bnnverify.cli.questions import region_of
+        from bnnverify.cli.regions import region_of
 
         around = partial(region_of, radius=radius, free=free, hold=hold, fixed=fixed, whole=whole_cube)
         return function(*args, region=around, **options)

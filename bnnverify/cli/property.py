@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from bnnverify.cli.lines import emit, envelope
 from bnnverify.engines.base import Clock, Limits
+from bnnverify.errors import QueryError
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
@@ -35,6 +36,7 @@ def verify_property(
     as_json: bool,
     result: Path | None,
     certificate: Path | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Decision:
     """Decides a property and prints the answer.
 
@@ -48,10 +50,11 @@ def verify_property(
         result: Also write the answer as the VNN competition has it: sat, unsat, unknown or timeout, and for sat the
             counterexample.
         certificate: Also write evidence there, in a folder per question where the property comes to several.
+        reading: The options that say what the file of the network leaves open (`importing.model_options`).
     """
     clock = Clock(limits.seconds)
     specification = vnnlib.load(path)
-    imported = imported_of(model, specification.coding())
+    imported = imported_of(model, specification, reading or {})
     queries = specification.queries(imported)
     answer = _decided(queries, engine, limits, clock, jobs)
     if certificate is not None:
@@ -83,10 +86,29 @@ def stage_line(answer: Decision) -> str:
     return line
 
 
-def imported_of(model: Path, coding: InputCoding) -> Imported:
-    """The network with how its inputs correspond to the file's: one to one for bnnverify's own files."""
-    if kind_of(model) not in ("native", "bnnquanalyst"):
-        return import_model(model, coding=coding)
+def imported_of(model: Path, specification: vnnlib.Specification, reading: Mapping[str, Any]) -> Imported:
+    """The network with how its inputs correspond to the file's: one to one for bnnverify's own files.
+
+    Raises:
+        QueryError: An option says what the file itself says.
+    """
+    from bnnverify.cli.importing import between_of, coding_of, shape_of, zero_sign_of
+
+    given = {name: value for name, value in reading.items() if value not in (None, ())}
+    kind = kind_of(model)
+    if kind not in ("native", "bnnquanalyst"):
+        scale, offset = given.get("input_scale"), given.get("input_offset")
+        pixels = given.get("input_range") or ((0, 255) if scale or offset else None)
+        return import_model(
+            model,
+            coding=coding_of(None, pixels, scale, offset) or specification.coding(),
+            zero_sign=zero_sign_of(given.get("zero_sign")),
+            input_shape=shape_of(given.get("input_shape")),
+            **between_of(given.get("layers", ()), kind),
+        )
+    if given:
+        named = ", ".join("--layer" if name == "layers" else "--" + name.replace("_", "-") for name in given)
+        raise QueryError(f"{named}: {model} says this itself, expected a file of another tool with it.")
     network = load_network(model)
     lower, upper = int(network.domain.lower.min()), int(network.domain.upper.max())
     own = InputCoding.signs() if network.domain.is_binary else InputCoding.integers(lower, upper)

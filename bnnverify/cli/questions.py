@@ -13,7 +13,6 @@ import click
 
 from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
-from bnnverify.cli.options import index_file, index_list_or_file
 from bnnverify.cli.workers import answers
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import QueryError, UnsupportedError
@@ -21,7 +20,7 @@ from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
 from bnnverify.quantities import NoiseError, Quantity, SafeDistance
 from bnnverify.query import Query, Targeted, Ties, Untargeted
-from bnnverify.regions import AnyRegion, FixedIndexRegion, HammingBall, Region, whole_cube
+from bnnverify.regions import AnyRegion, FixedIndexRegion, HammingBall, PixelBox, Region
 from bnnverify.results import Answer, Decision, Distance, Kind, Verdict
 
 _BOUNDED = {"prime-implicant": "needed..kept", "essential-features": "essential"}
@@ -40,9 +39,10 @@ class Question:
         engine: Name of the engine.
         limits: For this question.
         analysis: The verb, or what it does instead: ``by-radius``, ``noise``, ``samples``, ``safe-distance``,
-            ``prime-implicant``, ``essential-features``.
+            ``linf-distance``, ``prime-implicant``, ``essential-features``.
         detail: What this analysis takes besides.
         jobs: Processes that this one question may use.
+        center: The image that a box of integers is around, clipped.
     """
 
     verb: str
@@ -54,6 +54,7 @@ class Question:
     analysis: str
     detail: Mapping[str, Any]
     jobs: int = 1
+    center: tuple[int, ...] = ()
 
     def about(self, network: BinaryNetwork) -> Query:
         """The query; raises what a wrong one raises."""
@@ -91,6 +92,8 @@ class Question:
             return counting.sample_adversarial(self.about(network), **self.detail, allow_none=True, **watched)
         if self.analysis == "noise":
             return self._noise(network, watched)
+        if self.analysis == "linf-distance":
+            return self._linf(network, monitor)
         assert isinstance(self.region, HammingBall)
         center, radius = self.region.center, self.region.radius
         if self.analysis == "by-radius":
@@ -101,6 +104,14 @@ class Question:
         if self.analysis == "safe-distance":
             return counting.maximal_safe_distance(network, center, **self.detail, **where, **watched)
         return robustness.minimum_adversarial_distance(network, center, **where, **watched)
+
+    def _linf(self, network: BinaryNetwork, monitor: Monitor) -> Distance:
+        from bnnverify.deciding.distance import linf_distance
+
+        if self.engine not in ("auto", "stages"):
+            raise QueryError(f"the engine is {self.engine}, expected auto or stages for a distance in pixel values.")
+        where = {"ties": self.ties, "max_radius": reach(self), **self._label()}
+        return linf_distance(network, self.center, limits=self.limits, monitor=monitor, jobs=self.jobs, **where)
 
     def _label(self) -> dict[str, Any]:
         assert isinstance(self.property, Untargeted)
@@ -119,61 +130,6 @@ class Question:
         most = region.radius if isinstance(region, HammingBall) else None
         where = {**self._label(), "max_flips": most}
         return misclassification_probability(network, region.center, rates, **where, **watched)
-
-
-def region_of(
-    center: Sequence[int],
-    *,
-    radius: int | None,
-    free: str | None,
-    hold: str | None,
-    fixed: str | None,
-    whole: bool,
-) -> Region:
-    """The region around an input that the options name.
-
-    Args:
-        center: The input.
-        radius: Of a Hamming ball.
-        free: List or file of the inputs that vary.
-        hold: List or file of the inputs that stay.
-        fixed: File of the inputs that vary, as BNNQuanalyst's fixed-set files list them.
-        whole: All inputs of the cube.
-
-    Raises:
-        QueryError: No region or two are named, or the region does not fit the input.
-    """
-    n, x = len(center), tuple(center)
-    limited = [name for name, text in (("--free", free), ("--hold", hold), ("--fixed", fixed)) if text is not None]
-    if len(limited) + whole > 1 or (whole and radius is not None) or not (limited or whole or radius is not None):
-        raise QueryError(
-            "expected exactly one region: --radius R, --free LIST, --hold LIST, --fixed FILE or --whole-cube "
-            "(--radius also together with --free, --hold or --fixed)."
-        )
-    if whole:
-        return whole_cube(n)
-    vary = _varying(n, free, hold, fixed)
-    if radius is not None:
-        return HammingBall(x, radius, vary)
-    assert vary is not None
-    return FixedIndexRegion(x, vary)
-
-
-def _varying(n: int, free: str | None, hold: str | None, fixed: str | None) -> tuple[int, ...] | None:
-    """The inputs that vary; None if the options leave that open."""
-    if free is not None:
-        return tuple(index_list_or_file(free, n, "input"))
-    if hold is not None:
-        kept = set(index_list_or_file(hold, n, "input"))
-        return tuple(i for i in range(n) if i not in kept)
-    if fixed is not None:
-        if not Path(fixed).is_file():
-            raise QueryError(
-                f"--fixed is {fixed!r:.60}, expected the path of a fixed-set file, which lists the inputs that vary. "
-                "To name inputs here, give --hold LIST (they stay) or --free LIST (they vary)."
-            )
-        return tuple(index_file(fixed, n, "input"))
-    return None
 
 
 def class_to_keep(keep: str, image: Image, predicted: int) -> int:
@@ -278,7 +234,9 @@ def ask(
         raise QueryError("--keep and --target are both given, expected one: the class to keep or the class to reach.")
     network = load_network(model)
     if not network.domain.is_binary and box is None:
-        others = "Give --linf R or --eps E." if verb == "verify" else "Use a network with a binary input domain."
+        others = {"verify": "Give --linf R or --eps E.", "distance": "Give --linf."}.get(
+            verb, "Use a network with a binary input domain."
+        )
         raise UnsupportedError(
             f"{model} takes integer inputs, but {verb} asks about regions of -1/+1 inputs here. {others}"
         )
@@ -291,7 +249,7 @@ def ask(
         limits, what = limits_of(timeout, threads, jobs), analysis or verb
         around = box(network, image) if box is not None else _given(region)(image.x)
         inner = jobs if len(images.images) == 1 else 1
-        question = Question(verb, around, prop, Ties(ties), engine, limits, what, detail or {}, inner)
+        question = Question(verb, around, prop, Ties(ties), engine, limits, what, detail or {}, inner, image.x)
         question.about(network)  # refuses what makes no sense before any work
         questions.append(question)
     shared = envelope(verb, model, network)
@@ -364,10 +322,18 @@ def is_partial(question: Question, answer: Answer | Quantity) -> bool:
     if isinstance(answer, Distance) and answer.upper is not None:
         return answer.lower < answer.upper
     if isinstance(answer, Distance | SafeDistance):
-        assert isinstance(question.region, HammingBall)
-        searched = question.region.radius + (1 if isinstance(answer, Distance) else 0)
+        searched = reach(question) + (1 if isinstance(answer, Distance) else 0)
         return answer.upper is None and answer.lower < searched  # else the whole ball was searched
     return answer.kind is not Kind.EXACT
+
+
+def reach(question: Question) -> int:
+    """How far the region of a distance reaches: in flips, or in units of the inputs."""
+    if isinstance(question.region, PixelBox):
+        ends = (*question.region.lower, *question.region.upper)
+        return max(abs(end - x) for end, x in zip(ends, 2 * question.center, strict=True))
+    assert isinstance(question.region, HammingBall)
+    return question.region.radius
 
 
 def flipped(center: Sequence[int], x: Sequence[int]) -> list[int]:
@@ -382,12 +348,17 @@ def short_list(values: Sequence[int], most: int = 8) -> str:
 
 def in_region(question: Question) -> str:
     """The region and the tie rule in words; the image is another in each row."""
-    ties = {
+    where = f"{question.region}; {tie_rule(question)}"
+    return where.replace(f"radius {question.region.n} in", "any radius in")
+
+
+def tie_rule(question: Question) -> str:
+    """What equal scores mean, in words."""
+    return {
         Ties.LOWEST_INDEX: "ties go to the lowest class",
         Ties.COUNTEREXAMPLE: "a tie is adversarial",
         Ties.ROBUST: "a tie is not adversarial",
-    }
-    return f"{question.region}; {ties[question.ties]}".replace(f"radius {question.region.n} in", "any radius in")
+    }[question.ties]
 
 
 def goal(question: Question, keep: str) -> str:

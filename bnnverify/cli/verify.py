@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.dumping import dump_options, dump_query
+from bnnverify.cli.importing import model_options
 from bnnverify.cli.options import (
     deciding_engine_options,
     image_options,
@@ -31,6 +32,7 @@ Examples:
   bnnverify verify pixels.npz --data mnist --index 0:40 --linf 3 --timeout 60
   bnnverify verify eevbnn.npz --data mnist --index 0:40 --eps 0.3 --keep true --ties robust
   bnnverify verify model.onnx property.vnnlib --timeout 480 --jobs 2
+  bnnverify verify model.onnx unit.vnnlib --input-range 0 255 --input-scale 1/255 --certificate proof/
 """
 
 
@@ -64,6 +66,7 @@ Examples:
     metavar="FILE",
     help="With PROPERTY: write sat, unsat, unknown or timeout, and the counterexample, as VNN-COMP has it.",
 )
+@model_options
 @dump_options
 @click.option("--fail-on", type=click.Choice(["not-robust"]), help="Exit with code 1 if a verdict is not-robust.")
 @output_options
@@ -83,17 +86,24 @@ def command(
 
     Every verdict is exact: robust is proved, and not-robust comes with an input that was replayed on the exact
     network. Unknown means that a limit was reached, and the exit code is 3. PROPERTY is a VNN-LIB file, which says the
-    region and what is adversarial in it.
+    region and what is adversarial in it; the --input options, --zero-sign and --layer say of MODEL what its file
+    leaves open there, as in `bnnverify import`.
     """
     from bnnverify.cli import questions as q
     from bnnverify.errors import QueryError
     from bnnverify.results import Decision, Verdict
 
+    reading = {name: options.pop(name) for name in READING}
     if property_file is not None:
         has_box = linf is not None or eps is not None
-        return _of_property(model, property_file, result, fail_on, has_box, certificate=certificate, **options)
+        options |= {"certificate": certificate, "reading": reading}
+        return _of_property(model, property_file, result, fail_on, has_box, **options)
     if result is not None:
         raise QueryError("--result is for a PROPERTY, expected --json or --save for images.")
+    if any(value not in (None, ()) for value in reading.values()):
+        raise QueryError(
+            f"options on how {model} is read are for a PROPERTY. For images run `bnnverify import` once, with -o FILE."
+        )
     dumps = {name: options.pop(name) for name in DUMPS}
     if certificate is not None or any(dumps.values()):
         _require_one(model, options)
@@ -126,6 +136,7 @@ def _require_one(model: Path, options: Mapping[str, Any]) -> None:
 
 
 DUMPS = ("dump_cnf", "dump_opb", "dump_cp")
+READING = ("input_range", "input_scale", "input_offset", "input_shape", "zero_sign", "layers")
 
 
 def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
@@ -173,7 +184,7 @@ def _of_property(
         require_writable(result, "the result file")
     limits = q.limits_of(options["timeout"], options["threads"])
     budget = {"engine": options["engine"], "limits": limits, "jobs": options["jobs"]}
-    written = {"result": result, "certificate": options["certificate"]}
+    written = {name: options[name] for name in ("certificate", "reading")} | {"result": result}
     answer = verify_property(model, path, **budget, as_json=options["as_json"], **written)
     if fail_on and answer.verdict is Verdict.NOT_ROBUST:
         return 1

@@ -46,7 +46,8 @@ def hamming_distance(
         ties: What equal scores mean.
         max_radius: Largest distance to look at; default n.
         limits: Time for the whole search.
-        monitor: Who may stop it; is shown `(lower, last, last + 1)` where all distances below `lower` are excluded.
+        monitor: Who may stop it, also by a `KeyboardInterrupt` once `stop` is set; is shown `(lower, last, last + 1)`
+            where all distances below `lower` are excluded.
         jobs: Processes for complete engines.
 
     Returns:
@@ -137,9 +138,14 @@ class _Bracket:
     def answer(self) -> Distance:
         """The distance, or a bracket of it."""
         self.at(self.furthest)  # refuses what makes no sense before any work
-        with one_blas_thread():
-            self.attacks()
-            self.proofs()
+        try:
+            with one_blas_thread():
+                self.attacks()
+                self.proofs()
+        except KeyboardInterrupt:
+            if self.monitor is None or not self.monitor.stop:
+                raise
+            self.reason = self.monitor.reason
         predicted = None
         if self.upper is not None and self.witness is not None:
             self.witness, predicted = replayed(self.at(self.upper), self.witness, "distance")

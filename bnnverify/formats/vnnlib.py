@@ -77,7 +77,7 @@ class Specification:
         if imported.open_zero:
             raise UnsupportedError(
                 f"{self.where}: is about real inputs, which can make the first sign of the model 0, expected a sign "
-                "that is never 0 (Sign -> Add 0.1 -> Sign). Say what it means: zero_sign=1."
+                "that is never 0 (Sign -> Add 0.1 -> Sign). Say what it means: zero_sign=1 (--zero-sign plus)."
             )
         for what, declared, expected in (
             ("inputs", self.n_inputs, network.n_inputs),
