@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bnnverify.engines.chipsampling import sample_chips
 from bnnverify.engines.montecarlo import sample_errors
-from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import (
     AsymmetricFlip,
     BitFlip,
@@ -294,6 +294,19 @@ def test_a_model_of_another_number_of_blocks_is_refused(model):
         for sample in (sample_errors, sample_chips):
             with pytest.raises(QueryError, match=r"has [13] blocks, but the network has 2"):
                 sample(network, [[1, 1]], [0], faults)
+
+
+@pytest.mark.parametrize("table", [BitFlip("0.1"), CellTable.create([["0.1", "0.2"]])])
+def test_laws_of_very_large_integers_are_refused_with_what_to_do(table):
+    blocks = (DenseBlock.create([[1, 1]], [0]),)
+    network = BinaryNetwork(InputDomain.integers([0, 0], [2**40] * 2), blocks, OutputBlock.create([[1], [-1]]))
+    faults = PerCell((table, BitFlip("0.1")))
+    assert error_probability(network, [2**10, 2**9], 0, faults).upper < 1
+    said = (
+        r"integer inputs add up to 1649267441664 needs 12288.0 GiB, expected at most 1 GiB. Take inputs of fewer levels"
+    )
+    with pytest.raises(ResourceLimitError, match=said):
+        error_probability(network, [2**40, 2**39], 0, faults)
 
 
 @pytest.mark.parametrize("pool", [(1, 1), (1, 2)])

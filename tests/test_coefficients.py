@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bnnverify.cli.cells import coefficients_report
 from bnnverify.engines.base import Limits, Monitor
-from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.faults import BitFlip
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.reliability import error_probability, fault_enumerator
@@ -87,6 +87,17 @@ def test_many_flips_of_a_long_row_of_integers_do_not_overflow():
     network = BinaryNetwork(InputDomain.integers([0] * n, [3] * n), (block,), output)
     x = [i % 3 + 1 for i in range(n)]
     assert fault_coefficients(network, x, 0, order=network.n_cells).counts == fault_enumerator(network, x, 0).counts
+
+
+def test_sums_of_very_large_integers_are_refused_with_what_to_do():
+    block, output = DenseBlock.create([[1, 1]], [0]), OutputBlock.create([[1], [-1]])
+    network = BinaryNetwork(InputDomain.integers([0, 0], [2**40] * 2), (block,), output)
+    said = (
+        r"up to 2 of the integer inputs, .* GiB, expected at most 1 GiB. Take inputs of fewer levels, or a lower order"
+    )
+    with pytest.raises(ResourceLimitError, match=said):
+        fault_coefficients(network, [2**40, 2**39], order=2)
+    assert fault_coefficients(network, [2**20, 2**19], order=2).counts == (0, 1, 2)
 
 
 @pytest.mark.parametrize("widths", [(12, 8, 4), (8, 5, 5, 3), (6, 4, 4, 4, 3)])

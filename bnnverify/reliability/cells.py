@@ -20,6 +20,7 @@ from bnnverify.domain import IntArray
 from bnnverify.network import OutputBlock
 from bnnverify.packing import Words, score_ranks
 from bnnverify.reliability.laws import FloatArray
+from bnnverify.reliability.memory import require_law
 from bnnverify.reliability.rounding import rounded_rate
 
 
@@ -49,8 +50,13 @@ class CellRows:
         return cls(matrix, rounded[index, 0], rounded[index, 1], np.asarray(thresholds, dtype=np.int64))
 
     def firing(self, inputs: IntArray) -> tuple[FloatArray, FloatArray]:
-        """(P(fires), P(does not)) of every row at every input: `(points, cells)` -> `(points, rows)` each."""
+        """(P(fires), P(does not)) of every row at every input: `(points, cells)` -> `(points, rows)` each.
+
+        Raises:
+            ResourceLimitError: Inputs so large that the law of their sum does not fit into memory.
+        """
         points = np.ascontiguousarray(np.atleast_2d(inputs), dtype=np.int64)
+        require_law(int(np.abs(points).sum(axis=1).max(initial=0)))
         fires, silent = np.zeros((len(points), len(self.weights))), np.zeros((len(points), len(self.weights)))
         _firing(points, self.weights, self.flip, self.keep, self.thresholds, fires, silent)
         return fires, silent

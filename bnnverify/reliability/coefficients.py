@@ -30,6 +30,7 @@ from bnnverify.reliability.enumerators import PartialEnumerator
 from bnnverify.reliability.flipplan import FlipPlan
 from bnnverify.reliability.flipsearch import rival_cost
 from bnnverify.reliability.margins import NEVER, flips_needed
+from bnnverify.reliability.memory import require_memory
 from bnnverify.results import Run
 
 _METHOD = "fault-coefficients"
@@ -61,6 +62,7 @@ def fault_coefficients(
     Raises:
         QueryError: The label does not exist, or the order is negative.
         UnsupportedError: Integer inputs without a hidden block.
+        ResourceLimitError: Integer inputs so large that the table of their sums does not fit into memory.
 
     >>> from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
     >>> net = BinaryNetwork(InputDomain.binary(3), (), OutputBlock.create([[1, 1, 1], [1, -1, 1]]))
@@ -344,6 +346,8 @@ def cumulative_shifts(agreeing: int, disagreeing: int, left: int) -> tuple[fmpz_
 def _integer_sets(toward: list[int], missing: int, left: int) -> fmpz_poly:
     """Sets of at most `left` cells whose values in `toward` add up to at least `missing`."""
     reach = max((abs(v) for v in toward), default=0) * left
+    what = f"the table of sums of up to {left} of the integer inputs, which add up to as much as {reach},"
+    require_memory((left + 1) * (2 * reach + 1), what, "Take inputs of fewer levels, or a lower order.")
     values, cells = np.unique(np.array(toward, dtype=np.int64), return_counts=True)
     most = max(comb(len(toward), k) for k in range(left + 1))
     kind = np.int64 if most < 2**62 else object

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bnnverify.domain import IntArray
 from bnnverify.faults import CellRates
 from bnnverify.network import DenseBlock
+from bnnverify.reliability.memory import require_law
 from bnnverify.reliability.rounding import rounded_rate
 
 FloatArray = NDArray[np.float64]
@@ -158,8 +159,12 @@ def firing_on_integers(block: DenseBlock, x: IntArray, rates: CellRates) -> tupl
     """As `firing`, for integer inputs: a flip of a cell moves the sum by ``2 |x_i|``.
 
     The pre-activation after the faults is ``-sum|x_i| + 2 * (sum of |x_i| over agreeing cells)``.
+
+    Raises:
+        ResourceLimitError: Inputs so large that the law of this sum does not fit into memory.
     """
     sizes = np.abs(x) * (block.weights != 0)
+    require_law(int(sizes.sum(axis=1).max()))
     agree = block.weights * np.sign(x) > 0
     stored = block.stored
     (plus, not_plus), (minus, not_minus) = rounded_rate(rates.plus), rounded_rate(rates.minus)

@@ -214,7 +214,8 @@ def error_probability(
         QueryError: The label does not exist or tolerance or max_states is not positive.
         UnsupportedError: Integer inputs without a hidden block, rates below 2^-900, or a convolution with permanent
             faults and those of reading besides.
-        ResourceLimitError: A row of so many cells at a rate so high that its laws do not fit into memory.
+        ResourceLimitError: A row of so many cells at a rate so high, or integer inputs so large, that the laws do not
+            fit into memory.
 
     >>> import numpy as np
     >>> from bnnverify.faults import BitFlip

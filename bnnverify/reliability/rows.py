@@ -16,15 +16,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bnnverify.errors import ResourceLimitError
 from bnnverify.faults import CellRates
 from bnnverify.reliability.laws import FloatArray
+from bnnverify.reliability.memory import require_memory
 from bnnverify.reliability.rounding import rounded_rate
 
 Laws = tuple[FloatArray, NDArray[np.int64]]
-
-
-_MOST_BYTES = 2**30  # of one table of laws
 
 
 @njit(cache=True, nogil=True)
@@ -56,11 +53,8 @@ def flip_laws(rate: Fraction, cells: int) -> Laws:
     tops = np.zeros(cells + 1, dtype=np.int64)
     _flip_laws(flip, keep, np.zeros((1, 1)), tops)
     width = int(tops.max()) + 1
-    if 8 * width * (cells + 1) > _MOST_BYTES:
-        raise ResourceLimitError(
-            f"a row of {cells} cells at the rate {float(rate):.3g} needs {8 * width * (cells + 1) / 2**30:.1f} GiB of "
-            "flip laws, expected at most 1 GiB. Lower the rate, or sample chips with sample_errors."
-        )
+    what = f"the flip laws of a row of {cells} cells at the rate {float(rate):.3g}"
+    require_memory(width * (cells + 1), what, "Lower the rate, or sample chips with sample_errors.")
     laws = np.zeros((cells + 1, width))
     _flip_laws(flip, keep, laws, tops)
     return laws, tops
