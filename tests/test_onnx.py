@@ -333,3 +333,61 @@ def test_two_inputs_or_missing_tensors_are_refused(tmp_path):
     onnx.save(Model([None, 4]).add("MatMul", "nowhere").proto(), tmp_path / "m.onnx")
     with pytest.raises(FormatError, match=r"node 'n0' \(MatMul\) takes 'nowhere', which nothing before it makes"):
         load(tmp_path / "m.onnx", coding=SMALL)
+
+
+def test_bipolar_quantisation_of_turned_signs_is_turned(tmp_path):
+    domain = "qonnx.custom_op.general"
+    model = Model([None, 1])
+    scale = model.constant(np.array(2.0))
+    model.add("MatMul", [[1.0]]).add("Add", 0.5).add("Sign").add("Neg").add("BipolarQuant", scale, domain=domain)
+    imported = load(model.add("MatMul", [[1.0, -1.0]]).save(tmp_path / "m.onnx"), coding=SMALL)
+    assert [imported.network.scores([v])[0] for v in (-1, 0, 1)] == [2, -2, -2]
+
+
+def test_integers_that_wrap_around_or_lose_their_fraction_are_refused(tmp_path):
+    w = np.ones((4, 3))
+    bits = Model([None, 4]).add("MatMul", w).add("Greater", 0.0).add("Cast", to=TensorProto.UINT8)
+    refused(tmp_path, bits.add("Sub", bits.constant(1, np.uint8)), r"node 'n3' \(Sub\) calculates in uint8")
+    signs = Model([None, 4]).add("MatMul", w).add("Add", 0.5).add("Sign").add("Cast", to=TensorProto.INT32)
+    refused(tmp_path, signs.add("Div", signs.constant(2, np.int32)), r"node 'n4' \(Div\) divides integers")
+    real = Model([None, 4]).add("Cast", to=TensorProto.INT32)
+    refused(tmp_path, real.add("Cast", to=TensorProto.FLOAT), r"node 'n0' \(Cast\) rounds numbers")
+    sums = Model([None, 4]).add("MatMul", w).add("Cast", to=TensorProto.INT32)
+    refused(tmp_path, sums.add("Cast", to=TensorProto.FLOAT), r"node 'n1' \(Cast\) rounds numbers")
+
+
+def test_windows_that_overlap_and_are_rounded_up_are_refused(tmp_path):
+    # 6 rows: windows of 3 at every second row fit twice, and ceil_mode makes it three
+    model = Model([None, 1, 6, 6]).add("Conv", np.ones((1, 1, 1, 1))).add("Add", 0.5).add("Sign")
+    model.add("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+    refused(tmp_path, model, r"node 'n3' \(MaxPool\) rounds the number of windows up")
+    rng = np.random.default_rng(5)
+    model = Model([None, 1, 5, 5]).add("Conv", rng.choice([-1.0, 1.0], (2, 1, 1, 1))).add("Add", 0.5).add("Sign")
+    model.add("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1).add("Flatten")  # these fit
+    model.add("MatMul", rng.choice([-1.0, 1.0], (8, 3)))
+    imported = load(model.save(tmp_path / "m.onnx"), coding=SMALL)
+    x = inputs_of((1, 5, 5), 20)
+    assert [[float(v) for v in imported.network.scores(p)] for p in imported.read(x)] == run(model.proto(), x).tolist()
+
+
+def test_a_clip_is_remembered_where_channels_move(tmp_path):
+    kernels = np.array([1.0, 1.0, -1.0, 1.0]).reshape(4, 1, 1, 1)
+    model = Model([None, 1, 2, 2]).add("Conv", kernels).add("Clip", -1.0, 1.0)
+    model.add("Reshape", model.constant([-1, 2, 2, 2, 2], np.int64)).add("Transpose", perm=[0, 2, 1, 3, 4])
+    model.add("Reshape", model.constant([-1, 4, 2, 2], np.int64)).add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    refused(tmp_path, model.add("Sub", 1.5), r"node 'n6' \(Sub\) follows a clip of sums")
+
+
+def test_what_picks_other_classes_than_the_first_greatest_is_refused(tmp_path):
+    def scores():
+        return Model([None, 4]).add("MatMul", np.ones((4, 3)))
+
+    one, two = (np.array([k], dtype=np.int64) for k in (1, 2))
+    model = scores()
+    refused(tmp_path, model.add("TopK", model.constant(one, np.int64), largest=0), r"\(TopK\) picks 1 scores")
+    model = scores()
+    refused(tmp_path, model.add("TopK", model.constant(two, np.int64)), r"\(TopK\) picks 2 scores")
+    refused(tmp_path, scores().add("ArgMax", axis=1, select_last_index=1), r"\(ArgMax\) takes the last of equal")
+    model = scores()
+    imported = load(model.add("TopK", model.constant(one, np.int64)).save(tmp_path / "m.onnx"), coding=SMALL)
+    assert imported.network.n_classes == 3

@@ -187,7 +187,7 @@ def _run(graph: Graph, start: Tensor) -> tuple[Tensor, list[str]]:
             raise UnsupportedError(f"{node} joins two branches that depend on the input, expected a chain of layers.")
         tensor = inputs[places[0]]
         if node.kind in FINAL:
-            _check_final(node, tensor)
+            _check_final(node, tensor, inputs)
             notes.append(f"{node} at the end was dropped: it keeps the order of the scores")
             result = tensor
             final |= dict.fromkeys(node.outputs, str(node))
@@ -225,8 +225,15 @@ def _constants(node: Node, inputs: list[Any], graph: Graph) -> list[Any]:
     return evaluated(node, inputs, graph.opsets, graph.where)
 
 
-def _check_final(node: Node, tensor: Tensor) -> None:
-    """The scores must lie along the axis that the operation orders."""
+def _check_final(node: Node, tensor: Tensor, inputs: Sequence[Any]) -> None:
+    """The scores must lie along the axis that the operation orders, and the greatest of them must come out."""
+    if node.kind == "TopK":
+        first = [value for value in inputs[1:] if isinstance(value, np.ndarray)]
+        count = int(first[0].ravel()[0]) if first else node.attributes.get("k")
+        if count != 1 or not node.attributes.get("largest", 1):
+            raise UnsupportedError(f"{node} picks {count} scores in an order of its own, expected the greatest.")
+    if node.attributes.get("select_last_index", 0):
+        raise UnsupportedError(f"{node} takes the last of equal scores, expected the first.")
     axis = int(node.attributes.get("axis", -1))
     shape = tensor.index.shape
     if node.kind in ("Sigmoid", "HardSigmoid"):

@@ -18,7 +18,6 @@ from bnnverify.errors import ModelError
 from bnnverify.formats import elementwise, onnxlayers, tensors
 from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.tensors import Tensor
-from bnnverify.formats.units import Steps
 
 FLOAT, INT32, INT64, BOOL, DOUBLE, UNSIGNED = 1, 6, 7, 9, 11, (2, 4, 12, 13)  # numbers of types in ONNX
 
@@ -53,7 +52,9 @@ def _cast(call: Call, tensor: Tensor) -> Tensor:
     to = int(call.get("to", FLOAT))
     if to in (FLOAT, DOUBLE):
         return tensor
-    if tensor.steps is None and to in (INT32, INT64) and elementwise.is_integral(tensor):
+    # sums of signs; of inputs, which may be real, a cast would cut off the fraction
+    is_whole = tensor.source.takes_signs and elementwise.is_integral(tensor)
+    if tensor.steps is None and to in (INT32, INT64) and is_whole:
         return tensor
     if tensor.steps is not None:
         values = {v for array in (tensor.steps.low, tensor.steps.zero, tensor.steps.high) for v in array}
@@ -119,25 +120,36 @@ def _unsqueeze(call: Call, tensor: Tensor) -> Tensor:
     return _reshaped(call, tensor, [1 if i in places else next(sizes) for i in range(rank)])
 
 
+def _other(call: Call, what: str) -> NDArray[Any]:
+    """The constant side of an operation of two numbers; its type is that of the operation."""
+    array = call.constant(1 - call.at, what)
+    if array.dtype.kind == "u" or (array.dtype.kind == "i" and array.dtype.itemsize < 4):
+        raise call.refuse(f"calculates in {array.dtype}, which wraps around, expected float, int32 or int64.")
+    return array
+
+
 def _add(call: Call, tensor: Tensor) -> Tensor:
-    return elementwise.plus(tensor, call.constant(1 - call.at, "summand"), call.where)
+    return elementwise.plus(tensor, _other(call, "summand"), call.where)
 
 
 def _sub(call: Call, tensor: Tensor) -> Tensor:
-    other = call.constant(1 - call.at, "subtrahend")
+    other = _other(call, "subtrahend")
     if call.at == 0:
         return elementwise.plus(tensor, -other, call.where)
     return elementwise.plus(elementwise.times(tensor, -1, call.where), other, call.where)
 
 
 def _mul(call: Call, tensor: Tensor) -> Tensor:
-    return elementwise.times(tensor, call.constant(1 - call.at, "factor"), call.where)
+    return elementwise.times(tensor, _other(call, "factor"), call.where)
 
 
 def _div(call: Call, tensor: Tensor) -> Tensor:
     if call.at == 1:
         raise call.refuse("divides by what depends on the input, expected a constant divisor.")
-    return elementwise.times(tensor, call.constant(1, "divisor"), call.where, inverse=True)
+    divisor = call.constant(1, "divisor")
+    if divisor.dtype.kind in "iu":
+        raise call.refuse("divides integers, which cuts off the fraction, expected a division of floats.")
+    return elementwise.times(tensor, divisor, call.where, inverse=True)
 
 
 def _neg(call: Call, tensor: Tensor) -> Tensor:
@@ -208,7 +220,8 @@ def _bipolar(call: Call, tensor: Tensor) -> Tensor:
     fired = elementwise.compared(tensor, 0.0, ">=", call.where)
     scale = np.asarray(call.constant(1, "scale"), dtype=np.float64)
     column = elementwise.per_unit(fired, scale, call.where)
-    return replace(fired, steps=Steps(-column, column, column))
+    assert fired.steps is not None
+    return replace(fired, steps=fired.steps.mapped(lambda v: np.where(v != 0, column, -column)))
 
 
 def bipolar_constant(values: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:

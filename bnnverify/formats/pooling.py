@@ -32,8 +32,9 @@ def pooled(
         )
     if tensor.source.weights is None:
         raise UnsupportedError(f"{where} pools the input, expected max-pooling after a convolution.")
-    height, width = tensor.index.shape[2:]
-    exact = all(size % step == 0 for size, step in zip((height, width), stride, strict=True))
+    top, left, bottom, right = pads
+    lengths = tensor.index.shape[2] + top + bottom, tensor.index.shape[3] + left + right
+    exact = all((size - side) % step == 0 for size, side, step in zip(lengths, window, stride, strict=True))
     if window == stride and pads == (0, 0, 0, 0) and tensor.pool is None and (exact or not ceil):
         if window == (1, 1):
             return tensor

@@ -196,7 +196,7 @@ def arranged(tensor: Tensor, where: str) -> Tensor:
         moved_source = replace(source, order=source.order[lead])
     else:
         moved_source = replace(source, weights=source.weights[lead])
-    return Tensor(moved_source, affine, steps, pool, index)
+    return replace(tensor, source=moved_source, affine=affine, steps=steps, pool=pool, index=index)
 
 
 def check_places(source: Source, where: str) -> None:
