@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import json
+import tempfile
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -395,3 +397,36 @@ def test_bounds_over_real_ends_and_huge_thresholds_are_exact(scale):
     assert block_bounds(higher)[0].after.tolist() == [1, 1]
     lower = replace(query, region=RealBox((1, half), (1, 1)))
     assert block_bounds(lower)[0].after.tolist() == [-1, 1]  # at most 2 = threshold - 1: sure not to fire
+
+
+def test_a_comparison_that_is_the_first_variable_itself_is_no_constant():
+    # score 0 beats score 1 iff x0 = +1, which is variable 1: python counts 1 == True
+    net = BinaryNetwork(InputDomain.binary(1), (), OutputBlock.create([[1], [-1], [-1]], bias=[0, 0, -9]))
+    query = Query(net, HammingBall((-1,), 1), Untargeted(1), Ties.ROBUST)
+    assert clauses_of(query).clauses == [(1,)]
+    decision = certify_in_memory(query)
+    assert decision.verdict is Verdict.NOT_ROBUST and decision.counterexample == (1,)
+
+
+def certify_in_memory(query):
+    with tempfile.TemporaryDirectory() as folder:
+        return certify(query, Path(folder) / "proof")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda query: query["property"].update(kind="whatever", target=0),
+        lambda query: query["property"].update(strength="all classes"),
+        lambda query: query.update(images=100),
+        lambda query: query["region"].update(radius=True),
+    ],
+)
+def test_a_question_that_says_more_than_is_checked_is_rejected(tmp_path, change):
+    net = BinaryNetwork(InputDomain.binary(2), (), OutputBlock.create([[1, 1], [-1, -1]], bias=[9, 0]))
+    certify(Query(net, HammingBall((1, 1), 1), Untargeted(0)), tmp_path / "proof")
+    assert check_certificate(tmp_path / "proof", net)
+    manifest = json.loads((tmp_path / "proof" / form.MANIFEST).read_text())
+    change(manifest["query"])
+    (tmp_path / "proof" / form.MANIFEST).write_text(json.dumps(manifest))
+    assert not check_certificate(tmp_path / "proof", net)

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -367,3 +368,12 @@ def test_a_limit_leaves_bounds_that_hold_and_says_so():
 def test_numbers_out_of_range_are_refused(example, wrong):
     with pytest.raises(QueryError, match="expected an integer from 1 to"):
         patch_bounds(example[0], **wrong)
+
+
+@pytest.mark.parametrize("ties", list(Ties))
+def test_scores_of_real_inputs_are_not_rounded_down_to_a_proof(ties):
+    # the difference of scores is x0, up to 1/2: no integer point is adversarial, and 1/2 is
+    net = BinaryNetwork(InputDomain.integers([-1], [1]), (), OutputBlock.create([[1], [1]], scale=[1, 0]))
+    query = Query(net, RealBox((Fraction(-1),), (Fraction(1, 2),)), Untargeted(1), ties)
+    found = patch_bounds(query)
+    assert not found.is_robust and found.excess == (1,)

@@ -14,7 +14,7 @@ from bnnverify.deciding.stages import decide
 from bnnverify.deciding.turns import in_turns
 from bnnverify.engines.base import Clock, Limits, Monitor
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
-from bnnverify.query import Query, Untargeted
+from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict, answer_from_json
 from tests.oracle import adversarial_points, is_adversarial
@@ -139,3 +139,11 @@ def test_a_race_ends_with_its_clock():
     query = Query(never_both(), PixelBox((0,) * 4, (9,) * 4), Untargeted(0))
     answer = race(query, ("minicard",), limits=Limits(), clock=Clock(1e-3), jobs=2)
     assert answer.verdict is Verdict.UNKNOWN and "time limit" in answer.run.reason
+
+
+def test_the_best_bound_over_real_inputs_without_hidden_blocks_is_no_proof_where_there_is_none():
+    # score 1 - score 0 is x0, up to 1/2: open, and every integer input is robust
+    net = BinaryNetwork(InputDomain.integers([-1], [1]), (), OutputBlock.create([[1], [1]], scale=[0, 1]))
+    query = Query(net, RealBox((Fraction(-1),), (Fraction(1, 2),)), Untargeted(0), Ties.ROBUST)
+    decision = decide(query, limits=Limits(seconds=5))
+    assert decision.verdict is Verdict.UNKNOWN and decision.run.statistics["best_bound"] == 0

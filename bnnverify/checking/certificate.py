@@ -149,6 +149,8 @@ class _Checker:
             query = query_of(self.manifest["query"], self.network)
         except (BnnVerifyError, KeyError, TypeError, ValueError) as error:
             raise _RejectedError(_sentence(error)) from None
+        if query.to_json() != self.manifest["query"]:
+            raise _RejectedError("the question says more than what it is, or says it in another way")
         self.steps.append(f"the network is {self.network.identity[:12]}, {self.network.architecture}")
         self.steps.append(f"the question: {query.property}, {query.region}, ties {query.ties.value}")
         expected = Verdict.NOT_ROBUST if self.manifest["kind"] == "counterexample" else Verdict.ROBUST

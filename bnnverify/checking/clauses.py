@@ -181,7 +181,7 @@ class _Writer:
             for goal in goals:
                 if goal is not True:
                     self.add(*([] if goal is False else [goal]))
-        elif True not in goals:
+        elif not any(goal is True for goal in goals):  # literal 1 equals True
             self.add(*(goal for goal in goals if goal is not False))
 
     def reaches(self, block: int, terms: Sequence[Term], bound: int) -> int | bool:

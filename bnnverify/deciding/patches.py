@@ -9,6 +9,7 @@ of numbers: see `bnnverify.checking.patches`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -174,7 +175,8 @@ class _Work:
         self.query, self.bounds, self.clock = query, bounds, clock
         self.most_bits, self.order, self.every = most_bits, order, every
         self.comparisons, self.conjunctive = query.score_conditions()
-        self.excess = [_floor(e) for e in excesses(query, bounds)]
+        whole = math.floor if query.network.blocks else math.ceil  # scores of real inputs are no integers
+        self.excess = [whole(e) for e in excesses(query, bounds)]
         self.proofs: dict[int, Proof] = {}
         self.statistics: dict[str, Any] = {}
 
@@ -286,8 +288,3 @@ def _cluster(patch: Patch, costs: IntArray, never: NDArray[np.bool_]) -> Cluster
     table = patch.table(costs)[:, 0] * UNIT
     table[never] = NEVER
     return Cluster(patch.outputs, patch.bits, table, np.zeros(len(patch.bits), dtype=np.int64))
-
-
-def _floor(value: Any) -> int:
-    """The greatest integer that a difference of integers can be, given a bound."""
-    return int(value.numerator // value.denominator)

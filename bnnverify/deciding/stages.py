@@ -257,7 +257,8 @@ def _has_cpsat() -> bool:
 def _most(query: Query, excess: Sequence[Fraction | int]) -> int:
     """An upper bound on the margin of all inputs."""
     comparisons, conjunctive = query.score_conditions()
-    margins = [math.floor(most) - strict for most, (_, _, strict) in zip(excess, comparisons, strict=True)]
+    pairs = zip(excess, comparisons, strict=True)
+    margins = [math.ceil(most) - 1 if strict else math.floor(most) for most, (_, _, strict) in pairs]
     return min(margins) if conjunctive else max(margins)
 
 
