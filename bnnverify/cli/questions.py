@@ -27,6 +27,9 @@ _BOUNDED = {"prime-implicant": "needed..kept", "essential-features": "essential"
 """Analysis -> what its bounds are bounds on, if not the adversarial inputs."""
 
 
+COMPILING = "compiling loops, once after installation: a quarter to half a minute"
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question; the network stays outside, so that it travels to a process once.
@@ -178,8 +181,7 @@ def _compile(engine: str, network: BinaryNetwork, *, quiet: bool) -> None:
     name = "enumeration" if engine == "auto" else engine
     if name not in ("enumeration", "propagation") or network.has_convolutions or not network.domain.is_binary:
         return
-    text = "compiling loops, once after installation: a quarter to half a minute"
-    notice = Timer(2.0, click.echo, (text,), {"err": True})
+    notice = Timer(2.0, click.echo, (COMPILING,), {"err": True})
     notice.daemon = True
     if not quiet:
         notice.start()
