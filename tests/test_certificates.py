@@ -18,7 +18,8 @@ from bnnverify.checking import certificate as form
 from bnnverify.checking.bounds import block_bounds, is_proved, reaches, sums
 from bnnverify.checking.certificate import check_certificate, read_dimacs, read_manifest
 from bnnverify.checking.clauses import clauses_of
-from bnnverify.checking.rup import parse_proof, refutes
+from bnnverify.checking.prooftext import parse_proof
+from bnnverify.checking.rup import refutes
 from bnnverify.cli import main
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import EngineError, FormatError, QueryError

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysat.solvers import Cadical195, Solver
 
-from bnnverify.checking.rup import parse_proof, refutes
+from bnnverify.checking.prooftext import parse_proof
+from bnnverify.checking.rup import refutes
 from bnnverify.errors import FormatError
 
 LITERALS = st.integers(1, 5).flatmap(lambda v: st.sampled_from([v, -v]))

@@ -27,7 +27,8 @@ from typing import Any
 from bnnverify.checking.bounds import block_bounds, is_proved, reaches
 from bnnverify.checking.clauses import Clause, clauses_of
 from bnnverify.checking.patches import check_patches
-from bnnverify.checking.rup import parse_proof, refutes
+from bnnverify.checking.prooftext import parse_proof
+from bnnverify.checking.rup import refutes
 from bnnverify.errors import BnnVerifyError, FormatError, QueryError
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Property, Query, Targeted, Ties, Untargeted
