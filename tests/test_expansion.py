@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bnnverify.reliability.jointlaws import joint_law, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBloc
 from bnnverify.reliability import onehidden
 from bnnverify.reliability.exact import exact_error_probability
 from bnnverify.reliability.expansion import MAX_RIVALS
+from bnnverify.reliability.jointlaws import joint_law, windows
 from bnnverify.reliability.onehidden import TRIPLES, Effort, OutputProblem
 from bnnverify.reliability.probability import FaultyNetwork
 from bnnverify.reliability.rounding import outward
