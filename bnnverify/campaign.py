@@ -27,6 +27,7 @@ from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.chipsampling import SampledChips, sample_chips
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.faults import FaultModel
+from bnnverify.formats.files import whole_lines
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.accuracy import UNDECIDED, AccuracyPoint, image_errors, mean_accuracy
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
@@ -143,13 +144,11 @@ class Store:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             raw = path.read_bytes()
-            if raw and not raw.endswith(b"\n"):
-                raw = raw[: raw.rfind(b"\n") + 1]
-                os.ftruncate(self._file, len(raw))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise FormatError(f"{path}: cannot be read and written ({reason}). Choose another file.") from None
-        for number, text in enumerate(raw.splitlines(), start=1):
+        whole, cut = whole_lines(raw, FORMAT)
+        for number, text in enumerate(whole, start=1):
             try:
                 line = json.loads(text)
                 if line["format"] != FORMAT or line["version"] != VERSION:
@@ -161,6 +160,8 @@ class Store:
                     f"{path}:{number}: is no line of a campaign of version {VERSION}. Give a file that bnnverify made, "
                     "or a new one."
                 ) from None
+        if cut:  # only now, when all else in the file is known to be ours
+            os.ftruncate(self._file, len(raw) - cut)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         question = str(line["id"])

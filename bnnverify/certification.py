@@ -22,6 +22,7 @@ from typing import Any
 
 from bnnverify.engines.base import UNLIMITED, Limits, Monitor, replayed
 from bnnverify.errors import FormatError, QueryError
+from bnnverify.formats.files import whole_lines
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import AnyRegion
@@ -193,13 +194,11 @@ class VerdictStore:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             raw = path.read_bytes()
-            if raw and not raw.endswith(b"\n"):
-                raw = raw[: raw.rfind(b"\n") + 1]
-                os.ftruncate(self._file, len(raw))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise FormatError(f"{path}: cannot be read and written ({reason}). Choose another file.") from None
-        for number, text in enumerate(raw.splitlines(), start=1):
+        whole, cut = whole_lines(raw, FORMAT)
+        for number, text in enumerate(whole, start=1):
             try:
                 line = json.loads(text)
                 if line["format"] != FORMAT or line["version"] != VERSION:
@@ -214,6 +213,8 @@ class VerdictStore:
                     f"{path}:{number}: is no verdict of version {VERSION}. Give a file that bnnverify made, or a new "
                     "one."
                 ) from None
+        if cut:  # only now, when all else in the file is known to be ours
+            os.ftruncate(self._file, len(raw) - cut)
 
 
 def certify_image(

@@ -218,3 +218,12 @@ def test_a_store_without_a_file_leaves_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     certified_accuracy(*ASKED, store=Store())
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize("text", ["notes without an end", "notes\nand more"])
+def test_a_file_that_is_not_ours_is_not_changed(tmp_path, text):
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=r"notes.txt:1: is no line of a campaign"):
+        Store(path)
+    assert path.read_text() == text

@@ -148,3 +148,25 @@ def test_boxes_of_quantized_pixels_are_the_exact_ones():
     assert box_around(wide, pixels, Fraction("0.1")) == PixelBox((0, 52, 230), (25, 102, 255))
     with pytest.raises(QueryError, match="eps is about grey values"):
         box_around(replace(base, domain=InputDomain.binary(3)), pixels, Fraction(0))
+
+
+@pytest.mark.parametrize("text", ["notes without an end", "notes\nand more", '{"format": "bnnverify result"', "{"])
+def test_a_file_that_is_not_ours_is_not_changed(tmp_path, text):
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    if text == "{":  # a line of ours may begin so
+        VerdictStore(path).close()
+        assert path.read_text() == ""
+        return
+    with pytest.raises(FormatError, match=r"notes.txt:1: is no verdict of version 1"):
+        VerdictStore(path)
+    assert path.read_text() == text
+
+
+def test_boxes_of_grey_values_end_at_the_white_of_the_data_set():
+    net = replace(network(), domain=InputDomain.integers([0] * 3, [16] * 3))
+    pixels = np.array([0, 8, 16], dtype=np.uint8)
+    assert box_around(net, pixels, Fraction("0.1"), white=16) == PixelBox((0, 7, 15), (1, 9, 16))
+    quantizing = replace(net, provenance=Provenance({"quant_step": "0.61"}))
+    with pytest.raises(QueryError, match="quantizes grey values 0 to 255, but those of the images end at 16"):
+        box_around(quantizing, pixels, Fraction("0.1"), white=16)

@@ -233,6 +233,47 @@ def test_options_on_reading_are_refused_where_the_file_says_it(workplace, run):
         assert code == 2 and message in err, (words, err)
 
 
+def test_a_property_of_some_outputs_names_the_class_among_all(workplace, run):
+    block = DenseBlock.create([[1, 1]], [3])
+    output = OutputBlock.create([[1]] * 4, scale=[0, 0, 1, -1], bias=[9, 0, 0, 0])
+    save(BinaryNetwork(InputDomain.integers([0, 0], [9, 9]), (block,), output), "four.npz")
+    inputs = "".join(f"(declare-const X_{i} Real) (assert (>= X_{i} 0)) (assert (<= X_{i} 9))\n" for i in range(2))
+    outputs = "".join(f"(declare-const Y_{k} Real)\n" for k in range(4))
+    (workplace / "some.vnnlib").write_text(inputs + outputs + "(assert (>= Y_3 Y_2))\n")
+    code, out, _ = run("verify", "four.npz", "some.vnnlib")
+    assert code == 0 and "not-robust (sat): an input of class 0, replayed" in out
+    _, out, _ = run("verify", "four.npz", "some.vnnlib", "--json")
+    assert json.loads(out)["answer"]["predicted"] == 0
+
+
+def test_a_case_that_stays_open_does_not_hide_a_counterexample_of_the_next(workplace, run):
+    # the first box holds an integer input that is robust, and nothing proves what lies between; the second is broken
+    save(BinaryNetwork(InputDomain.integers([0], [9]), (), OutputBlock.create([[1], [1]], scale=[0, 1])), "one.npz")
+    text = """
+(declare-const X_0 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
+(assert (or (and (>= X_0 0) (<= X_0 0.5) (> Y_1 Y_0)) (and (>= X_0 {least}) (<= X_0 {least}) (> Y_1 Y_0))))
+"""
+    (workplace / "two.vnnlib").write_text(text.format(least=3))
+    code, out, _ = run("verify", "one.npz", "two.vnnlib", "--timeout", 20)
+    assert code == 0 and "not-robust (sat)" in out
+    (workplace / "two.vnnlib").write_text(text.format(least=0))
+    code, out, _ = run("verify", "one.npz", "two.vnnlib", "--timeout", 20)
+    assert code == 3 and "unknown (unknown)" in out
+
+
+def test_eps_on_digits_is_a_share_of_their_own_white(workplace, run):
+    pytest.importorskip("sklearn")
+    net = digits_network()
+    save(BinaryNetwork(InputDomain.integers([0] * 64, [16] * 64, (8, 8)), net.blocks, net.output), "grey.npz")
+    words = ("verify", "grey.npz", "--data", "digits", "--index", 3, "--json")
+    regions = []
+    for region in (("--eps", "0.1"), ("--linf", 1)):
+        code, out, _ = run(*words, *region)
+        assert code == 0
+        regions.append(json.loads(out.splitlines()[0])["question"]["region"])
+    assert regions[0] == regions[1]
+
+
 @pytest.mark.slow
 def test_several_processes_certify_the_same(workplace, run):
     words = ("certify", "digits.npz", "--data", "digits", "--index", "0:4", "--radius", "1", "-q", "--json")

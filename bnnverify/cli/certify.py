@@ -157,7 +157,7 @@ def _sizes(network: BinaryNetwork, radius: str | None, linf: str | None, eps: st
     def box(image: Image, number: Any) -> Any:
         if image.pixels is None:
             raise QueryError("--eps is about grey values of a data set, expected --data NAME; or --linf for --input.")
-        return box_around(network, image.pixels, number)
+        return box_around(network, image.pixels, number, white=image.white)
 
     return [(_text(e), lambda image, e=e: box(image, e)) for e in sorted(numbers(eps, "--eps"))]
 

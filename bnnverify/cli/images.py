@@ -26,6 +26,7 @@ class Image:
         label: Its true class, or None if nobody knows.
         x: The input: -1/+1, or pixels where the network takes integers.
         pixels: The grey values, shape `(n,)`, uint8; None for rows of a file.
+        white: Greatest grey value that a pixel of the data set can have.
     """
 
     index: int
@@ -33,6 +34,7 @@ class Image:
     label: int | None
     x: tuple[int, ...]
     pixels: NDArray[np.uint8] | None = None
+    white: int = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def _of_data(network: BinaryNetwork, name: str, directory: Path | None, split: s
     part = dataset.splits[split]
     inputs = datasets.inputs_for(network, part)
     images = tuple(
-        Image(i, int(part.indices[i]), int(part.labels[i]), tuple(inputs[i].tolist()), part.pixels[i])
+        Image(i, int(part.indices[i]), int(part.labels[i]), tuple(inputs[i].tolist()), part.pixels[i], dataset.white)
         for i in index_list(index.replace("all", f"0:{len(part)}"), len(part), f"image of the {split} split")
     )
     return Images(images, {"name": dataset.name, "split": split, "provenance": dict(dataset.provenance)})

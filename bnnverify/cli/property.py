@@ -57,6 +57,8 @@ def verify_property(
     imported = imported_of(model, specification, reading or {})
     queries = specification.queries(imported)
     answer = _decided(queries, engine, limits, clock, jobs)
+    if answer.counterexample is not None:  # a question may be about some of the classes only
+        answer = replace(answer, predicted=imported.network.evaluate(answer.counterexample))
     if certificate is not None:
         _certify(queries, answer, certificate, limits)
     if result is not None:
@@ -117,18 +119,21 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
 
 def _decided(queries: Sequence[Query], engine: str, limits: Limits, clock: Clock, jobs: int) -> Decision:
     """NOT_ROBUST if one question is, ROBUST if all are."""
-    robust: Decision | None = None
+    robust, unknown = None, None
     for query in queries:
+        if unknown is not None and clock.is_over:
+            break
         left = clock.remaining
         rest = limits if left is None else replace(limits, seconds=max(left, 1e-3))
         answer = decide(query, engine=engine, limits=rest, jobs=jobs)
         answer = replace(answer, run=replace(answer.run, seconds=clock.elapsed, reason=clock.words(answer.run.reason)))
-        if answer.verdict is not Verdict.ROBUST:
+        if answer.verdict is Verdict.NOT_ROBUST:
             return answer
-        robust = answer
-    if robust is None:
-        return Decision(Verdict.ROBUST, Run("bounds", clock.elapsed, "", {"cases": 0}))
-    return robust
+        if answer.verdict is Verdict.ROBUST:
+            robust = answer
+        else:  # another question may have a counterexample all the same
+            unknown = unknown or answer
+    return unknown or robust or Decision(Verdict.ROBUST, Run("bounds", clock.elapsed, "", {"cases": 0}))
 
 
 def _certify(queries: Sequence[Query], answer: Decision, folder: Path, limits: Limits) -> None:

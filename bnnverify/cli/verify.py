@@ -163,7 +163,7 @@ def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
             return PixelBox.linf(image.x, linf, network.domain)
         if image.pixels is None or number is None:
             raise QueryError("--eps is about grey values of a data set, expected --data NAME; or --linf R for --input.")
-        return box_around(network, image.pixels, number)
+        return box_around(network, image.pixels, number, white=image.white)
 
     return box
 

@@ -44,4 +44,4 @@ def load_digits() -> Dataset:
         "scikit-learn": str(sklearn.__version__),
     }
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", (8, 8), classes, train, validation, test, provenance)
+    return Dataset("digits", (8, 8), classes, train, validation, test, provenance, white=16)

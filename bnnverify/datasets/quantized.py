@@ -36,19 +36,21 @@ def quantized(pixels: NDArray[Any], step: Fraction) -> NDArray[np.int64]:
     return np.asarray(low[pixels], dtype=np.int64)
 
 
-def box_around(network: BinaryNetwork, pixels: NDArray[Any], eps: Fraction) -> PixelBox:
+def box_around(network: BinaryNetwork, pixels: NDArray[Any], eps: Fraction, *, white: int = GREATEST) -> PixelBox:
     """The inputs that images within `eps` of an image give, where white is 1.
 
     A network that quantizes pixels sees ``round(v / step)`` of real images v: see `quantized_box`. Another one sees the
-    integers within ``eps * 255``.
+    integers within ``eps * white``.
 
     Args:
         network: A network over integers.
-        pixels: Grey values 0 to 255, shape `(n,)`, uint8.
+        pixels: Grey values 0 to `white`, shape `(n,)`, uint8.
         eps: At least 0; 1 is the distance from black to white.
+        white: Greatest grey value of the data set.
 
     Raises:
-        QueryError: The network takes -1/+1 inputs, or eps is negative.
+        QueryError: The network takes -1/+1 inputs, or quantizes grey values up to 255 and white is another one; or eps
+            is negative.
     """
     if network.domain.is_binary:
         raise QueryError("eps is about grey values, but the network takes -1/+1 inputs. Give a Hamming radius.")
@@ -56,7 +58,9 @@ def box_around(network: BinaryNetwork, pixels: NDArray[Any], eps: Fraction) -> P
     if step is None:
         if eps < 0:
             raise QueryError(f"eps is {eps}, expected at least 0.")
-        return PixelBox.linf(pixels.tolist(), math.floor(eps * GREATEST), network.domain)
+        return PixelBox.linf(pixels.tolist(), math.floor(eps * white), network.domain)
+    if white != GREATEST:
+        raise QueryError(f"the network quantizes grey values 0 to {GREATEST}, but those of the images end at {white}.")
     low, high = _table(step, eps)
     return PixelBox(tuple(low[pixels].tolist()), tuple(high[pixels].tolist()))
 

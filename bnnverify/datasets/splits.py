@@ -53,6 +53,7 @@ class Dataset:
         validation: For choosing among epochs, seeds and settings.
         test: For the one final measurement.
         provenance: Plain JSON values: source, binarization, split and its hash, versions.
+        white: Greatest grey value that a pixel can have.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     validation: Split
     test: Split
     provenance: Mapping[str, Any]
+    white: int = 255
 
     @property
     def splits(self) -> dict[str, Split]:

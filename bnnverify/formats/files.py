@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; those that grow line by line may lose the end of the last one."""
 
 from __future__ import annotations
 
@@ -41,3 +41,16 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def whole_lines(data: bytes, form: str) -> tuple[list[bytes], int]:
+    """The lines of a file of JSON lines, each of which begins with its `format`, and how many bytes are left over.
+
+    Left over is the beginning of a line of that format, as a power failure leaves it at the end. Anything else there
+    counts as a line, so that whoever reads it refuses the file before changing it.
+    """
+    end = data.rfind(b"\n") + 1
+    rest, beginning = data[end:], f'{{"format": "{form}"'.encode()
+    if rest.startswith(beginning) or beginning.startswith(rest):
+        return data[:end].splitlines(), len(rest)
+    return data.splitlines(), 0
