@@ -4,16 +4,19 @@
 #   PIP_ARGS    extra arguments for pip, e.g. an index with CPU-only builds of torch
 #   JOBS        cores to use                                  (2)
 #   PEER        folder of BNNQuanalyst's models and results, for bench-counting
+#   PEERS       folder with eevbnn/, vnncomp_traffic_signs/ and bnnquanalyst/, for bench-deciding
 
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
 PEER ?=
+PEERS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-slow lint types format bench bench-counting bench-reliability models data study write-errors clean
+.PHONY: install demo test test-slow lint types format bench bench-counting bench-reliability bench-deciding models data study write-errors \
+  robustness-study clean
 
 install: $(STAMP)
 
@@ -69,6 +72,17 @@ bench-reliability: data
 	$(BIN)/python case_studies/benchmarks/worst_case.py coefficients --images 1000 --order 3
 	$(BIN)/python case_studies/benchmarks/cross_checks.py --jobs $(JOBS)
 
+# robust or not, beside the times of other tools, with PEERS=DIR; the benchmarks say at their top which files they read
+# there, and skip with a sentence what is missing
+bench-deciding: $(if $(PEERS),data)
+ifeq ($(PEERS),)
+	@echo "bench-deciding needs models and properties of others, so it is skipped. Give a folder: make bench-deciding PEERS=DIR"
+else
+	$(BIN)/python case_studies/benchmarks/eevbnn.py $(PEERS)/eevbnn
+	$(BIN)/python case_studies/benchmarks/traffic_signs.py $(PEERS)/vnncomp_traffic_signs --timeout 100
+	$(BIN)/python case_studies/benchmarks/hamming_distance.py $(PEERS)/bnnquanalyst
+endif
+
 data: install
 	$(BIN)/bnnverify data --data-dir data
 
@@ -81,6 +95,10 @@ study: data
 # how many write errors may a memristor BNN have? what is in answers.jsonl is not asked again
 write-errors: data
 	$(BIN)/python case_studies/write_errors/run.py --jobs $(JOBS)
+
+# does training by switching, or with bit errors, change robustness to noise on the inputs? finished verdicts are kept
+robustness-study: data
+	$(BIN)/python case_studies/input_robustness/run.py --jobs $(JOBS)
 
 models: install
 	$(BIN)/python models/make_models.py --jobs $(JOBS)
