@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats import load_network, onnxwriter
+from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.onnx import DOMAIN_KEY, SCORES_KEY, load
 from bnnverify.formats.scores import same_order, small_integers
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
@@ -183,3 +184,14 @@ def test_scores_beyond_int64_are_refused():
     output = OutputBlock.create([[1], [-1]], scale=[1e-300, 1.0], bias=[0, 1])
     with pytest.raises(UnsupportedError, match=r"the scores are integers up to 2\^\d+ over a common denominator"):
         onnxwriter.to_bytes(BinaryNetwork(InputDomain.binary(1), (), output))
+
+
+def test_scores_of_inputs_that_the_file_does_not_state_are_those_of_the_graph(tmp_path):
+    output = OutputBlock.create([[1, -1], [1, 1]], scale=[Fraction(1, 3), Fraction(2, 7)], bias=[0, Fraction(1, 9)])
+    network = BinaryNetwork(InputDomain.integers([0, 0], [3, 3]), (), output)
+    onnxwriter.save(network, tmp_path / "m.onnx")
+    assert load(tmp_path / "m.onnx").network.identity == network.identity
+    read = load(tmp_path / "m.onnx", coding=InputCoding.integers(0, 255)).network
+    points = [(a, b) for a in range(4) for b in range(4)]
+    assert [read.evaluate(p) for p in points] == [network.evaluate(p) for p in points]
+    assert all(v.denominator == 1 for v in (*read.output.scale, *read.output.bias))

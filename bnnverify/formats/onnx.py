@@ -90,7 +90,7 @@ def load(
         notes.append("the first block ends in a plain Sign, which real inputs (not integers) can make 0")
     if zero_sign is not None:
         notes.append(f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0")
-    network = _restored(done.network, graph, None if isinstance(stated, str) else stated)
+    network = _restored(done.network, graph, stated)
     return Imported(network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes), open_zero)
 
 
@@ -111,13 +111,18 @@ def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:
     return lower, upper
 
 
-def _restored(network: BinaryNetwork, graph: Graph, stated: tuple[Any, Any] | None) -> BinaryNetwork:
-    """The network with the bounds of each input and the scales of the scores that `onnxwriter` wrote."""
+def _restored(network: BinaryNetwork, graph: Graph, stated: tuple[Any, Any] | str | None) -> BinaryNetwork:
+    """The network with the bounds of each input and the scales of the scores that `onnxwriter` wrote.
+
+    Without hidden blocks the scores are those of inputs between the bounds that the file states: for others it means
+    what its graph says.
+    """
     domain, output = network.domain, network.output
-    if stated is not None and any(isinstance(ends, list) for ends in stated):
+    if isinstance(stated, tuple) and any(isinstance(ends, list) for ends in stated):
         lower, upper = (np.broadcast_to(np.asarray(ends), (domain.n,)) for ends in stated)
         domain = InputDomain.integers(lower, upper, domain.shape)
-    if (text := graph.metadata.get(SCORES_KEY)) is not None:
+    text = graph.metadata.get(SCORES_KEY)
+    if text is not None and (network.blocks or stated is not None):
         reach = 1 if network.blocks else max(int(np.abs([domain.lower, domain.upper]).max()), 1)
         output = _exact_scores(output, text, reach, graph.where)
     return BinaryNetwork(domain, network.blocks, output, network.provenance)
