@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         sample_adversarial,
     )
     from bnnverify.datasets import load as load_dataset
+    from bnnverify.deciding.distance import linf_distance
     from bnnverify.encodings.classdiagram import ClassDiagram, compile_diagram
     from bnnverify.engines.base import Limits, Monitor
     from bnnverify.engines.chipsampling import sample_chips
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         write_verified,
     )
     from bnnverify.folding import fold_block, fold_conv_block
+    from bnnverify.formats import import_model
     from bnnverify.formats import load_network as load
     from bnnverify.formats.diagrams import load_diagram, save_diagram
     from bnnverify.formats.native import save
@@ -130,7 +132,9 @@ _PUBLIC = {
     "fault_enumerator": "reliability",
     "fold_block": "folding",
     "fold_conv_block": "folding",
+    "import_model": "formats",
     "in_series": "faults",
+    "linf_distance": "deciding.distance",
     "load": "formats:load_network",
     "load_dataset": "datasets:load",
     "load_diagram": "formats.diagrams",
@@ -213,7 +217,9 @@ __all__ = [
     "fault_enumerator",
     "fold_block",
     "fold_conv_block",
+    "import_model",
     "in_series",
+    "linf_distance",
     "load",
     "load_dataset",
     "load_diagram",

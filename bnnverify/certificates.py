@@ -35,6 +35,14 @@ Folder = str | os.PathLike[str]
 _PATCHES_SECONDS = 10.0  # for bounds over patches, at most
 
 
+def require_empty(folder: str | os.PathLike[str]) -> Path:
+    """The folder; QueryError now rather than after the work, if it holds files."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise QueryError(f"{path} holds files already, expected a new or empty folder for the certificate.")
+    return path
+
+
 def certify(
     query: Query,
     folder: Folder,
@@ -66,9 +74,7 @@ def certify(
         QueryError: The folder holds files.
         EngineError: The decision's input is no counterexample, its verdict is wrong, or the patches prove nothing.
     """
-    clock, path = Clock(limits.seconds, monitor), Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise QueryError(f"{path} holds files already, expected a new or empty folder for the certificate.")
+    clock, path = Clock(limits.seconds, monitor), require_empty(folder)
     try:
         answer = _certified(query, path, decision, patches, clock)
     except ResourceLimitError as limit:

@@ -60,6 +60,7 @@ def test_pixels_within_a_distance_get_a_verdict_each(workplace, run):
     assert "box of integers with 4 of 4 inputs free, at most 5 values each" in out
     code, out, _ = run("verify", "pixels.npz", "--input", "rows.txt", "--linf", 2, "--json", "--fail-on", "not-robust")
     answers = [json.loads(line) for line in out.splitlines()]
+    assert "inputs change" in run("verify", "pixels.npz", "--input", "rows.txt", "--linf", 2)[1]
     assert code == 1 and [a["answer"]["verdict"] for a in answers] == ["robust", "not-robust"]
     assert sum(answers[1]["answer"]["counterexample"]) < 12
     assert answers[0]["question"]["region"]["kind"] == "pixel-box"
@@ -79,6 +80,9 @@ def test_regions_that_do_not_fit_are_refused(workplace, run):
         (("pixels.npz", "--input", "rows.txt", "--radius", 2), "Give --linf R or --eps E."),
         (("digits.npz", "--data", "digits", "--linf", 2), "the network takes -1/+1 inputs. Give --radius R"),
         (("pixels.npz", "robust.vnnlib", "--linf", 2), "PROPERTY says the region"),
+        (("pixels.npz", "robust.vnnlib", "--dump-opb", "q.opb"), "--dump-opb is for images"),
+        (("pixels.npz", "robust.vnnlib", "--ties", "robust"), "--ties is for images"),
+        (("pixels.npz", "robust.vnnlib", "--certificate", "."), ". holds files already"),
         (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--result", "r.txt"), "--result is for a PROPERTY"),
         (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--dump-cnf", "q.cnf"), "2 images are named"),
     ):
@@ -140,6 +144,29 @@ def test_robust_accuracy_of_pixels_saves_inputs_that_break_it(workplace, run):
         ["0", "2"],
     ]
     assert (workplace / "found" / "1-2" / "counterexample.png").is_file()
+
+
+def test_an_interrupted_run_counts_what_is_done_and_goes_on(workplace, run, monkeypatch):
+    from bnnverify import certification
+
+    honest, calls = certification.certify_image, []
+
+    def pressed(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(*arguments, **options)
+
+    words = ("certify", "pixels.npz", "--input", "rows.txt", "--keep", "predicted", "--linf", "0,2", "-q")
+    monkeypatch.setattr(certification, "certify_image", pressed)
+    code, out, err = run(*words, "--out", "v.jsonl")
+    assert code == 130 and "         2       1       1           0        0  100.00%" in out
+    assert err == (
+        "bnnverify certify: interrupted; 2 of 4 verdicts are counted and kept; the same command goes on from here.\n"
+    )
+    code, out, _ = run(*words, "--out", "v.jsonl")
+    assert code == 0 and len(calls) == 4 and "         2       2       1           1        0  50.00%" in out
+    assert len((workplace / "v.jsonl").read_text().splitlines()) == 4
 
 
 def test_certify_refuses_what_does_not_fit(workplace, run):

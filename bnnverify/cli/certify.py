@@ -89,8 +89,14 @@ def command(model: Path, **options: Any) -> int:
     ties, found = Ties(options["ties"]), list[Any]()
     with VerdictStore(options["out"]) as store:
         run = _Run(model, network, images, sizes, ties, options["engine"], limits, store, options)
-        for asked in run.verdicts():
-            found.append(asked)
+        try:
+            for asked in run.verdicts():
+                found.append(asked)
+        except KeyboardInterrupt:
+            run.conclude(robust_accuracies(found))
+            kept = "and kept; the same command goes on from here" if options["out"] else "; --out FILE would keep them"
+            many = f"{len(found)} of {len(images.images) * len(sizes)} verdicts are counted"
+            raise KeyboardInterrupt(f"{many} {kept}".replace(" ;", ";")) from None
         accuracies = robust_accuracies(found)
         run.conclude(accuracies)
     return 3 if any(accuracy.unknown for accuracy in accuracies) else 0

@@ -89,13 +89,21 @@ def command(
     region and what is adversarial in it; the --input options, --zero-sign and --layer say of MODEL what its file
     leaves open there, as in `bnnverify import`.
     """
+    from bnnverify.certificates import require_empty
     from bnnverify.cli import questions as q
     from bnnverify.errors import QueryError
     from bnnverify.results import Decision, Verdict
 
     reading = {name: options.pop(name) for name in READING}
+    if certificate is not None:
+        require_empty(certificate)
     if property_file is not None:
         has_box = linf is not None or eps is not None
+        unheard = {"--show": show, "--save": save, "--target": options["target"] is not None}
+        unheard |= {"--dump-" + name[5:]: options[name] for name in DUMPS}
+        unheard |= {"--keep": options["keep"] != "predicted", "--ties": options["ties"] != "lowest-index"}
+        if wrong := [name for name, is_given in unheard.items() if is_given]:
+            raise QueryError(f"{wrong[0]} is for images, but PROPERTY says the question. Leave it out.")
         options |= {"certificate": certificate, "reading": reading}
         return _of_property(model, property_file, result, fail_on, has_box, **options)
     if result is not None:
@@ -217,26 +225,29 @@ def _write_files(
 
 
 def _row(asked: Asked, *, show: bool) -> str:
-    from bnnverify.cli.questions import engine_columns, first_columns, flipped, short_list
+    from bnnverify.cli.questions import engine_columns, first_columns
     from bnnverify.results import Decision
 
     answer = asked.answer
     assert isinstance(answer, Decision)
     found = answer.run.reason or "none, proved"
     if answer.counterexample is not None:
-        places = short_list(flipped(asked.image.x, answer.counterexample)) or "nothing"
-        found = f"class {answer.predicted}: {_verb(asked)} {places}"
+        found = f"class {answer.predicted}: {_changes(asked, answer.counterexample)}"
     row = f"{first_columns(asked)}  {answer.verdict.value:<10}  {found:<34}  {engine_columns(asked)}"
     if show and answer.counterexample is not None:
         row += "\n" + drawing(asked.image.x, answer.counterexample, asked.line["model"]["shape"])
     return row
 
 
-def _verb(asked: Asked) -> str:
-    """What is done to inputs that differ."""
+def _changes(asked: Asked, x: tuple[int, ...]) -> str:
+    """What is done to the image: which signs flip, or how many pixels change."""
+    from bnnverify.cli.questions import flipped, short_list
     from bnnverify.regions import PixelBox
 
-    return "change" if isinstance(asked.question.region, PixelBox) else "flip"
+    places = flipped(asked.image.x, x)
+    if isinstance(asked.question.region, PixelBox):
+        return f"{len(places)} of {len(x)} inputs change"
+    return f"flip {short_list(places) or 'nothing'}"
 
 
 def drawing(center: tuple[int, ...], x: tuple[int, ...], shape: list[int]) -> str:
