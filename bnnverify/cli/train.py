@@ -69,6 +69,12 @@ run_options = together(
         help="Flip each binary input with this probability. Default: 0.02 for binary digits, else 0.",
     ),
     click.option(
+        "--adversarial",
+        type=int,
+        metavar="N",
+        help="Change training images against the network: flip N binary inputs, or move every pixel by N.",
+    ),
+    click.option(
         "--select", type=click.Choice(["best", "final"]), help="Keep the epoch best on validation, or the last."
     ),
     click.option(

@@ -48,6 +48,8 @@ class TrainingConfig:
             Pixels have none: for them `for_rule` takes 0 where nothing is given.
         move: Training images are moved by up to so many pixels in each direction, at random every time they are shown;
             background (-1, or pixel 0) moves in.
+        adversarial: Every training image is changed against the network as it is, by one step along the gradient
+            of the loss: each pixel moves by so much, or so many binary inputs flip. 0 leaves images as they are.
         faults: Fault model of the cells that training passes read, or None. Evaluations read the cells without
             faults.
         fault_draw: ``chip``: one draw of the faults for the whole run. ``step``: a new one for every pass.
@@ -72,6 +74,7 @@ class TrainingConfig:
     margin: float = 128.0
     noise: float = 0.02
     move: int = 0
+    adversarial: int = 0
     faults: FaultModel | None = None
     fault_draw: str = "step"
     select: str = "best"
@@ -99,6 +102,8 @@ class TrainingConfig:
         _require(0 <= self.noise < 0.5, "noise", self.noise, "a probability of at least 0 and below 1/2")
         _require(self.noise == 0 or self.input == "binary", "noise", self.noise, "0 where the input is pixels")
         _require(_is_int(self.move) and 0 <= self.move <= 100, "move", self.move, "a number of pixels of 0 to 100")
+        fine = _is_int(self.adversarial) and 0 <= self.adversarial <= 255
+        _require(fine, "adversarial", self.adversarial, "a number of pixel steps or flips of 0 to 255")
         kinds = (BitFlip, AsymmetricFlip, StuckAt, PerBlock)
         known = self.faults is None or isinstance(self.faults, kinds)
         _require(known, "faults", repr(self.faults), "a fault model such as BitFlip('0.01')")

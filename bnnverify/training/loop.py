@@ -23,6 +23,7 @@ from tqdm import tqdm
 from bnnverify.datasets import Dataset
 from bnnverify.errors import QueryError
 from bnnverify.training import checkpoint as checkpoints
+from bnnverify.training.adversarial import worsened
 from bnnverify.training.config import TrainingConfig
 from bnnverify.training.faults import Injection
 from bnnverify.training.losses import loss_of
@@ -276,8 +277,10 @@ class _Run:
 
     def _step(self, images: Tensor, labels: Tensor) -> float:
         progress = self.steps / (self.config.epochs * self.steps_per_epoch)
-        self.model.train()
         self._publish(self.rule.cells if self.faults is None else self.faults.read(self.rule.cells))
+        if self.config.adversarial:
+            images = self._against(images, labels)
+        self.model.train()
         self.model.zero_grad()
         loss = self._loss(self.model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -290,6 +293,13 @@ class _Run:
             self.adam.step()
         self.rule.step(gradients, progress, _Probe(self, images, labels))
         return value
+
+    def _against(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The images, changed to raise the loss of the model in evaluation mode."""
+        self.model.eval()
+        x = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self._loss(self.model(x), labels), x)
+        return worsened(images, gradient, self.config.adversarial, binary=self.config.input == "binary", top=self.reach)
 
     def _watch(self, gradients: list[NDArray[np.float32]], loss: float) -> None:
         """Stops a network that cannot learn any more; one with a loss of 0, as hinges have, need not."""
