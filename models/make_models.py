@@ -60,6 +60,8 @@ _BARE: dict[str, Any] = {
     "select": "final",
     "train_on_validation": True,
 }
+# small convolutions over pixels for the study of robustness
+_PIXELS = _BARE | {"hidden": "8c5s2,16c5s2,32", "input": "pixels", "epochs": 12}
 _COSINE = {"learning_rate": "1e-2:1e-4:cosine"}
 ONCE = {
     "mnist-784-100-10-plain": TrainingConfig.for_rule("ste", options=_COSINE, **_BARE),
@@ -68,6 +70,8 @@ ONCE = {
         "ste", options=_COSINE, loss="margin-hinge", margin=8.0, **_BARE
     ),
     "mnist-784-100-10-ss-count": TrainingConfig.for_rule("ss-count", **_BARE),
+    "mnist-pixels-conv-plain": TrainingConfig.for_rule("ste", options=_COSINE, **_PIXELS),
+    "mnist-pixels-conv-adversarial": TrainingConfig.for_rule("ste", options=_COSINE, adversarial=32, **_PIXELS),
 }
 
 
