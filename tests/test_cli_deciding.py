@@ -273,6 +273,22 @@ def test_a_property_of_some_outputs_names_the_class_among_all(workplace, run):
     assert json.loads(out)["answer"]["predicted"] == 0
 
 
+def test_a_counterexample_that_rounding_undoes_is_not_written_as_one(workplace, run):
+    pytest.importorskip("onnxruntime")
+    from tests.onnxmodels import Model
+
+    # 3 * 0.1 - 0.3 is below 0, for what the file holds; float32 rounds the product to 0.3
+    model = Model([None, 1]).add("MatMul", [[0.1]]).add("Add", -0.3).add("GreaterOrEqual", 0.0).add("Where", 1.0, -1.0)
+    model.add("MatMul", [[1.0, -1.0]]).save("near.onnx")
+    (workplace / "near.vnnlib").write_text(
+        "(declare-const X_0 Real) (declare-const Y_0 Real) (declare-const Y_1 Real) "
+        "(assert (>= X_0 3)) (assert (<= X_0 3)) (assert (>= Y_1 Y_0))"
+    )
+    code, out, err = run("verify", "near.onnx", "near.vnnlib", "--result", "result.txt")
+    assert code == 0 and "not-robust (sat)" in out and "none in float32" in err
+    assert (workplace / "result.txt").read_text() == "unknown\n"
+
+
 def test_a_case_that_stays_open_does_not_hide_a_counterexample_of_the_next(workplace, run):
     # the first box holds an integer input that is robust, and nothing proves what lies between; the second is broken
     save(BinaryNetwork(InputDomain.integers([0], [9]), (), OutputBlock.create([[1], [1]], scale=[0, 1])), "one.npz")

@@ -21,6 +21,7 @@ from bnnverify.results import Decision, Run, Verdict
 from bnnverify.robustness import decide
 
 if TYPE_CHECKING:
+    from bnnverify.formats.vnnlibtext import Case
     from bnnverify.query import Query
 
 WORDS = {Verdict.NOT_ROBUST: "sat", Verdict.ROBUST: "unsat", Verdict.UNKNOWN: "unknown"}
@@ -62,7 +63,7 @@ def verify_property(
     if certificate is not None:
         _certify(queries, answer, certificate, limits)
     if result is not None:
-        result.write_text(result_text(imported, model, answer), encoding="ascii")
+        result.write_text(result_text(imported, model, answer, specification.cases), encoding="ascii")
     if as_json:
         question = {"property": str(path), "cases": len(specification.cases)}
         emit({**envelope("verify", model, imported.network), "question": question, "answer": answer.to_json()})
@@ -150,11 +151,12 @@ def _certify(queries: Sequence[Query], answer: Decision, folder: Path, limits: L
         click.echo(f"certificate {place}: {written}", err=True)
 
 
-def result_text(imported: Imported, model: Path, answer: Decision) -> str:
+def result_text(imported: Imported, model: Path, answer: Decision, cases: Sequence[Case]) -> str:
     """The answer as the VNN competition has it.
 
     Inputs are written in the order of the file and exactly where they are short decimals; outputs are those of
-    onnxruntime where it is installed, else the exact scores.
+    onnxruntime where it is installed, else the exact scores. A counterexample that onnxruntime's rounding undoes is
+    none there: then the answer is unknown.
     """
     if answer.counterexample is None:
         word = "timeout" if answer.run.reason.startswith("time limit") else WORDS[answer.verdict]
@@ -163,16 +165,28 @@ def result_text(imported: Imported, model: Path, answer: Decision) -> str:
     inputs = [Fraction(0)] * len(answer.counterexample)
     for place, value in zip(imported.order.tolist(), answer.counterexample, strict=True):
         inputs[place] = coding.scale * value + coding.offset
+    outputs = _outputs(imported, model, answer.counterexample)
+    if not any(_holds(case, inputs, outputs) for case in cases):
+        click.echo("the counterexample is none in float32, as onnxruntime evaluates it: result unknown", err=True)
+        return WORDS[Verdict.UNKNOWN] + "\n"
     parts = [f"(X_{i} {_decimal(v)})" for i, v in enumerate(inputs)]
-    parts += [f"(Y_{k} {v:.9g})" for k, v in enumerate(_outputs(imported, model, answer.counterexample))]
+    parts += [f"(Y_{k} {float(v):.9g})" for k, v in enumerate(outputs)]
     return "sat\n(" + "\n".join(parts) + ")\n"
+
+
+def _holds(case: Case, inputs: Sequence[Fraction], outputs: Sequence[float | Fraction]) -> bool:
+    """True iff the inputs lie in the box of the case, and the outputs fulfil its comparisons."""
+    if any(not low <= v <= high for low, v, high in zip(case.lower, inputs, case.upper, strict=True)):
+        return False
+    values = [(outputs[c.winner], outputs[c.loser], c.strict) for c in case.comparisons]
+    return all(a > b if strict else a >= b for a, b, strict in values)
 
 
 def _decimal(value: Fraction) -> str:
     return str(value.numerator) if value.denominator == 1 else f"{float(value):.17g}"
 
 
-def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> list[float]:
+def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[float | Fraction]:
     """What the model file gives for the input."""
     if kind_of(model) == "onnx":
         try:
@@ -185,4 +199,4 @@ def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> list[float]:
             session = InferenceSession(read_bytes(model, "expected an ONNX file"), providers=["CPUExecutionProvider"])
             fed: Any = imported.fed(np.array(x)).reshape(imported.input_shape)
             return [float(v) for v in np.ravel(session.run(None, {imported.input_name: fed})[0])]
-    return [float(v) for v in imported.network.scores(x)]
+    return imported.network.scores(x)
