@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.cli import main
 from bnnverify.errors import FormatError, UnsupportedError
-from bnnverify.formats import kind_of, load_network
+from bnnverify.formats import import_model, kind_of, load_network
+from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.eevbnn import load, quantized_value
 
 STEP = "0.4"
@@ -109,6 +111,30 @@ def test_the_kind_shows_in_the_members(tmp_path):
     network = load_network(tmp_path / "net.npz")
     assert network.provenance.data["quant_step"] == "2/5"
     assert network.domain.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "option", [{"coding": InputCoding.integers(0, 255)}, {"zero_sign": 1}, {"input_shape": (1, 4, 4)}]
+)
+def test_what_the_file_says_itself_is_not_taken_from_elsewhere(tmp_path, option):
+    np.savez(tmp_path / "net.npz", **build(np.random.default_rng(0)))
+    with pytest.raises(UnsupportedError, match=r"a file of eevbnn says its .* itself"):
+        import_model(tmp_path / "net.npz", **option)
+
+
+def test_a_property_over_real_inputs_is_refused_for_the_file_and_about_integers_after_import(tmp_path, capsys):
+    network, path, saved = tmp_path / "net.npz", tmp_path / "p.vnnlib", tmp_path / "saved.npz"
+    np.savez(network, **build(np.random.default_rng(0)))
+    lines = [f"(declare-const X_{i} Real)" for i in range(16)] + [f"(declare-const Y_{k} Real)" for k in range(3)]
+    lines += [f"(assert (>= X_{i} 0))\n(assert (<= X_{i} 0))" for i in range(16)] + ["(assert (>= Y_0 Y_1))"]
+    path.write_text("\n".join(lines))
+    for extra in ((), ("--input-range", "0", "255")):
+        assert main(["verify", str(network), str(path), *extra]) == 2
+        assert "nothing says what these are there. Ask about images" in capsys.readouterr().err
+    assert main(["import", str(network), "-o", str(saved)]) == 0
+    assert main(["verify", str(saved), str(path)]) == 0
+    scores = load_network(saved).scores([0] * 16)
+    assert ("not-robust" in capsys.readouterr().out) == (scores[0] >= scores[1])
 
 
 def test_a_tie_of_rounding_goes_to_the_even_integer():

@@ -13,7 +13,7 @@ import numpy as np
 
 from bnnverify.cli.lines import emit, envelope
 from bnnverify.engines.base import Clock, Limits
-from bnnverify.errors import QueryError
+from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
@@ -94,11 +94,18 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
 
     Raises:
         QueryError: An option says what the file itself says.
+        UnsupportedError: The file takes quantized pixels, so what X means there is open.
     """
     from bnnverify.cli.importing import between_of, coding_of, shape_of, zero_sign_of
 
     given = {name: value for name, value in reading.items() if value not in (None, ())}
     kind = kind_of(model)
+    if kind == "eevbnn":
+        raise UnsupportedError(
+            f"{model}: takes pixels rounded to multiples of its quant_step, but a property is about real X, and "
+            "nothing says what these are there. Ask about images (--data mnist --index 0 --eps 0.1), or run `bnnverify import` "
+            "with -o FILE: for that file X are the quantized integers."
+        )
     if kind not in ("native", "bnnquanalyst"):
         scale, offset = given.get("input_scale"), given.get("input_offset")
         pixels = given.get("input_range") or ((0, 255) if scale or offset else None)

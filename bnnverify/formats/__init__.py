@@ -104,7 +104,8 @@ def import_model(
 
     Raises:
         FormatError: The file cannot be read, is of a kind that is not supported, or is damaged.
-        UnsupportedError: It holds something that no exact network expresses, or leaves open what its inputs are.
+        UnsupportedError: It holds something that no exact network expresses, leaves open what its inputs are, or says
+            itself what is given here.
     """
     kind = kind_of(path)
     if kind == "onnx":
@@ -114,6 +115,9 @@ def import_model(
     if kind == "eevbnn":
         from bnnverify.formats import eevbnn
 
+        for given, what in ((coding, "inputs"), (zero_sign, "sign of 0"), (input_shape, "input shape")):
+            if given is not None:
+                raise UnsupportedError(f"{os.fspath(path)}: a file of eevbnn says its {what} itself, expected none.")
         return eevbnn.load(path, **options)
     if kind == "keras":
         from bnnverify.formats import keras
