@@ -26,7 +26,7 @@ from bnnverify.errors import EngineError, FormatError, QueryError
 from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Ties, Untargeted
-from bnnverify.regions import HammingBall, PixelBox, RealBox
+from bnnverify.regions import FixedIndexRegion, HammingBall, PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict
 from tests import oracle
 from tests.strategies import conv_networks, queries
@@ -365,6 +365,17 @@ def test_a_ball_is_certified_too(tmp_path, ties):
     answer = certify(query, tmp_path / "c")
     assert (answer.verdict is Verdict.NOT_ROBUST) == bool(oracle.adversarial_points(query))
     assert check_certificate(tmp_path / "c", net)
+
+
+@pytest.mark.parametrize("region", [HammingBall((1, 1), 1), FixedIndexRegion((1, 1), (0, 1))])
+@pytest.mark.parametrize("value", [-7, 0, 2**70])
+def test_a_counterexample_of_other_numbers_than_signs_is_rejected(tmp_path, region, value):
+    net = BinaryNetwork(InputDomain.binary(2), (), OutputBlock.create([[1, 1], [-1, 1]]))
+    certify(Query(net, region, Untargeted(0)), tmp_path / "c")
+    assert main(["check", str(tmp_path / "c")]) == 0
+    tamper(tmp_path / "c", form.POINT, lambda _: json.dumps({"input": [value, 1]}).encode())
+    assert "the input is none of the network" in check_certificate(tmp_path / "c", net).reason
+    assert main(["check", str(tmp_path / "c")]) == 1
 
 
 def test_the_command_says_what_was_checked_and_exits_by_the_outcome(copy, capsys, tmp_path):

@@ -29,7 +29,7 @@ from bnnverify.checking.clauses import Clause, clauses_of
 from bnnverify.checking.patches import check_patches
 from bnnverify.checking.prooftext import parse_proof
 from bnnverify.checking.rup import refutes
-from bnnverify.errors import BnnVerifyError, FormatError, QueryError
+from bnnverify.errors import BnnVerifyError, FormatError, ModelError, QueryError
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Property, Query, Targeted, Ties, Untargeted
 from bnnverify.regions import any_region_from_json
@@ -195,7 +195,10 @@ class _Checker:
             raise _RejectedError(f"{POINT} holds no input of integers")
         if not query.region.contains(x):
             raise _RejectedError("the input does not lie in the region")
-        scores = self.network.scores(x)
+        try:
+            scores = self.network.scores(x)
+        except (ModelError, OverflowError) as error:  # a ball tells only which signs differ from its center
+            raise _RejectedError(f"the input is none of the network: {_sentence(error)}") from None
         if not query.scores_adversarial(scores):
             raise _RejectedError(f"the input is not adversarial: its class is {self.network.evaluate(x)}")
         self.steps.append(f"the input lies in the region, and exact evaluation gives class {self.network.evaluate(x)}")
