@@ -23,7 +23,7 @@ from bnnverify.deciding.receptive import patches_of
 from bnnverify.deciding.splitting import Cluster, Splitting
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import QueryError
-from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
 from bnnverify.regions import PixelBox, RealBox
 from tests import oracle
@@ -368,6 +368,19 @@ def test_a_limit_leaves_bounds_that_hold_and_says_so():
 def test_numbers_out_of_range_are_refused(example, wrong):
     with pytest.raises(QueryError, match="expected an integer from 1 to"):
         patch_bounds(example[0], **wrong)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_networks_without_patches_are_certified_by_bounds(tmp_path, count):
+    blocks = (DenseBlock.create([[1, 1], [1, -1]], [-9, -9]),)[:count]
+    net = BinaryNetwork(InputDomain.integers([1, 1], [3, 3]), blocks, OutputBlock.create([[1, 1], [-1, -1]]))
+    query = Query(net, PixelBox((1, 1), (3, 3)), Untargeted(0))
+    found = patch_bounds(query)
+    assert found.is_robust
+    with pytest.raises(QueryError, match=r"fewer than two hidden blocks.*write_certificate\(query, folder\)"):
+        found.evidence()
+    assert certify(query, tmp_path / "c").run.statistics["certificate"] == "bounds"
+    assert check_certificate(tmp_path / "c", net)
 
 
 @pytest.mark.parametrize("ties", list(Ties))

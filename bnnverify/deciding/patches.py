@@ -82,10 +82,15 @@ class PatchBounds:
         """Plain values for a JSON file from which `bnnverify.checking.patches` proves it again.
 
         Raises:
-            QueryError: Nothing is proved.
+            QueryError: Nothing is proved, or not by patches: the network has fewer than two hidden blocks.
         """
         if not self.is_robust:
             raise QueryError("the patch bounds do not prove the query robust, so there is no evidence.")
+        if len(self.query.network.blocks) < 2:
+            raise QueryError(
+                "the network has fewer than two hidden blocks, so interval bounds prove this and no patches. Write a "
+                "certificate of the bounds: bnnverify.write_certificate(query, folder)."
+            )
         comparisons, conjunctive = self.query.score_conditions()
         excluded = [c for c, (_, _, strict) in enumerate(comparisons) if self.excess[c] < strict]
         partitions: dict[int, Any] = {}
