@@ -54,7 +54,7 @@ def test_console_commands_print_what_the_readme_shows(command, shown, monkeypatc
 
 def test_the_readme_shows_the_verbs_that_ask_and_real_files():
     shown = [command.split()[1] for command, _ in COMMANDS]
-    assert shown == ["verify", "count", "count", "explain", "distance", "reliability", "reliability"]
+    assert shown == ["verify", "count", "count", "explain", "distance", "certify", "reliability", "reliability"]
     for path in re.findall(r"(?:docs|case_studies|models)/[\w./-]+", README):
         assert (ROOT / path).exists(), path
 
