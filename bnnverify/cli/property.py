@@ -103,8 +103,8 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
     if kind == "eevbnn":
         raise UnsupportedError(
             f"{model}: takes pixels rounded to multiples of its quant_step, but a property is about real X, and "
-            "nothing says what these are there. Ask about images (--data mnist --index 0 --eps 0.1), or run `bnnverify import` "
-            "with -o FILE: for that file X are the quantized integers."
+            "nothing says what these are there. Ask about images (--data mnist --index 0 --eps 0.1), or run "
+            "`bnnverify import` with -o FILE: for that file X are the quantized integers."
         )
     if kind not in ("native", "bnnquanalyst"):
         scale, offset = given.get("input_scale"), given.get("input_offset")

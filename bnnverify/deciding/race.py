@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pickle import UnpicklingError
 from typing import Any
 
 from bnnverify.engines import engine_named
@@ -69,7 +70,7 @@ def _received(connection: Connection) -> Decision | str:
     """What a process sent, or that it did not."""
     try:
         answer: Decision | str = connection.recv()
-    except EOFError:
+    except (EOFError, OSError, UnpicklingError):  # killed before or while it sent
         return "its process ended by itself, probably for lack of memory"
     finally:
         connection.close()
