@@ -24,6 +24,8 @@ from bnnverify.deciding.patches import patch_bounds
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.engines.cadical import refute
 from bnnverify.errors import EngineError, QueryError, ResourceLimitError
+from bnnverify.formats.coding import decimal_text
+from bnnverify.formats.imported import Imported
 from bnnverify.formats.native import to_bytes
 from bnnverify.formats.png import write_png
 from bnnverify.query import Query
@@ -51,12 +53,14 @@ def certify(
     patches: Mapping[str, Any] | None = None,
     limits: Limits = UNLIMITED,
     monitor: Monitor | None = None,
+    imported: Imported | None = None,
 ) -> Decision:
     """Decides the question, if need be, and writes a certificate of the verdict.
 
     The cheapest evidence that will do: the counterexample; interval bounds; bounds over patches, given or found; or a
     proof by CaDiCaL that the question's clauses have no solution. Over a real box the clauses admit more than the box
-    holds, so a solution of theirs leaves the question open.
+    holds, so a solution of theirs leaves the question open. CaDiCaL runs in a spawned process: a script needs its call
+    under ``if __name__ == "__main__":``.
 
     Args:
         query: The question.
@@ -65,6 +69,7 @@ def certify(
         patches: Evidence of bounds over patches, as `deciding.patches` gives it. Default: looked for.
         limits: Time for the proof.
         monitor: Who may stop the work.
+        imported: How the network corresponds to a file of another tool, for the text of a counterexample.
 
     Returns:
         ROBUST or NOT_ROBUST, with `certificate` (the kind of evidence) among the statistics; UNKNOWN with the reason,
@@ -79,6 +84,8 @@ def certify(
         answer = _certified(query, path, decision, patches, clock)
     except ResourceLimitError as limit:
         return Decision(Verdict.UNKNOWN, Run("certificate", clock.elapsed, str(limit)))
+    if answer.counterexample is not None:
+        save_counterexample(query, answer.counterexample, path, imported)
     return replace(answer, run=replace(answer.run, seconds=clock.elapsed))
 
 
@@ -160,7 +167,6 @@ def _counterexample(query: Query, folder: Path, x: tuple[int, ...]) -> Decision:
     values = {"input": list(point), "class": predicted, "scores": [str(v) for v in scores]}
     files = {form.POINT: json.dumps(values).encode()}
     _write(query, folder, "counterexample", Verdict.NOT_ROBUST, files, {})
-    save_counterexample(query, point, folder)
     run = Run("certificate", 0.0, "", {"certificate": "counterexample"})
     return Decision(Verdict.NOT_ROBUST, run, point, predicted)
 
@@ -197,13 +203,14 @@ def dimacs(clauses: Clauses, query: Query) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def save_counterexample(query: Query, x: tuple[int, ...], folder: Folder) -> None:
+def save_counterexample(query: Query, x: tuple[int, ...], folder: Folder, imported: Imported | None = None) -> None:
     """Writes an input as `counterexample.npy`, `.png` (where it is an image) and `.txt` (as VNN-COMP has it).
 
     Args:
         query: The question that it answers.
         x: The input.
         folder: Where to; made if need be.
+        imported: How the network corresponds to a file of another tool: see `vnncomp_text`.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
@@ -211,11 +218,20 @@ def save_counterexample(query: Query, x: tuple[int, ...], folder: Folder) -> Non
     domain = query.network.domain
     if len(domain.shape) == 2 or (len(domain.shape) == 3 and domain.shape[0] in (1, 3)):
         write_png(path / "counterexample.png", np.array(x), domain)
-    (path / "counterexample.txt").write_text(vnncomp_text(query, x), encoding="ascii")
+    (path / "counterexample.txt").write_text(vnncomp_text(query, x, imported), encoding="ascii")
 
 
-def vnncomp_text(query: Query, x: tuple[int, ...]) -> str:
-    """The input and its scores as the Verification of Neural Networks Competition writes counterexamples."""
-    parts = [f"(X_{i} {v})" for i, v in enumerate(x)]
-    parts += [f"(Y_{k} {float(v):.17g})" for k, v in enumerate(query.network.scores(x))]
+def vnncomp_text(query: Query, x: tuple[int, ...], imported: Imported | None = None) -> str:
+    """The input and its exact scores as the Verification of Neural Networks Competition writes counterexamples.
+
+    Args:
+        query: The question that it answers.
+        x: The input.
+        imported: How the network corresponds to a file of another tool: X are in the order and units of that file, and
+            Y are all its outputs. Default: the order, units and classes of the question's own network.
+    """
+    inputs = [str(v) for v in x] if imported is None else [decimal_text(v) for v in imported.exact(x)]
+    network = query.network if imported is None else imported.network
+    parts = [f"(X_{i} {v})" for i, v in enumerate(inputs)]
+    parts += [f"(Y_{k} {float(v):.17g})" for k, v in enumerate(network.scores(x))]
     return "sat\n(" + "\n".join(parts) + ")\n"

@@ -23,6 +23,8 @@ from bnnverify.checking.rup import refutes
 from bnnverify.cli import main
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import EngineError, FormatError, QueryError
+from bnnverify.formats.coding import InputCoding
+from bnnverify.formats.imported import Imported
 from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Ties, Untargeted
@@ -347,6 +349,20 @@ def test_a_known_counterexample_is_written_with_its_image_and_text(tmp_path):
     assert lines[10].startswith("(Y_0 ") and lines[12].endswith("))")
     image = pytest.importorskip("matplotlib.image").imread(tmp_path / "c" / "counterexample.png")
     assert (np.rint(image * 255) == np.array(x).reshape(3, 3) * 255 // 6).all()
+
+
+def test_the_text_has_the_order_units_and_outputs_of_the_file_where_these_are_known(tmp_path):
+    net = BinaryNetwork(InputDomain.integers([0] * 3, [9] * 3), (), OutputBlock.create([[1, 1, 1], [-1, 1, 1]]))
+    coding = InputCoding.integers(0, 9, scale=Fraction(1, 8), offset=Fraction(-1, 2))
+    imported = Imported(net, coding, np.array([2, 0, 1]), "X", (3,), (), ())
+    query, x = Query(net, PixelBox((0, 1, 8), (0, 1, 8)), Untargeted(0), Ties.COUNTEREXAMPLE), (0, 1, 8)
+    certify(query, tmp_path / "c", imported=imported)
+    text = "sat\n((X_0 -0.375)\n(X_1 0.5)\n(X_2 -0.5)\n(Y_0 9)\n(Y_1 9))\n"
+    assert (tmp_path / "c" / "counterexample.txt").read_text() == text
+    assert imported.fed(x).tolist() == [-0.375, 0.5, -0.5]
+    assert np.load(tmp_path / "c" / "counterexample.npy").tolist() == [0, 1, 8]
+    save_counterexample(query, x, tmp_path)
+    assert (tmp_path / "counterexample.txt").read_text().startswith("sat\n((X_0 0)\n(X_1 1)\n(X_2 8)\n")
 
 
 def test_an_input_that_is_no_image_has_no_picture(tmp_path):

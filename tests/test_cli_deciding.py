@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bnnverify import cli
+from bnnverify.formats import import_model
 from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 
@@ -120,6 +121,19 @@ def test_counterexamples_and_certificates_are_saved(workplace, run):
     ]
     assert np.load("found/1/counterexample.npy").sum() < 12
     assert run("check", "proof")[0] == 0 and (workplace / "q.opb").stat().st_size > 0
+
+
+def test_counterexamples_of_an_onnx_file_are_saved_as_it_takes_them(workplace, run):
+    pytest.importorskip("onnx")
+    assert run("export", "pixels.npz", "-o", "pixels.onnx")[0] == 0
+    words = ("--input", "rows.txt", "--index", 1, "--linf", 2, "--save")
+    assert run("verify", "pixels.onnx", *words, "found")[0] == 0
+    assert run("certify", "pixels.onnx", *words, "counted", "--keep", "predicted")[0] == 0
+    for folder in ("found/1", "counted/1-2"):
+        x = np.load(f"{folder}/counterexample.npy")
+        fed = import_model("pixels.onnx").fed(x).ravel()
+        lines = (workplace / folder / "counterexample.txt").read_text().replace("(", "").replace(")", "").splitlines()
+        assert [float(line.split()[1]) for line in lines[1 : 1 + x.size]] == fed.tolist()
 
 
 def test_robust_accuracy_of_a_data_set_at_several_radii_is_counted_once(workplace, run):
@@ -248,6 +262,9 @@ def test_options_of_import_say_what_a_property_leaves_open(workplace, run):
         text = (workplace / "result.txt").read_text().replace("(", "").replace(")", "").split()
         values = [float(value) for value in text[2::2]]
         assert code == 0 and text[0] == "sat" and min(values[:4]) >= 0.62 and sum(values[:4]) < 2.5
+    run("verify", "unit.onnx", "broken.vnnlib", *scale, *zero, "--certificate", "proof")
+    saved = (workplace / "proof" / "counterexample.txt").read_text().splitlines()
+    assert saved[:5] == (workplace / "result.txt").read_text().splitlines()[:5]  # X in the units of the file
 
 
 def test_options_on_reading_are_refused_where_the_file_says_it(workplace, run):

@@ -62,7 +62,7 @@ Examples:
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Save counterexamples as .npy, .png and VNN-COMP text, in a folder per image and size.",
+    help="Save counterexamples as .npy, .png and VNN-COMP text (see `verify`), in a folder per image and size.",
 )
 @output_options
 def command(model: Path, **options: Any) -> int:
@@ -189,12 +189,14 @@ class _Run:
         store: Any,
         options: Mapping[str, Any],
     ) -> None:
+        from bnnverify.cli.importing import correspondence_of
         from bnnverify.cli.lines import envelope
 
         self.network, self.images, self.sizes = network, images, sizes
         self.ties, self.engine, self.limits, self.store = ties, engine, limits, store
         self.jobs, self.quiet, self.as_json = options["jobs"], options["quiet"], options["as_json"]
         self.save, self.keep = options["save"], options["keep"]
+        self.imported = None if self.save is None else correspondence_of(model)
         self.kind = next(name for name in ("radius", "linf", "eps") if options[name] is not None)
         self.shared = envelope("certify", model, network)
         if not self.as_json:
@@ -246,7 +248,7 @@ class _Run:
         if self.save is not None and asked.decision.counterexample is not None:
             query = Query(self.network, region, Untargeted(asked.label), self.ties)
             folder = self.save / f"{asked.image}-{asked.size.replace('/', 'over')}"
-            save_counterexample(query, asked.decision.counterexample, folder)
+            save_counterexample(query, asked.decision.counterexample, folder, self.imported)
 
     def conclude(self, accuracies: Any) -> None:
         """The table, or one JSON line per size."""

@@ -85,6 +85,13 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(word) for word in words)
 
 
+def correspondence_of(model: Path) -> Imported | None:
+    """How a network that `load_network` reads corresponds to its file; None if the file is not of another tool."""
+    from bnnverify.formats import import_model, kind_of
+
+    return None if kind_of(model) in ("native", "bnnquanalyst") else import_model(model)
+
+
 def zero_sign_of(text: str | None) -> int | None:
     """+1, -1 or None."""
     return {None: None, "plus": 1, "minus": -1}[text]

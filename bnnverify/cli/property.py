@@ -15,7 +15,7 @@ from bnnverify.cli.lines import emit, envelope
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
-from bnnverify.formats.coding import InputCoding
+from bnnverify.formats.coding import InputCoding, decimal_text
 from bnnverify.formats.imported import Imported
 from bnnverify.results import Decision, Run, Verdict
 from bnnverify.robustness import decide
@@ -61,7 +61,7 @@ def verify_property(
     if answer.counterexample is not None:  # a question may be about some of the classes only
         answer = replace(answer, predicted=imported.network.evaluate(answer.counterexample))
     if certificate is not None:
-        _certify(queries, answer, certificate, limits)
+        _certify(imported, queries, answer, certificate, limits)
     if result is not None:
         result.write_text(result_text(imported, model, answer, specification.cases), encoding="ascii")
     if as_json:
@@ -144,7 +144,7 @@ def _decided(queries: Sequence[Query], engine: str, limits: Limits, clock: Clock
     return unknown or robust or Decision(Verdict.ROBUST, Run("bounds", clock.elapsed, "", {"cases": 0}))
 
 
-def _certify(queries: Sequence[Query], answer: Decision, folder: Path, limits: Limits) -> None:
+def _certify(imported: Imported, queries: Sequence[Query], answer: Decision, folder: Path, limits: Limits) -> None:
     """Evidence for the answer: about the question that has the counterexample, or about all."""
     from bnnverify.certificates import certify
 
@@ -153,7 +153,7 @@ def _certify(queries: Sequence[Query], answer: Decision, folder: Path, limits: L
         if answer.verdict is Verdict.UNKNOWN or (x is not None and not query.is_adversarial(x)):
             continue
         place = folder if len(queries) == 1 else folder / str(number)
-        evidence = certify(query, place, decision=answer, limits=limits)
+        evidence = certify(query, place, decision=answer, limits=limits, imported=imported)
         written = evidence.run.reason or f"{evidence.verdict.value}, {evidence.run.statistics['certificate']}"
         click.echo(f"certificate {place}: {written}", err=True)
 
@@ -168,15 +168,12 @@ def result_text(imported: Imported, model: Path, answer: Decision, cases: Sequen
     if answer.counterexample is None:
         word = "timeout" if answer.run.reason.startswith("time limit") else WORDS[answer.verdict]
         return word + "\n"
-    coding = imported.coding
-    inputs = [Fraction(0)] * len(answer.counterexample)
-    for place, value in zip(imported.order.tolist(), answer.counterexample, strict=True):
-        inputs[place] = coding.scale * value + coding.offset
+    inputs = imported.exact(answer.counterexample)
     outputs = _outputs(imported, model, answer.counterexample)
     if not any(_holds(case, inputs, outputs) for case in cases):
         click.echo("the counterexample is none in float32, as onnxruntime evaluates it: result unknown", err=True)
         return WORDS[Verdict.UNKNOWN] + "\n"
-    parts = [f"(X_{i} {_decimal(v)})" for i, v in enumerate(inputs)]
+    parts = [f"(X_{i} {decimal_text(v)})" for i, v in enumerate(inputs)]
     parts += [f"(Y_{k} {float(v):.9g})" for k, v in enumerate(outputs)]
     return "sat\n(" + "\n".join(parts) + ")\n"
 
@@ -187,10 +184,6 @@ def _holds(case: Case, inputs: Sequence[Fraction], outputs: Sequence[float | Fra
         return False
     values = [(outputs[c.winner], outputs[c.loser], c.strict) for c in case.comparisons]
     return all(a > b if strict else a >= b for a, b, strict in values)
-
-
-def _decimal(value: Fraction) -> str:
-    return str(value.numerator) if value.denominator == 1 else f"{float(value):.17g}"
 
 
 def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[float | Fraction]:

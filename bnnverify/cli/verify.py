@@ -52,7 +52,8 @@ Examples:
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Save each counterexample there as .npy, .png and VNN-COMP text, in a folder per image.",
+    help="Save each counterexample there as .npy, .png and VNN-COMP text, in a folder per image. X of the text are in "
+    "the order and units of MODEL if that is ONNX or eevbnn, else in the network's own.",
 )
 @click.option(
     "--certificate",
@@ -209,15 +210,19 @@ def _write_files(
     if save is None and certificate is None and not any(dumps.values()):
         return
     from bnnverify import certificates
+    from bnnverify.cli.importing import correspondence_of
 
-    network = load_network(model)
+    imported = correspondence_of(model)
+    network = load_network(model) if imported is None else imported.network
     for one in asked:
         assert isinstance(one.answer, Decision)
         query = one.question.about(network)
         if save is not None and one.answer.counterexample is not None:
-            certificates.save_counterexample(query, one.answer.counterexample, save / str(one.image.index))
+            certificates.save_counterexample(query, one.answer.counterexample, save / str(one.image.index), imported)
         if certificate is not None:
-            evidence = certificates.certify(query, certificate, decision=one.answer, limits=one.question.limits)
+            evidence = certificates.certify(
+                query, certificate, decision=one.answer, limits=one.question.limits, imported=imported
+            )
             written = evidence.run.reason or f"{evidence.verdict.value}, {evidence.run.statistics['certificate']}"
             click.echo(f"certificate {certificate}: {written}", err=True)
         for path in dump_query(query, dumps):

@@ -11,6 +11,11 @@ from bnnverify.domain import InputDomain
 from bnnverify.errors import ModelError
 
 
+def decimal_text(value: Fraction) -> str:
+    """A number as VNN-COMP's files have it: an integer, or a decimal of 17 digits."""
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.17g}"
+
+
 @dataclass(frozen=True, slots=True)
 class InputCoding:
     """An input x of the exact network is fed to the model as ``scale * x + offset``.

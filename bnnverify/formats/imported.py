@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -58,6 +59,13 @@ class Imported:
         flat = np.empty_like(values)
         flat[:, self.order] = values
         return flat.reshape(*points.shape[:-1], *self.input_shape)
+
+    def exact(self, x: Sequence[int]) -> list[Fraction]:
+        """One input of the network as the model's flat input (VNN-LIB's X), not rounded to float32."""
+        values = [Fraction(0)] * len(x)
+        for place, value in zip(self.order.tolist(), x, strict=True):
+            values[place] = self.coding.scale * value + self.coding.offset
+        return values
 
     def read(self, values: ArrayLike) -> IntArray:
         """The inputs of the network that the model's inputs stand for: the inverse of `fed`, exact.
