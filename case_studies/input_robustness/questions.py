@@ -70,8 +70,8 @@ SUBJECTS = (
     Subject("stochastic switching", "mnist-784-100-10-ss-count", DENSE, 200, _RADII, _FLIPS),
     Subject("injected bit errors", "mnist-784-100-10-ber", DENSE, 200, _RADII, _FLIPS),
     Subject("margin loss", "mnist-784-100-10-margin", DENSE, 200, _RADII, _FLIPS),
-    Subject("plain", "mnist-pixels-conv-plain", PIXELS, 50, (0, 1, 2, 4, 8, 16), (8, 16, 32)),
-    Subject("adversarial examples", "mnist-pixels-conv-adversarial", PIXELS, 50, (0, 1, 2, 4, 8, 16), (8, 16, 32)),
+    Subject("plain", "mnist-pixels-conv-plain", PIXELS, 100, (0, 1, 2, 4, 8, 16), (8, 16, 32)),
+    Subject("adversarial examples", "mnist-pixels-conv-adversarial", PIXELS, 100, (0, 1, 2, 4, 8, 16), (8, 16, 32)),
     Subject("stochastic switching", "mnist-conv-ss-count", CONVOLVED, 10, (0, 1, 2, 4, 8, 16), _FLIPS),
 )
 

@@ -4,7 +4,7 @@ Every answer is kept in answers.jsonl and asked once; an interrupted run goes on
 to ask anew.
 
     python case_studies/input_robustness/run.py [--seconds 5]
-    python case_studies/input_robustness/run.py --quick       (half a minute, into out/input_robustness)
+    python case_studies/input_robustness/run.py --quick       (a minute or two, into out/input_robustness)
 """
 
 from __future__ import annotations
