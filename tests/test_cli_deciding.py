@@ -1,12 +1,15 @@
 """The command line on pixels, properties, distances and whole data sets."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bnnverify import cli
-from bnnverify.formats import import_model
+from bnnverify.checking.certificate import check_certificate, read_manifest
+from bnnverify.cli.property import imported_of
+from bnnverify.formats import import_model, vnnlib
 from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 
@@ -288,6 +291,14 @@ def test_a_property_of_some_outputs_names_the_class_among_all(workplace, run):
     assert code == 0 and "not-robust (sat): an input of class 0, replayed" in out
     _, out, _ = run("verify", "four.npz", "some.vnnlib", "--json")
     assert json.loads(out)["answer"]["predicted"] == 0
+    run("verify", "four.npz", "some.vnnlib", "--certificate", "proof")
+    (query,) = vnnlib.load("some.vnnlib").queries(imported_of(Path("four.npz"), vnnlib.load("some.vnnlib"), {}))
+    assert read_manifest("proof")["query"] == json.loads(json.dumps(query.to_json()))
+    assert query.network.n_classes == 2 and check_certificate("proof", query.network)
+    code, out, _ = run("check", "proof", "four.npz")  # a certificate is about the question as it was read
+    assert code == 1 and "the certificate is about the network" in out
+    saved = (workplace / "proof" / "counterexample.txt").read_text()
+    assert "(Y_3 " in saved and saved.count("(Y_") == 4
 
 
 def test_a_counterexample_that_rounding_undoes_is_not_written_as_one(workplace, run):

@@ -132,7 +132,7 @@ def refute(clauses: Sequence[Clause], clock: Clock, *, with_proof: bool) -> Outc
         process.join()
         raise EngineError(
             f"cadical ended with code {process.exitcode} and without an answer, maybe for want of memory. "
-            "Take a smaller question."
+            "Take a smaller question; a script needs its calls under `if __name__ == '__main__':`."
         ) from None
     finally:
         process.terminate()
