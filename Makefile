@@ -98,7 +98,7 @@ write-errors: data
 
 # does training by switching, or with bit errors, change robustness to noise on the inputs? finished verdicts are kept
 robustness-study: data
-	$(BIN)/python case_studies/input_robustness/run.py --jobs $(JOBS)
+	$(BIN)/python case_studies/input_robustness/run.py
 
 models: install
 	$(BIN)/python models/make_models.py --jobs $(JOBS)

@@ -1,6 +1,8 @@
 """Decisions in stages: the verdict of the definition, whatever settles it, and what an open answer says."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -159,3 +161,19 @@ def test_the_best_bound_over_real_inputs_without_hidden_blocks_is_no_proof_where
     query = Query(net, RealBox((Fraction(-1),), (Fraction(1, 2),)), Untargeted(0), Ties.ROBUST)
     decision = decide(query, limits=Limits(seconds=5))
     assert decision.verdict is Verdict.UNKNOWN and decision.run.statistics["best_bound"] == 0
+
+
+def test_a_race_does_not_run_the_callers_script_again(tmp_path):
+    script = tmp_path / "plain.py"
+    lines = [
+        "import bnnverify as bv",
+        "from bnnverify.deciding.race import race",
+        "from bnnverify.engines.base import Clock",
+        "print('once')",
+        "net = bv.BinaryNetwork(bv.InputDomain.binary(3), (), bv.OutputBlock.create([[1, 1, 1], [-1, -1, -1]]))",
+        "query = bv.Query(net, bv.HammingBall((1, 1, 1), 1), bv.Untargeted(0))",
+        "print(race(query, ['minicard'], limits=bv.Limits(), clock=Clock(60), jobs=1).verdict.value)",
+    ]
+    script.write_text("\n".join(lines), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["once", "robust"], done.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -43,7 +45,8 @@ def race(query: Query, engines: Sequence[str], *, limits: Limits, clock: Clock, 
                 seconds = clock.remaining
                 rest = limits if seconds is None else replace(limits, seconds=max(seconds, 1e-3))
                 process = context.Process(target=_run, args=(there, query, name, rest), daemon=True)
-                process.start()
+                with _without_main():
+                    process.start()
                 there.close()
                 running[here] = name, process
             for ready in wait(list(running), timeout=_LOOK):
@@ -64,6 +67,21 @@ def race(query: Query, engines: Sequence[str], *, limits: Limits, clock: Clock, 
             connection.close()
     reason = clock.reason if clock.is_over else "; ".join(reasons)
     return Decision(Verdict.UNKNOWN, Run("+".join(engines), clock.elapsed, reason))
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let processes that are started meanwhile not run the caller's script again.
+
+    They need nothing of it, and not every script guards against that.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update({"__spec__": None} | hidden)
 
 
 def _received(connection: Connection) -> Decision | str:

@@ -137,7 +137,20 @@ def study(rule: str, out: Path, jobs: int, quick: bool) -> list[Path]:
     )
     summarize_distances(measured)
     chips = run(
-        ["reliability", model, *data, "--ber", f"1e-4:1e-1:log:{points}", "--samples", "1000", "--seed", "0", *common],
+        [
+            "reliability",
+            model,
+            *data,
+            "--ber",
+            f"1e-4:1e-1:log:{points}",
+            "--max-states",
+            "1000",
+            "--samples",
+            "1000",
+            "--seed",
+            "0",
+            *common,
+        ],
         out / f"{rule}-reliability.jsonl",
     )
     summarize_reliability(chips)
