@@ -289,7 +289,7 @@ def test_without_a_gradient_no_cell_gets_a_pulse(accumulator, law):
     rate=st.floats(0, 1e6),
     power=st.floats(0.1, 6.0),
     law=st.sampled_from(LAWS),
-    seed=st.integers(0, 2**32),
+    seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=80, deadline=None)
 def test_probabilities_lie_in_the_unit_interval_and_both_paths_agree(values, rate, power, law, seed):
