@@ -11,7 +11,7 @@ Semantics (one place, everywhere the same):
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -197,6 +197,19 @@ class BinaryNetwork:
         if not 0 <= label < self.n_classes:
             raise QueryError(f"class {label} does not exist, expected 0 to {self.n_classes - 1}.")
         return int(label)
+
+    def require_images(self, images: ArrayLike, labels: Sized | None) -> IntArray:
+        """`images` as int64 of shape `(N, n)`, at least one, and as many labels where some are given.
+
+        Raises:
+            ModelError: An image does not lie in the domain.
+            QueryError: No images, or a different number of labels.
+        """
+        points = self.domain.require_batch(images)
+        if not len(points) or (labels is not None and len(labels) != len(points)):
+            got = "no" if labels is None else len(labels)
+            raise QueryError(f"{len(points)} images came with {got} labels, expected equally many, at least one.")
+        return points
 
     def canonical_bytes(self) -> Iterable[bytes]:
         """The byte encoding that the identity hashes; see docs/identity.md."""

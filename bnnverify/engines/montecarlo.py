@@ -149,9 +149,7 @@ def require_samplable(
             negative seed.
         UnsupportedError: Integer inputs without a hidden block.
     """
-    points = network.domain.require_batch(images)
-    if len(points) != len(labels) or not len(points):
-        raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
+    points = network.require_images(images, labels)
     if samples < 1:
         raise QueryError(f"samples is {samples}, expected at least 1.")
     if seed < 0:

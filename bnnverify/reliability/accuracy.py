@@ -94,9 +94,7 @@ def image_errors(
     Raises:
         QueryError: No images, different numbers of images and labels, an index that does not exist, or a bad argument.
     """
-    points = network.domain.require_batch(images)
-    if len(points) != len(labels) or not len(points):
-        raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
+    points = network.require_images(images, labels)
     require_positive(tolerance, max_states)
     if jobs < 1:
         raise QueryError(f"jobs is {jobs}, expected at least 1.")

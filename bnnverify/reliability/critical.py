@@ -175,10 +175,7 @@ def critical_cells(
     >>> critical_cells(net, [[1]]).changes[0].tolist()  # class 0 leads by 1; flips of its own cell lose 2
     [[1], [0]]
     """
-    points = network.domain.require_batch(images)
-    if not len(points) or (labels is not None and len(labels) != len(points)):
-        got = "no" if labels is None else len(labels)
-        raise QueryError(f"{len(points)} images came with {got} labels, expected equally many, at least one.")
+    points = network.require_images(images, labels)
     truth = None if labels is None else np.array([network.require_class(c) for c in labels], dtype=np.int64)
     clock = Clock(limits.seconds, monitor)
     counter = _Counter(network)

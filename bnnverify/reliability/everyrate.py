@@ -125,9 +125,7 @@ def certified_range(
         raise QueryError(f"the range ends at {end} with ratio {ratio}, expected 0 < highest <= 1/2 and 1 < ratio.")
     if method not in ("auto", "polynomial", "boxes"):
         raise QueryError(f"method is {method!r}, expected auto, polynomial or boxes.")
-    points = network.domain.require_batch(images)
-    if len(points) != len(labels) or not len(points):
-        raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
+    points = network.require_images(images, labels)
     classes = np.array([network.require_class(label) for label in labels], dtype=np.int64)
     small = network.n_cells <= MAX_CELLS and all(block.n_outputs <= MAX_WIDTH for block in network.blocks)
     clock = Clock(seconds, monitor)

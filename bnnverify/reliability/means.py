@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
-from bnnverify.errors import QueryError
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.coefficients import CoefficientCounter
 from bnnverify.reliability.enumerators import PartialEnumerator
@@ -50,10 +49,7 @@ def mean_coefficients(
         UnsupportedError: Integer inputs without a hidden block; or all sizes of a network with convolutions or with a
             hidden block of more than 16 neurons.
     """
-    points = network.domain.require_batch(images)
-    if not len(points) or (labels is not None and len(labels) != len(points)):
-        got = "no" if labels is None else len(labels)
-        raise QueryError(f"{len(points)} images came with {got} labels, expected equally many, at least one.")
+    points = network.require_images(images, labels)
     classes = network.evaluate_batch(points).tolist()
     truth = classes if labels is None else [network.require_class(int(label)) for label in labels]
     clock, reason, most = Clock(limits.seconds, monitor), "", network.n_cells

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.engines.base import Clock, Monitor
-from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork, require_positive
@@ -94,11 +93,7 @@ class TargetAccuracy:
 
     def __post_init__(self) -> None:
         self.goal = rate(self.target, "target accuracy")
-        self._points = self.network.domain.require_batch(self.images)
-        if len(self._points) != len(self.labels) or not len(self._points):
-            raise QueryError(
-                f"{len(self._points)} images came with {len(self.labels)} labels, expected equally many, at least one."
-            )
+        self._points = self.network.require_images(self.images, self.labels)
         self._labels = np.array([self.network.require_class(label) for label in self.labels], dtype=np.int64)
         require_positive(self.tolerance, self.max_states)
 

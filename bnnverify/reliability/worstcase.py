@@ -279,10 +279,7 @@ def flip_distances(
             makes no sense.
         UnsupportedError: Integer inputs without a hidden block.
     """
-    points = network.domain.require_batch(images)
-    if not len(points) or (labels is not None and len(labels) != len(points)):
-        got = "no" if labels is None else len(labels)
-        raise QueryError(f"{len(points)} images came with {got} labels, expected equally many, at least one.")
+    points = network.require_images(images, labels)
     if max_flips is not None and max_flips < 0:
         raise QueryError(f"the number of flips is {max_flips}, expected 0 or more.")
     wanted = None if labels is None else np.array([network.require_class(c) for c in labels], dtype=np.int64)
