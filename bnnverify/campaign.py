@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ from numpy.typing import ArrayLike
 
 from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.chipsampling import SampledChips, sample_chips
-from bnnverify.errors import FormatError, QueryError
+from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel
-from bnnverify.formats.files import whole_lines
+from bnnverify.formats.files import LineFile
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.accuracy import UNDECIDED, AccuracyPoint, image_errors, mean_accuracy
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
@@ -52,13 +51,10 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._path = None if path is None else Path(path)
-        self._file: int | None = None
         self._bounds: dict[str, Probability] = {}
         self._complete: dict[str, set[tuple[float, int]]] = {}
         self._chips: dict[str, dict[int, tuple[list[int], list[int]]]] = {}
-        if self._path is not None:
-            self._open(self._path)
+        self._file = LineFile(path, FORMAT, VERSION, "line of a campaign", self._take_known)
 
     def __enter__(self) -> Store:
         return self
@@ -68,9 +64,7 @@ class Store:
 
     def close(self) -> None:
         """Closes the file; what is in memory stays."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
     def __len__(self) -> int:
         """Questions about images with an answer."""
@@ -109,8 +103,6 @@ class Store:
             about: For whoever reads the file.
         """
         line = {
-            "format": FORMAT,
-            "version": VERSION,
             "type": "bounds",
             "id": question,
             **_written(found),
@@ -120,7 +112,7 @@ class Store:
             **(about or {}),
         }
         self._take(line)
-        self._write(line)
+        self._file.append(line)
         return self._bounds[question]
 
     def chips(self, question: str) -> tuple[list[int], list[int]] | None:
@@ -136,32 +128,15 @@ class Store:
     def add_chips(self, question: str, first: int, correct: Sequence[int], errors: Sequence[int]) -> None:
         """Keep some chips: images right on each of them, and how many of them are wrong on each image."""
         numbers = {"first": first, "correct": list(correct), "errors": list(errors)}
-        line = {"format": FORMAT, "version": VERSION, "type": "chips", "id": question, **numbers}
+        line = {"type": "chips", "id": question, **numbers}
         self._take(line)
-        self._write(line)
+        self._file.append(line)
 
-    def _open(self, path: Path) -> None:
+    def _take_known(self, line: Mapping[str, Any]) -> None:
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            raw = path.read_bytes()
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise FormatError(f"{path}: cannot be read and written ({reason}). Choose another file.") from None
-        whole, cut = whole_lines(raw, FORMAT)
-        for number, text in enumerate(whole, start=1):
-            try:
-                line = json.loads(text)
-                if line["format"] != FORMAT or line["version"] != VERSION:
-                    raise ValueError
-                self._take(line)
-            except (ValueError, LookupError, TypeError, QueryError):
-                self.close()
-                raise FormatError(
-                    f"{path}:{number}: is no line of a campaign of version {VERSION}. Give a file that bnnverify made, "
-                    "or a new one."
-                ) from None
-        if cut:  # only now, when all else in the file is known to be ours
-            os.ftruncate(self._file, len(raw) - cut)
+            self._take(line)
+        except QueryError as error:  # whatever the line says, none of ours says it
+            raise ValueError from error
 
     def _take(self, line: Mapping[str, Any]) -> None:
         question = str(line["id"])
@@ -175,10 +150,6 @@ class Store:
         self._bounds[question] = both(self._bounds.get(question), found)
         if line["complete"]:
             self._complete.setdefault(question, set()).add((float(line["tolerance"]), int(line["max_states"])))
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        if self._file is not None:  # one call for a whole line: several processes may append
-            os.write(self._file, (json.dumps(line, allow_nan=False) + "\n").encode())
 
 
 def both(one: Probability | None, other: Probability) -> Probability:
@@ -271,9 +242,7 @@ def certified_accuracy(
     Returns:
         The accuracy; `run.statistics["known"]` counts the images that were known before.
     """
-    points, clock = network.domain.require_batch(images), Clock(seconds, monitor)
-    if len(points) != len(labels) or not len(points):
-        raise QueryError(f"{len(points)} images came with {len(labels)} labels, expected equally many, at least one.")
+    points, clock = network.require_images(images, labels), Clock(seconds, monitor)
     ids = list(_ids(network, points, labels, faults, event))
     missing = [i for i, question in enumerate(ids) if not store.settles(question, tolerance, max_states)]
     known = len(ids) - len(missing)

@@ -11,18 +11,16 @@ References:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from bnnverify.engines.base import UNLIMITED, Limits, Monitor, replayed
 from bnnverify.errors import FormatError, QueryError
-from bnnverify.formats.files import whole_lines
+from bnnverify.formats.files import LineFile
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import AnyRegion
@@ -111,9 +109,7 @@ class VerdictStore:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._known: dict[str, tuple[Decision, float]] = {}
-        self._file: int | None = None
-        if path is not None:
-            self._open(Path(path))
+        self._file = LineFile(path, FORMAT, VERSION, "verdict", self._take)
 
     def __enter__(self) -> VerdictStore:
         return self
@@ -127,9 +123,7 @@ class VerdictStore:
 
     def close(self) -> None:
         """Closes the file; what is in memory stays."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
     def known(self, query: Query, seconds: float | None) -> Decision | None:
         """The verdict, if asking again would bring nothing: decided, or open after at least as much time.
@@ -162,8 +156,6 @@ class VerdictStore:
             about: For whoever reads the file.
         """
         line = {
-            "format": FORMAT,
-            "version": VERSION,
             "bnnverify": metadata.version("bnnverify"),
             "id": asked.identity,
             "image": asked.image,
@@ -174,8 +166,7 @@ class VerdictStore:
             "answer": asked.decision.to_json(),
         }
         self._take(line)
-        if self._file is not None:  # one call for a whole line: several processes may append
-            os.write(self._file, (json.dumps(line, allow_nan=False) + "\n").encode())
+        self._file.append(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         decision, spent = answer_from_json(line["answer"]), line["limit"]
@@ -189,32 +180,6 @@ class VerdictStore:
             return
         if before is None or decision.verdict is not Verdict.UNKNOWN or seconds > before[1]:
             self._known[identity] = decision, seconds
-
-    def _open(self, path: Path) -> None:
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            raw = path.read_bytes()
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise FormatError(f"{path}: cannot be read and written ({reason}). Choose another file.") from None
-        whole, cut = whole_lines(raw, FORMAT)
-        for number, text in enumerate(whole, start=1):
-            try:
-                line = json.loads(text)
-                if line["format"] != FORMAT or line["version"] != VERSION:
-                    raise ValueError
-                self._take(line)
-            except QueryError as error:
-                self.close()
-                raise FormatError(f"{path}:{number}: {error}") from None
-            except (ValueError, LookupError, TypeError):
-                self.close()
-                raise FormatError(
-                    f"{path}:{number}: is no verdict of version {VERSION}. Give a file that bnnverify made, or a new "
-                    "one."
-                ) from None
-        if cut:  # only now, when all else in the file is known to be ours
-            os.ftruncate(self._file, len(raw) - cut)
 
 
 def certify_image(
