@@ -9,13 +9,13 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bnnverify.cardinality import compile_query, grid_region, region_input
+from bnnverify.cardinality import compile_query
 from bnnverify.cardinality.compile import Settled
 from bnnverify.encodings.cnf import ENCODINGS, Clause, to_cnf
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
-from bnnverify.errors import EngineError, QueryError, ResourceLimitError, UnsupportedError
+from bnnverify.engines.base import Clock, Limits
+from bnnverify.engines.deciders import Decider
+from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.query import Query
-from bnnverify.results import Count, Decision, Run, Verdict
 
 _LOOK = 0.1  # s between two looks at the clock
 
@@ -34,7 +34,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class CadicalEngine:
+class CadicalEngine(Decider):
     """Looks for an adversarial input with CaDiCaL 1.9.5, which cannot be interrupted: its process is ended instead.
 
     Attributes:
@@ -55,51 +55,19 @@ class CadicalEngine:
         """Name on the command line."""
         return "cadical"
 
-    def decide(
-        self,
-        query: Query,
-        *,
-        limits: Limits = UNLIMITED,
-        monitor: Monitor | None = None,
-        settled: Settled | None = None,
-    ) -> Decision:
-        """Is there an adversarial input in the region?
-
-        Args:
-            query: Any query over signs or over a box of integers.
-            limits: Time; a limit that is reached gives UNKNOWN with the reason. Nodes and memory do not apply.
-            monitor: Who may stop the work.
-            settled: What is proved of each hidden block, see `compile_network`.
-
-        Raises:
-            UnsupportedError: The region is a real box.
-        """
-        clock, region = Clock(limits.seconds, monitor), grid_region(query)
-        statistics: dict[str, Any] = {"encoding": self.encoding}
+    def _search(
+        self, query: Query, settled: Settled | None, clock: Clock, limits: Limits, statistics: dict[str, Any]
+    ) -> list[bool] | None:
+        statistics["encoding"] = self.encoding
 
         def check() -> None:
             if clock.is_over:
                 raise ResourceLimitError(clock.reason)
 
-        try:
-            cnf = to_cnf(compile_query(query, settled), self.encoding, check=check)
-            statistics |= {"variables": cnf.n_variables, "clauses": len(cnf.clauses)}
-            outcome = refute(cnf.clauses, clock, with_proof=False)
-        except ResourceLimitError as limit:
-            return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
-        if outcome.model is None:
-            return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
-        values = [v in outcome.model for v in cnf.instance.inputs]
-        x, predicted = replayed(query, region_input(region, values), self.name)
-        return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
-
-    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
-        """Refused: other engines count.
-
-        Raises:
-            UnsupportedError: Always.
-        """
-        raise UnsupportedError("cadical decides and does not count. Count with another engine, such as sat.")
+        cnf = to_cnf(compile_query(query, settled), self.encoding, check=check)
+        statistics |= {"variables": cnf.n_variables, "clauses": len(cnf.clauses)}
+        model = refute(cnf.clauses, clock, with_proof=False).model
+        return None if model is None else [v in model for v in cnf.instance.inputs]
 
 
 def refute(clauses: Sequence[Clause], clock: Clock, *, with_proof: bool) -> Outcome:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnnverify.cardinality import compile_query, grid_region, region_input
+from bnnverify.cardinality import compile_query
 from bnnverify.cardinality.compile import Settled
 from bnnverify.encodings.linear import LinearForm, to_linear, values_of
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
+from bnnverify.engines.base import Clock, Limits
+from bnnverify.engines.deciders import Decider
 from bnnverify.errors import EngineError, QueryError, ResourceLimitError, UnsupportedError
 from bnnverify.query import Query
-from bnnverify.results import Count, Decision, Run, Verdict
 
 _LOOK = 0.1  # s between two looks at the clock
 _LARGEST = 2**50  # coefficients times ranges; CP-SAT needs sums that fit int64 with room
 
 
 @dataclass(frozen=True, slots=True)
-class CpsatEngine:
+class CpsatEngine(Decider):
     """Looks for an adversarial input with CP-SAT: pixels are integer variables, neurons inequalities under a literal.
 
     Slower than `minicard` where few conflicts are enough, often much faster where many are needed. Needs the package
@@ -50,47 +51,16 @@ class CpsatEngine:
         """Name on the command line."""
         return "cpsat"
 
-    def decide(
-        self,
-        query: Query,
-        *,
-        limits: Limits = UNLIMITED,
-        monitor: Monitor | None = None,
-        settled: Settled | None = None,
-    ) -> Decision:
-        """Is there an adversarial input in the region?
-
-        Args:
-            query: Any query over signs or over a box of integers.
-            limits: Time and threads (1 unless more are allowed); a limit that is reached gives UNKNOWN with the reason.
-            monitor: Who may stop the work.
-            settled: What is proved of each hidden block, see `compile_network`.
-
-        Raises:
-            UnsupportedError: The region is a real box, or scores are too large for CP-SAT.
-        """
-        clock, region = Clock(limits.seconds, monitor), grid_region(query)
+    def _search(
+        self, query: Query, settled: Settled | None, clock: Clock, limits: Limits, statistics: dict[str, Any]
+    ) -> Sequence[bool] | None:
         instance = compile_query(query, settled)
-        statistics: dict[str, Any] = {"threads": limits.threads or 1}
+        statistics["threads"] = limits.threads or 1
         if not instance.formula.constraints and not instance.formula.conjunctive:
-            return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
+            return None
         form = to_linear(instance)
-        try:
-            values = _solve(form, clock, self, statistics)
-        except ResourceLimitError as limit:
-            return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
-        if values is None:
-            return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
-        x, predicted = replayed(query, region_input(region, values_of(form, values)), self.name)
-        return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
-
-    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
-        """Refused: other engines count.
-
-        Raises:
-            UnsupportedError: Always.
-        """
-        raise UnsupportedError("cpsat decides and does not count. Count with another engine, such as sat.")
+        values = _solve(form, clock, self, statistics)
+        return None if values is None else values_of(form, values)
 
 
 def cp_model_of(form: LinearForm) -> Any:

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnnverify.cardinality import compile_query, grid_region, region_input
+from bnnverify.cardinality import compile_query
 from bnnverify.cardinality.compile import Settled
 from bnnverify.encodings.atmost import NativeForm, to_native
-from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
-from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
+from bnnverify.engines.base import Clock, Limits
+from bnnverify.engines.deciders import Decider
+from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.query import Query
-from bnnverify.results import Count, Decision, Run, Verdict
 
 SOLVERS = ("gluecard4", "gluecard3", "minicard")
 """Solvers of python-sat with native at-most constraints."""
@@ -21,7 +21,7 @@ _SLICE = 0.2  # s between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
-class MinicardEngine:
+class MinicardEngine(Decider):
     """Looks for an adversarial input with a SAT solver whose cardinality constraints are native.
 
     A neuron costs two constraints instead of hundreds of clauses, so a question is written in milliseconds. The
@@ -51,44 +51,12 @@ class MinicardEngine:
         """Name on the command line."""
         return "minicard"
 
-    def decide(
-        self,
-        query: Query,
-        *,
-        limits: Limits = UNLIMITED,
-        monitor: Monitor | None = None,
-        settled: Settled | None = None,
-    ) -> Decision:
-        """Is there an adversarial input in the region?
-
-        Args:
-            query: Any query over signs or over a box of integers.
-            limits: Time; a limit that is reached gives UNKNOWN with the reason. Nodes and memory do not apply.
-            monitor: Who may stop the work.
-            settled: What is proved of each hidden block, see `compile_network`.
-
-        Raises:
-            UnsupportedError: The region is a real box.
-        """
-        clock, region = Clock(limits.seconds, monitor), grid_region(query)
-        statistics: dict[str, Any] = {"solver": self.solver}
-        try:
-            with NativeSearch(self.solver, query, clock, statistics, settled) as search:
-                values = search.solve()
-        except ResourceLimitError as limit:
-            return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))
-        if values is None:
-            return Decision(Verdict.ROBUST, Run(self.name, clock.elapsed, "", statistics))
-        x, predicted = replayed(query, region_input(region, values), self.name)
-        return Decision(Verdict.NOT_ROBUST, Run(self.name, clock.elapsed, "", statistics), x, predicted)
-
-    def count(self, query: Query, *, limits: Limits = UNLIMITED, monitor: Monitor | None = None) -> Count:
-        """Refused: other engines count.
-
-        Raises:
-            UnsupportedError: Always.
-        """
-        raise UnsupportedError("minicard decides and does not count. Count with another engine, such as sat.")
+    def _search(
+        self, query: Query, settled: Settled | None, clock: Clock, limits: Limits, statistics: dict[str, Any]
+    ) -> tuple[bool, ...] | None:
+        statistics["solver"] = self.solver
+        with NativeSearch(self.solver, query, clock, statistics, settled) as search:
+            return search.solve()
 
 
 @dataclass(slots=True)
