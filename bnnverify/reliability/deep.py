@@ -243,7 +243,6 @@ class _OutputSide:
         if tables is not None:
             self.closing = Closing.of(output, tables)
             self.groups = leaf_groups(output, tables)
-            self.beats, self.loses = _stacked(tables.beats), _stacked(tables.loses)
             classes = [tables.label, *tables.rivals]
             self.strides = np.array([tables.strides[k] for k in classes], dtype=np.int64)
             self.roundings = (len(tables.rivals) + 2) * (tables.roundings + 2) + output.n_inputs + 1
@@ -276,8 +275,8 @@ class _OutputSide:
                 end,
                 self.closing.loops,
                 tables.own,
-                self.beats,
-                self.loses,
+                tables.beats,
+                tables.loses,
                 self.strides,
                 self.groups,
                 slack,
@@ -285,15 +284,6 @@ class _OutputSide:
             )
         current.roundings += self.roundings
         current.additions += masses.size
-
-
-def _stacked(arrays: Sequence[FloatArray]) -> FloatArray:
-    """Arrays of the same width above each other, `(arrays, rows, columns)`, filled up with zeros."""
-    shape = len(arrays), max(a.shape[0] for a in arrays), arrays[0].shape[1]
-    stacked = np.zeros(shape)
-    for whole, part in zip(stacked, arrays, strict=True):
-        whole[: part.shape[0]] = part
-    return stacked
 
 
 def _intersection(one: Bounds, two: Bounds) -> Bounds:

@@ -77,8 +77,9 @@ def _pair_indices(key, words, shifts, masks, pair_index, out):  # type: ignore[n
 
 
 @njit(cache=True)
-def _leaf(key, words, shifts, masks, strides, own, beats, loses, alive, total):  # type: ignore[no-untyped-def]
+def _leaf(key, words, shifts, masks, strides, leaf_tables, alive, total):  # type: ignore[no-untyped-def]
     """P(some rival beats c | all signs): sum over the score of c; the union is built from beats and loses."""
+    own, beats, loses, rivals = leaf_tables
     index = 0
     for f in range(words.shape[1]):
         index = index * strides[0] + np.int64((key[words[0, f]] >> shifts[0, f]) & masks[0, f])
@@ -86,11 +87,11 @@ def _leaf(key, words, shifts, masks, strides, own, beats, loses, alive, total): 
     for s in range(n):
         alive[s] = own[index, s]
         total[s] = 0.0
-    for r in range(beats.shape[0]):
+    for r in range(rivals.shape[0]):
         i = 0
         for f in range(words.shape[1]):
             i = i * strides[r + 1] + np.int64((key[words[r + 1, f]] >> shifts[r + 1, f]) & masks[r + 1, f])
-        win, lose = beats[r, i], loses[r, i]
+        win, lose = beats[rivals[r], i], loses[rivals[r], i]
         for s in range(n):
             total[s] += alive[s] * win[s]
             alive[s] *= lose[s]
@@ -165,8 +166,8 @@ def draw_signs(  # type: ignore[no-untyped-def]
     Ends before the first sign at which more than `hold` states are open: these are then returned, undecided.
     """
     words, shifts, masks, strides = fields
-    own, beats, loses = leaf_tables
-    m, width, rivals = fires.shape[0], add_fires.shape[1], beats.shape[0]
+    own, rivals = leaf_tables[0], leaf_tables[3].shape[0]  # the other two: `OutputTables.beats` and `.loses`
+    m, width = fires.shape[0], add_fires.shape[1]
     keys, masses = np.zeros((1, width), dtype=np.uint64), np.ones(1)
     indices = np.zeros(rivals, dtype=np.int64)
     alive, total, child = np.zeros(own.shape[1]), np.zeros(own.shape[1]), np.zeros(width, dtype=np.uint64)
@@ -199,7 +200,7 @@ def draw_signs(  # type: ignore[no-untyped-def]
                 spent += contribution[i]
                 closed += 1
             elif j == m:
-                error = masses[i] * _leaf(keys[i], words, shifts, masks, strides, own, beats, loses, alive, total)
+                error = masses[i] * _leaf(keys[i], words, shifts, masks, strides, leaf_tables, alive, total)
                 lower += error
                 upper += error
                 leaves += 1

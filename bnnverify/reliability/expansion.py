@@ -161,6 +161,7 @@ def expand(  # type: ignore[no-untyped-def]
     strides,
     own,
     beats,
+    kept,
     allowed,
     exit_mass,
     loose,
@@ -182,7 +183,8 @@ def expand(  # type: ignore[no-untyped-def]
         plus: `(1 + r,)`, cells stored +1 of each class.
         strides: `(1 + r,)`, of the rows of a table with two counters; 0 with one.
         own: Table `(disagreements, s)`: law of the score of c.
-        beats: Table `(r, disagreements, s)`: P(rival beats s).
+        beats: Table `(rivals, disagreements, s)`: P(rival beats s).
+        kept: `(r,)`, its rows of the rivals that matter.
         allowed: Width to aim at, all states together; most of it goes to states of much mass.
         exit_mass: What may be left out of each sum; part of the slack.
         loose: Slack of each state for what the caller left out.
@@ -245,7 +247,7 @@ def expand(  # type: ignore[no-untyped-def]
                 low[places],
                 plus[k + 1],
                 strides[k + 1],
-                beats[k, :, first:last],
+                beats[kept[k], :, first:last],
                 near,
                 mine[first:last],
                 weight[:span],

@@ -171,20 +171,15 @@ class OutputProblem:
             tables, m = self.tables, self.m
             words, shifts, masks = packed_fields(self.output, self.classes, tables.components)
             add = [packed_steps(self.signs, h, self.classes, tables.components, words, shifts) for h in (1, -1)]
-            depth = max([self.tables.own.shape[0], *(b.shape[0] for b in tables.beats)])
-            beats, loses = np.zeros((self.kept.size, depth, m + 1)), np.zeros((self.kept.size, depth, m + 1))
-            for i, r in enumerate(self.kept):
-                beats[i, : tables.beats[r].shape[0]] = tables.beats[r]
-                loses[i, : tables.loses[r].shape[0]] = tables.loses[r]
             strides = np.array([tables.strides[k] for k in self.classes], dtype=np.int64)
-            self._arrays = add, (words, shifts, masks, strides), (tables.own, beats, loses)
+            self._arrays = add, (words, shifts, masks, strides)
         return self._arrays
 
     def refine(self, effort: Effort) -> Bounds:
         """Intersect the bounds with those that this effort proves."""
         if self.kept.size == 0:
             return self.bounds
-        add, fields, leaf_tables = self._prepared()
+        add, fields = self._prepared()
         tables, m = self.tables, self.m
         share = 3 / 4 if effort.forced else 3 / 8
         if effort.states == 0 and not effort.forced:
@@ -199,7 +194,7 @@ class OutputProblem:
                 self.suffix,
                 fields,
                 np.array(tables.pair_index),
-                leaf_tables,
+                (tables.own, tables.beats, tables.loses, self.kept),
                 self.tolerance * share,
                 effort.states if effort.forced else 1 << 60,
                 1 << 60 if effort.forced else effort.states,
@@ -226,7 +221,7 @@ class OutputProblem:
     ) -> tuple[float, float]:
         """Bounds on the error mass of open states by expansions over the signs from `first` on."""
         tables = self.tables
-        _, fields, (own, beats, _) = self._prepared()
+        _, fields = self._prepared()
         counts, chances = disagreements(keys, fields), self.root[None]
         if first > 0:
             chances = state_chances(keys, fields, np.array(tables.pair_index), self.suffix[first])
@@ -268,8 +263,9 @@ class OutputProblem:
             chances,
             plus,
             strides,
-            own,
-            beats,
+            tables.own,
+            tables.beats,
+            self.kept,
             allowed,
             exit_mass,
             slack,

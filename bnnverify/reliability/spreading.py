@@ -293,8 +293,8 @@ def leaves(keys, masses, begin, end, closing, own, beats, loses, strides, groups
         end: Last state, exclusive.
         closing: `Closing.loops`.
         own: `OutputTables.own`.
-        beats: `OutputTables.beats`, stacked.
-        loses: `OutputTables.loses`, stacked.
+        beats: `OutputTables.beats`.
+        loses: `OutputTables.loses`.
         strides: Of c and its rivals.
         groups: Cells stored +1 and -1 of c and its rivals, and their signs, packed: `(3, 1 + rivals, words)`.
         slack: Probability.

@@ -36,7 +36,8 @@ class OutputTables:
         components: Disagreement counters per class: 1 (symmetric rates) or 2.
         strides: Per class: leaf index = ``counter0 * stride + counter1``.
         own: `(leaf indices, n + 1)`: law of the disagreements of c after the faults.
-        beats: Per rival `(leaf indices, n + 1)`: P(rival beats c | disagreements of c after the faults).
+        beats: `(rivals, leaf indices, n + 1)`: P(rival beats c | disagreements of c after the faults); a rival with
+            fewer leaf indices has zeros behind.
         loses: The complements, summed directly.
         pair: `(rivals, size)`: P(rival beats c) by pair index; empty if there is no small pair index.
         pair_index: (factor of c, factor of rival, offset): pair index = their sum over total disagreements.
@@ -48,8 +49,8 @@ class OutputTables:
     components: int
     strides: tuple[int, ...]
     own: FloatArray
-    beats: tuple[FloatArray, ...]
-    loses: tuple[FloatArray, ...]
+    beats: FloatArray
+    loses: FloatArray
     pair: FloatArray
     pair_index: tuple[int, int, int]
     roundings: int
@@ -73,8 +74,25 @@ def output_tables(output: OutputBlock, rates: CellRates, laws: RowLaws, label: i
         loses.append(lose)
     pair, index = _pair_tables(output, rates, label, rivals, own, beats)
     return OutputTables(
-        label, rivals, components, strides, own, tuple(beats), tuple(loses), pair, index, roundings=14 * (n + 2)
+        label,
+        rivals,
+        components,
+        strides,
+        own,
+        _stacked(beats, n),
+        _stacked(loses, n),
+        pair,
+        index,
+        roundings=14 * (n + 2),
     )
+
+
+def _stacked(tables: list[FloatArray], n: int) -> FloatArray:
+    """Tables of `n + 1` columns above each other, filled up with zeros."""
+    stacked = np.zeros((len(tables), max((len(t) for t in tables), default=0), n + 1))
+    for whole, part in zip(stacked, tables, strict=True):
+        whole[: len(part)] = part
+    return stacked
 
 
 def _class_laws(row: NDArray[np.int8], components: int, laws: RowLaws) -> list[RowLaw]:
