@@ -31,6 +31,7 @@ class Imported:
         notes: What was dropped, rounded or decided on the way, in sentences.
         open_zero: True if the first block ends in a plain sign, which gives 0 where a sum of *real* inputs meets a
             threshold, and nobody said what that means: then the network stands for the model on integers only.
+        is_single_logit: True if the model has one score, and class 1 of the network is where it is at least 0.
     """
 
     network: BinaryNetwork
@@ -41,6 +42,7 @@ class Imported:
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
     open_zero: bool = False
+    is_single_logit: bool = False
 
     def fed(self, x: ArrayLike) -> NDArray[np.float32]:
         """Inputs of the network, `(n,)` or `(N, n)`, as the model takes them: float32, the nearest to the exact number.

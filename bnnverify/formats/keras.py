@@ -90,14 +90,15 @@ def load(
         for k, layer in enumerate(found):
             tensor = _apply(layer, tensor, notes, last=k == len(found) - 1)
         provenance = {"format": "Keras HDF5", "input": {"shape": list(shape), **coding.to_json()}}
-        done = assembly.finished(tensor, provenance, str(found[-1]))
+        done = assembly.finished(tensor, provenance, str(found[-1]), allow_single=True)
     except ModelError as error:
         raise FormatError(f"{where}: {error}") from None
     except UnsupportedError as error:
         raise UnsupportedError(f"{where}: {error}") from None
-    if done.rounded:
-        notes.append(f"the scales of {done.rounded} classes hold a square root and were rounded to float64")
-    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes))
+    notes += done.notes
+    return Imported(
+        done.network, coding, done.order, "input", shape, done.layers, tuple(notes), is_single_logit=done.is_single_logit
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, NDArray[Any]]]]:

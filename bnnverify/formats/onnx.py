@@ -83,8 +83,7 @@ def load(
         raise FormatError(f"{graph.where}: {error}") from None
     except UnsupportedError as error:
         raise UnsupportedError(f"{graph.where}: {error}") from None
-    if done.rounded:
-        notes.append(f"the scales of {done.rounded} classes hold a square root and were rounded to float64")
+    notes += done.notes
     open_zero = done.layers[0].third_value and zero_sign is None and not inputs.is_binary
     if open_zero:
         notes.append("the first block ends in a plain Sign, which real inputs (not integers) can make 0")

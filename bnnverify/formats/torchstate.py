@@ -193,10 +193,11 @@ def _build(
     if norms:
         notes.append(f"epsilon of {norms} batch norms was taken as {epsilon:g}; the file does not say it")
     provenance = {"format": "torch state dict", "input": coding.to_json(), "read as": notes}
-    done = assembly.finished(tensor, provenance, f"layer {linear[-1]!r}")
-    if done.rounded:
-        notes.append(f"the scales of {done.rounded} classes hold a square root and were rounded to float64")
-    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes))
+    done = assembly.finished(tensor, provenance, f"layer {linear[-1]!r}", allow_single=True)
+    notes += done.notes
+    return Imported(
+        done.network, coding, done.order, "input", shape, done.layers, tuple(notes), is_single_logit=done.is_single_logit
+    )
 
 
 def _input_shape(weights: NDArray[Any], given: Sequence[int] | None) -> tuple[int, ...]:
