@@ -26,7 +26,7 @@ from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.chipsampling import SampledChips, sample_chips
 from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel
-from bnnverify.formats.files import LineFile
+from bnnverify.files import LineFile
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.accuracy import UNDECIDED, AccuracyPoint, image_errors, mean_accuracy
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE

@@ -20,7 +20,7 @@ from typing import Any
 
 from bnnverify.engines.base import UNLIMITED, Limits, Monitor, replayed
 from bnnverify.errors import FormatError, QueryError
-from bnnverify.formats.files import LineFile
+from bnnverify.files import LineFile
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import AnyRegion

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify.errors import BnnVerifyError, FormatError, ModelError
+from bnnverify.files import write_whole
 from bnnverify.formats import load_network
-from bnnverify.formats.files import write_whole
 from bnnverify.formats.native import load, save, to_bytes
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, InputDomain, OutputBlock, Provenance
 from tests.strategies import conv_networks, networks

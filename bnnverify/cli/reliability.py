@@ -155,7 +155,7 @@ def command(model: Path, csv_file: Path | None, figure: Path | None, as_json: bo
     finally:  # also what was finished before an interrupt
         if csv_file is not None and lines:
             from bnnverify.cli.accuracies import table
-            from bnnverify.formats.files import write_whole
+            from bnnverify.files import write_whole
 
             write_whole(csv_file, table(lines).encode())
         if figure is not None and places:

@@ -34,8 +34,8 @@ import numpy as np
 from bnnverify.encodings.classdiagram import ClassDiagram
 from bnnverify.encodings.diagram import Array, Diagram
 from bnnverify.errors import FormatError, QueryError
+from bnnverify.files import write_whole
 from bnnverify.formats.dddmp import Boolean, booleans_of, diagram_of, read_dddmp, text_of
-from bnnverify.formats.files import write_whole
 from bnnverify.regions import region_from_json
 
 FORMAT, VERSION = "bnnverify class diagram", 1

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError
-from bnnverify.formats.files import write_whole
+from bnnverify.files import write_whole
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, HiddenBlock, InputDomain, OutputBlock, Provenance
 
 FORMAT = "bnnverify network"

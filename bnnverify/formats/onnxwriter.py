@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import UnsupportedError
-from bnnverify.formats.files import write_whole
+from bnnverify.files import write_whole
 from bnnverify.formats.onnx import DOMAIN_KEY, SCORES_KEY
 from bnnverify.formats.scores import small_integers
 from bnnverify.network import BinaryNetwork, ConvBlock, HiddenBlock

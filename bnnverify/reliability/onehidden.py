@@ -168,7 +168,7 @@ class OutputProblem:
 
     def _prepared(self) -> tuple[Any, ...]:
         if self._arrays is None:
-            tables, m = self.tables, self.m
+            tables = self.tables
             words, shifts, masks = packed_fields(self.output, self.classes, tables.components)
             add = [packed_steps(self.signs, h, self.classes, tables.components, words, shifts) for h in (1, -1)]
             strides = np.array([tables.strides[k] for k in self.classes], dtype=np.int64)

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bnnverify.formats.files import write_whole
+from bnnverify.files import write_whole
 from bnnverify.report import counting, figures
 from bnnverify.report.lines import Line, of_type, outward
 from bnnverify.report.rows import MOST_PAIRS, changed, common, image_source, is_picture, pair

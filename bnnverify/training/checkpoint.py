@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bnnverify.errors import FormatError, QueryError
-from bnnverify.formats.files import write_whole
+from bnnverify.files import write_whole
 
 _FORMAT = "bnnverify training checkpoint 1"
 
