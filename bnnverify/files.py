@@ -248,7 +248,7 @@ class LineFile:
                     fcntl.flock(number, fcntl.LOCK_UN)
 
     def _open(self) -> int:
-        expected = "a file that bnnverify made, or a new one"
+        expected = "lines that bnnverify wrote"
         try:
             if self._path.exists():
                 require_regular(self._path, self._path.stat().st_mode, expected)

@@ -68,7 +68,7 @@ def require_regular(path: str | os.PathLike[str], mode: int, expected: str) -> N
     """FormatError unless the mode (of `os.stat`) is that of a regular file."""
     if not stat.S_ISREG(mode):
         kind = next((words for test, words in _KINDS if test(mode)), "no regular file")
-        raise FormatError(f"{shown(path)}: is {kind}, expected {expected} in a regular file. Check the path.")
+        raise FormatError(f"{shown(path)}: is {kind}, expected a regular file with {expected}. Check the path.")
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ def test_other_files_are_refused_with_their_line(tmp_path, text):
     with pytest.raises(FormatError, match=r"results\.jsonl:1: is no line of a campaign of version 1"):
         Store(path)
     assert path.read_text() == text
-    with pytest.raises(FormatError, match="cannot be read and written"):
+    with pytest.raises(FormatError, match="is a directory, expected a regular file"):
         Store(tmp_path)
 
 

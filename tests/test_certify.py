@@ -131,7 +131,7 @@ def test_files_that_hold_something_else_are_refused_with_the_line(tmp_path):
     path.write_text(json.dumps(line_of(answer=opposite)) + "\n")
     with VerdictStore(path) as store, pytest.raises(FormatError, match=r"holds a counterexample for query .* is none"):
         list(certify(network(), [(0, 1, [("0", PixelBox((9, 9, 9), (9, 9, 9)))])], store=store))
-    with pytest.raises(FormatError, match="cannot be read and written"):
+    with pytest.raises(FormatError, match="is a directory, expected a regular file"):
         VerdictStore(tmp_path)
 
 

@@ -42,7 +42,7 @@ def test_a_file_comes_in_as_it_is(tmp_path):
 def test_only_regular_files_are_read_and_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, what in ((tmp_path / "pipe", "a pipe"), (tmp_path, "a directory"), ("/dev/zero", "a character device")):
-        with pytest.raises(FormatError, match=f"is {what}.*, expected a network in a regular file. Check the path"):
+        with pytest.raises(FormatError, match=f"is {what}.*, expected a regular file with a network. Check the path"):
             reading.read_bytes(path, "a network")
 
 
