@@ -157,7 +157,7 @@ def test_what_is_no_binarized_network_is_refused_by_its_layer(tmp_path):
     save(path, [("Dense", {"use_bias": False}, kernel)], (2,))
     refused(path, r"m\.h5: layer 'layer_0' \(Dense\) has weights of different magnitude in row 0")
     save(path, [("QuantDense", {"kernel_quantizer": "dorefa_quantizer", "use_bias": False}, kernel)], (2,))
-    refused(path, r"quantizes its kernel by 'dorefa_quantizer', expected ste_sign")
+    refused(path, r"quantizes its kernel by 'dorefa_quantizer', .* expected one of ste_sign")
     save(path, [("LSTM", {}, {})], (2,))
     refused(path, r"layer 'layer_0' \(LSTM\) is no layer of a binarized network")
     save(path, [("QuantDense", {"kernel_quantizer": "ste_sign"}, kernel)], (2,))
@@ -188,3 +188,153 @@ def test_what_is_no_model_is_refused(tmp_path):
         file.create_group("model_weights")
         file.attrs["model_config"] = "{"
     refused(path, r"m\.h5: is damaged", FormatError)
+
+
+def dense_file(path, names, kernels, options=None, wrap=None, prefix="", dtype=np.float32):
+    """Two QuantDense layers of these names, a sign before the second; `wrap` puts both into an inner model."""
+    options = options or {}
+    entries = []
+    with h5py.File(path, "w") as file:
+        group = file.create_group("model_weights")
+        for k, (name, kernel) in enumerate(zip(names, kernels, strict=True)):
+            config = {"name": name, "use_bias": False, "kernel_quantizer": SIGN, **options}
+            config |= {"input_quantizer": SIGN} if k else {"batch_input_shape": [None, kernel.shape[0]]}
+            entries.append({"class_name": "QuantDense", "config": config})
+            inner = group.require_group(wrap or name)
+            full = f"{prefix}{name}/kernel:0"
+            inner.attrs["weight_names"] = [*inner.attrs.get("weight_names", ()), full]
+            inner[full] = np.asarray(kernel, dtype=dtype)
+        chain = {"class_name": "Sequential", "config": {"name": wrap or "m", "layers": entries}}
+        if wrap:
+            chain = {"class_name": "Sequential", "config": {"name": "m", "layers": [chain]}}
+        file.attrs["model_config"] = json.dumps(chain)
+    return path
+
+
+SIGNS = InputCoding.signs()
+
+
+@pytest.mark.parametrize("names", [("block1/hidden", "block2/scores"), ("a.b", "c.d/e"), ("x", "x/x"), ("x/x", "x")])
+def test_layer_names_with_slashes_and_dots_change_nothing(tmp_path, names):
+    rng = np.random.default_rng(3)
+    kernels = rng.normal(size=(4, 3)), rng.normal(size=(3, 2))
+    plain = load(dense_file(tmp_path / "a.h5", ("hidden", "scores"), kernels), coding=SIGNS).network
+    assert load(dense_file(tmp_path / "b.h5", names, kernels), coding=SIGNS).network.identity == plain.identity
+
+
+@pytest.mark.parametrize("prefix", ["", "outer/", "outer/inner/"])
+def test_the_arrays_of_an_inner_model_are_found_by_the_names_of_its_layers(tmp_path, prefix):
+    rng = np.random.default_rng(4)
+    kernels = rng.normal(size=(4, 3)), rng.normal(size=(3, 2))
+    plain = load(dense_file(tmp_path / "a.h5", ("hidden", "scores"), kernels), coding=SIGNS).network
+    nested = dense_file(tmp_path / "b.h5", ("hidden", "hidden_1"), kernels, wrap="inner", prefix=prefix)
+    assert load(nested, coding=SIGNS).network.identity == plain.identity
+
+
+def test_noop_takes_stored_signs_as_they_are_and_refuses_latent_weights(tmp_path):
+    signs = np.array([[1.0, -1.0], [1.0, 1.0]]), np.array([[1.0, 1.0], [1.0, -1.0]])
+    noop = {"kernel_quantizer": {"class_name": "Larq>NoOp", "config": {"precision": 1}}}
+    plain = load(dense_file(tmp_path / "a.h5", ("h", "s"), signs), coding=SIGNS).network
+    for quantizer in (noop["kernel_quantizer"], "no_op", None):
+        path = dense_file(tmp_path / "b.h5", ("h", "s"), signs, {"kernel_quantizer": quantizer})
+        assert load(path, coding=SIGNS).network.identity == plain.identity
+    latent = dense_file(tmp_path / "c.h5", ("h", "s"), (signs[0] * [[0.5], [0.25]], signs[1]), noop)
+    refused(latent, r"layer 'h' \(QuantDense\) has weights of different magnitude", coding=SIGNS)
+
+
+QUANTIZERS = [
+    (name, {}, lambda w: np.where(w >= 0, 1.0, -1.0))
+    for name in ("SteSign", "ApproxSign", "SwishSign", "ste_sign", "approx_sign", "swish_sign")
+]
+QUANTIZERS += [
+    ("MagnitudeAwareSign", {}, lambda w: np.where(w >= 0, 1.0, -1.0) * np.abs(w).mean(axis=0)),
+    ("magnitude_aware_sign", {}, lambda w: np.where(w >= 0, 1.0, -1.0) * np.abs(w).mean(axis=0)),
+    ("SteHeaviside", {}, lambda w: (w > 0) * 1.0),
+    ("SteTern", {"threshold_value": 0.25}, lambda w: np.where(np.abs(w) >= 0.25, np.sign(w), 0)),
+    ("ste_tern", {}, lambda w: np.where(np.abs(w) >= np.float32(0.05), np.sign(w), 0)),
+    ("sign", {}, np.sign),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "meaning"), QUANTIZERS, ids=[row[0] for row in QUANTIZERS])
+def test_every_kernel_quantizer_is_what_larq_computes(tmp_path, name, options, meaning):
+    rng = np.random.default_rng(len(name))
+    kernel = rng.choice([-0.5, -0.25, -0.125, 0.0, 0.03125, 0.25, 1.0], (8, 5))
+    bias = rng.choice([-0.5, 0.25, 1.0], 5)
+    serialised = {"class_name": f"Larq>{name}", "config": options} if name[0].isupper() else name
+    entries = [("QuantDense", {"kernel_quantizer": serialised, "use_bias": True}, {"kernel": kernel, "bias": bias})]
+    network = load(save(tmp_path / "m.h5", entries, (8,)), coding=SMALL).network
+    for x in rng.integers(-3, 4, (20, 8)):
+        assert [float(v) for v in network.scores(x)] == (x @ meaning(kernel) + bias).tolist()
+
+
+def test_dorefa_of_one_bit_is_a_threshold_of_a_half_and_more_bits_are_refused(tmp_path):
+    def path(options):
+        quantizer = {"class_name": "Larq>DoReFaQuantizer", "config": options}
+        norm = {"beta": [0.5] * 3, "moving_mean": [0] * 3, "moving_variance": [2] * 3}
+        layer = {"kernel_quantizer": SIGN, "use_bias": False, "input_quantizer": quantizer}
+        entries = [("BatchNormalization", {"scale": False}, norm), ("QuantDense", layer, {"kernel": np.eye(3) - 0.5})]
+        return save(tmp_path / "m.h5", entries, (3,))
+
+    network = load(path({"k_bit": 1, "mode": "activations"}), coding=SMALL).network
+    for x in ([0, 1, -1], [3, 0, 0], [1, 1, 1]):
+        bits = np.array(x) > 0  # x + 1/2 > 1/2; the half itself is rounded to the even 0
+        assert [float(v) for v in network.scores(x)] == (
+            bits @ np.array([[1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+        ).tolist()
+    refused(path({"k_bit": 2, "mode": "activations"}), r"input quantizer 'dorefa_quantizer' of 2 bits")
+    refused(path({}), r"input quantizer 'dorefa_quantizer' of 2 bits")
+
+
+def test_a_plain_sign_needs_to_be_told_what_0_becomes(tmp_path):
+    kernels = {"kernel": np.array([[1.0], [1.0]])}, {"kernel": np.array([[1.0, -1.0]])}
+    quiet = {"kernel_quantizer": "ste_sign", "use_bias": False}
+    entries = [("QuantDense", quiet, kernels[0]), ("QuantDense", {**quiet, "input_quantizer": "sign"}, kernels[1])]
+    path = save(tmp_path / "m.h5", entries, (2,))
+    refused(path, r"the sum of unit 0 can be 0, its threshold.*--zero-sign plus")
+    assert load(path, coding=SMALL, zero_sign=1).network.scores([1, -1]) == (1, -1)
+    assert load(path, coding=SMALL, zero_sign=-1).network.scores([1, -1]) == (-1, 1)
+    other = save(tmp_path / "n.h5", [("QuantDense", quiet, {"kernel": np.ones((2, 2))})], (2,))
+    refused(other, r"sign of 0 is given \(--zero-sign\), but no layer has a plain sign", zero_sign=1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e6])
+@pytest.mark.parametrize("what", ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value, what):
+    linear = {"kernel": np.ones((2, 2)), "bias": np.zeros(2)}
+    norm = {"gamma": np.ones(2), "beta": np.zeros(2), "moving_mean": np.zeros(2), "moving_variance": np.ones(2)}
+    arrays = {**linear, **norm}
+    arrays[what] = np.where([[True, False]] * 2 if what == "kernel" else [True, False], value, arrays[what])
+    with np.errstate(over="ignore"):
+        arrays = {name: np.asarray(array, dtype=np.float16) for name, array in arrays.items()}  # 1e6 overflows
+    entries = [
+        ("QuantDense", {"kernel_quantizer": "ste_sign"}, {name: arrays[name] for name in linear}),
+        ("BatchNormalization", {}, {name: arrays[name] for name in norm}),
+    ]
+    path = save(tmp_path / "m.h5", entries, (2,))
+    refused(path, r"m\.h5: layer 'layer_\d' .* are not finite", FormatError)
+
+
+def test_a_variance_and_epsilon_that_are_not_above_0_are_refused(tmp_path):
+    norm = {"moving_mean": np.zeros(2), "moving_variance": np.array([1.0, -0.5])}
+    linear = ("QuantDense", {"kernel_quantizer": "ste_sign", "use_bias": False}, {"kernel": np.ones((2, 2))})
+    path = save(tmp_path / "m.h5", [linear, ("BatchNormalization", {"scale": False, "center": False}, norm)], (2,))
+    refused(path, r"variance \+ epsilon of unit 1 is -0\.499, expected above 0", FormatError)
+
+
+def test_an_array_whose_meaning_is_not_known_is_refused(tmp_path):
+    arrays = {"kernel": np.ones((2, 2)), "alpha": np.ones(2)}
+    path = save(tmp_path / "m.h5", [("QuantDense", {"kernel_quantizer": "ste_sign", "use_bias": False}, arrays)], (2,))
+    refused(path, r"layer 'layer_0' \(QuantDense\) holds an array 'alpha' whose meaning is not known")
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0, -1.0])
+def test_a_single_sigmoid_is_two_classes(tmp_path, bias):
+    kernel = np.array([[1.0], [-1.0], [1.0]])
+    arrays = {"kernel": kernel, "bias": np.array([bias])}
+    entries = [("QuantDense", {"kernel_quantizer": "ste_sign", "activation": "sigmoid"}, arrays)]
+    imported = load(save(tmp_path / "m.h5", entries, (3,)), coding=SMALL)
+    assert imported.is_single_logit
+    assert any("a score of exactly 0 is class 1" in note for note in imported.notes)
+    for x in ([0, 0, 0], [1, 2, 1], [-1, 0, 0], [1, 0, 0], [3, -3, 3], [1, 3, 1]):
+        assert imported.network.evaluate(x) == int(np.dot(x, kernel[:, 0]) + bias >= 0)

@@ -122,7 +122,7 @@ def import_model(
     if kind == "keras":
         from bnnverify.formats import keras
 
-        return keras.load(path, coding=coding, input_shape=input_shape, **options)
+        return keras.load(path, coding=coding, zero_sign=zero_sign, input_shape=input_shape, **options)
     if kind == "torch":
         from bnnverify.formats import torchstate
 

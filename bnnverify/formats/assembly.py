@@ -19,7 +19,6 @@ from bnnverify.formats.tensors import Tensor
 from bnnverify.formats.units import Affine, Column, column
 from bnnverify.network import BinaryNetwork, OutputBlock, Provenance
 
-
 SINGLE_LOGIT = (
     "the model has a single score: it was read as two classes, class 1 where the score is at least 0 (a score of "
     "exactly 0 is class 1), class 0 elsewhere"

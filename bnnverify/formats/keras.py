@@ -11,12 +11,9 @@ References:
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,41 +23,16 @@ from bnnverify.errors import FormatError, ModelError, UnsupportedError
 from bnnverify.formats import assembly, elementwise, layers, pooling, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
+from bnnverify.formats.kerasfile import LayerEntry, chain, read
+from bnnverify.formats.larqquantizers import PLAIN, Quantizer, quantized_input, quantized_kernel
 from bnnverify.formats.tensors import Tensor
-
-SIGNS = ("ste_sign", "approx_sign", "swish_sign", "SteSign", "ApproxSign", "SwishSign")  # -1 below 0, else +1
-HEAVISIDE = ("ste_heaviside", "SteHeaviside")  # 0 up to 0, else 1
-_EXPECTED = "expected a Keras model in HDF5 that model.save wrote (.h5)"
-_WEIGHTS_LIMIT = 2**31  # bytes of one array
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One layer: its class, its options, its arrays."""
-
-    kind: str
-    name: str
-    options: Mapping[str, Any]
-    arrays: Mapping[str, NDArray[Any]]
-
-    def __str__(self) -> str:
-        return f"layer {self.name!r} ({self.kind})"
-
-    def refuse(self, reason: str) -> UnsupportedError:
-        """The error that this layer is not understood."""
-        return UnsupportedError(f"{self} {reason}")
-
-    def array(self, name: str) -> NDArray[Any]:
-        """One of its arrays."""
-        if name not in self.arrays:
-            raise ModelError(f"{self} has no array {name!r} (it has {', '.join(sorted(self.arrays)) or 'none'}).")
-        return self.arrays[name]
 
 
 def load(
     path: str | os.PathLike[str],
     *,
     coding: InputCoding | None = None,
+    zero_sign: int | None = None,
     input_shape: Sequence[int] | None = None,
 ) -> Imported:
     """The exact network of the Keras model at `path`.
@@ -68,6 +40,8 @@ def load(
     Args:
         path: The file.
         coding: What the inputs are: signs, bits, or integers in a range.
+        zero_sign: What a plain sign of TensorFlow makes of 0, which is 0 in the file: +1, -1, or None to refuse models
+            where that can occur. larq's signs say it themselves.
         input_shape: Shape of one input without the batch, where the file does not say it.
 
     Raises:
@@ -81,12 +55,15 @@ def load(
             f"{where}: a Keras file does not say which numbers are inputs, expected a range of integers, or signs. "
             "Give InputCoding.integers(0, 255) or .signs() (--input-range 0 255 or --input signs)."
         )
-    config, arrays = _read(path)
+    config, arrays = read(path)
     try:
-        found = _layers(config, arrays)
+        found = chain(config, arrays)
         shape = (1, *_input_shape(found, input_shape))
         notes: list[str] = []
-        tensor = tensors.start(shape, coding)
+        if zero_sign is not None:
+            _require_plain_sign(found)
+            notes.append(f"a plain sign of 0 was taken as {zero_sign:+d}; TensorFlow gives 0")
+        tensor = tensors.start(shape, coding, zero_sign=zero_sign)
         for k, layer in enumerate(found):
             tensor = _apply(layer, tensor, notes, last=k == len(found) - 1)
         provenance = {"format": "Keras HDF5", "input": {"shape": list(shape), **coding.to_json()}}
@@ -96,94 +73,23 @@ def load(
     except UnsupportedError as error:
         raise UnsupportedError(f"{where}: {error}") from None
     notes += done.notes
-    return Imported(
-        done.network, coding, done.order, "input", shape, done.layers, tuple(notes), is_single_logit=done.is_single_logit
+    single = done.is_single_logit
+    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), is_single_logit=single)
+
+
+def _require_plain_sign(found: Sequence[LayerEntry]) -> None:
+    for layer in found:
+        for name in ("activation", "input_quantizer"):
+            quantizer = Quantizer.parse(layer.options.get(name))
+            if quantizer is not None and quantizer.name == PLAIN:
+                return
+    raise UnsupportedError(
+        "the sign of 0 is given (--zero-sign), but no layer has a plain sign: larq's signs say themselves that 0 "
+        "becomes +1. Leave it out."
     )
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, NDArray[Any]]]]:
-    """The configuration, and the arrays of each layer."""
-    import h5py
-
-    where = os.fspath(path)
-    try:
-        with Path(path).open("rb") as stream, h5py.File(stream, "r") as file:
-            text = file.attrs.get("model_config")
-            if text is None or "model_weights" not in file:
-                raise FormatError(f"{where}: holds no model, only weights or other data, {_EXPECTED}.")
-            config = json.loads(text if isinstance(text, str) else bytes(text).decode("utf-8"))
-            arrays = {name: _arrays(group, where) for name, group in file["model_weights"].items()}
-    except FormatError:
-        raise
-    except OSError as error:
-        reason = (error.strerror or " ".join(str(error).split())).lower()
-        raise FormatError(f"{where}: cannot be read ({reason}), {_EXPECTED}.") from None
-    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        raise FormatError(f"{where}: is damaged ({' '.join(str(error).split())[:80]}), {_EXPECTED}.") from None
-    if not isinstance(config, dict):
-        raise FormatError(f"{where}: its model_config is no object, {_EXPECTED}.")
-    return config, arrays
-
-
-def _arrays(group: Any, where: str) -> dict[str, NDArray[Any]]:
-    """`kernel`, `bias`, `gamma`, ...: by the last part of their names."""
-    found: dict[str, NDArray[Any]] = {}
-    for raw in group.attrs.get("weight_names", ()):
-        name = raw if isinstance(raw, str) else bytes(raw).decode("utf-8")
-        data = group[name]
-        if data.dtype.kind not in "fiu" or data.size * data.dtype.itemsize > _WEIGHTS_LIMIT:
-            raise FormatError(f"{where}: the array {name!r:.60} is of type {data.dtype} or too large, {_EXPECTED}.")
-        found[name.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(data)
-    return found
-
-
-def _layers(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> list[_Layer]:
-    """The layers in order; UnsupportedError unless they are a chain."""
-    kind, inner = config.get("class_name"), config.get("config")
-    entries = inner if isinstance(inner, list) else inner.get("layers") if isinstance(inner, dict) else None
-    if kind not in ("Sequential", "Functional", "Model") or not isinstance(entries, list) or not entries:
-        raise UnsupportedError(f"the model is a {kind!r:.40}, expected a Sequential or Functional chain of layers.")
-    found: list[_Layer] = []
-    for entry in entries:
-        try:
-            options = entry["config"]
-            name, short = str(options.get("name", "?")), str(entry["class_name"]).rsplit(">", 1)[-1]
-        except (TypeError, KeyError, AttributeError):
-            raise ModelError(
-                "the configuration of a layer is not understood, expected class_name and config."
-            ) from None
-        layer = _Layer(short, name, options, arrays.get(name, {}))
-        if kind != "Sequential":
-            sources = _sources(entry.get("inbound_nodes"))
-            if sources != ([found[-1].name] if found else []):
-                raise layer.refuse(f"follows {', '.join(sources) or 'nothing'}, expected a chain of layers.")
-        found.append(layer)
-    return found
-
-
-def _sources(nodes: Any) -> list[str]:
-    """Names of the layers that feed one, in any of the ways that Keras versions write it."""
-    names: list[str] = []
-
-    def visit(value: Any) -> None:
-        if isinstance(value, dict):
-            if isinstance(history := value.get("keras_history"), list) and history:
-                names.append(str(history[0]))
-                return
-            for part in value.values():
-                visit(part)
-        elif isinstance(value, list):
-            if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
-                names.append(value[0])
-                return
-            for part in value:
-                visit(part)
-
-    visit(nodes)
-    return names
-
-
-def _input_shape(found: Sequence[_Layer], given: Sequence[int] | None) -> tuple[int, ...]:
+def _input_shape(found: Sequence[LayerEntry], given: Sequence[int] | None) -> tuple[int, ...]:
     if given is not None:
         return tuple(int(v) for v in given)
     for layer in found[:1]:
@@ -194,21 +100,23 @@ def _input_shape(found: Sequence[_Layer], given: Sequence[int] | None) -> tuple[
     raise UnsupportedError("the file does not say the shape of an input. Give input_shape (--input-shape 28,28,1).")
 
 
-def _apply(layer: _Layer, tensor: Tensor, notes: list[str], *, last: bool) -> Tensor:
+def _apply(layer: LayerEntry, tensor: Tensor, notes: list[str], *, last: bool) -> Tensor:
     handler = HANDLERS.get(layer.kind)
     if handler is None:
         known = ", ".join(sorted(HANDLERS))
         raise layer.refuse(f"is no layer of a binarized network that is understood, expected one of {known}.")
     if layer.options.get("data_format", "channels_last") not in (None, "channels_last"):
         raise layer.refuse("has channels first, expected channels last.")
+    unknown = sorted(set(layer.arrays) - KNOWN_ARRAYS.get(layer.kind, set(layer.arrays)))
+    if unknown:
+        raise layer.refuse(f"holds an array {unknown[0]!r:.40} whose meaning is not known, expected none.")
     activation = "softmax" if layer.kind == "Softmax" else layer.options.get("activation")
     return _activated(layer, handler(layer, tensor, notes), activation, notes, last=last)
 
 
-def _activated(layer: _Layer, tensor: Tensor, activation: Any, notes: list[str], *, last: bool) -> Tensor:
-    name = _quantizer(activation)
-    if name in (None, "linear"):
-        return tensor
+def _activated(layer: LayerEntry, tensor: Tensor, activation: Any, notes: list[str], *, last: bool) -> Tensor:
+    quantizer = Quantizer.parse(activation)
+    name = None if quantizer is None else quantizer.name
     if name in ("softmax", "sigmoid"):
         if not last:
             raise layer.refuse(f"has the activation {name} before the last layer, expected a sign.")
@@ -216,47 +124,36 @@ def _activated(layer: _Layer, tensor: Tensor, activation: Any, notes: list[str],
         return tensor
     if name in ("hard_tanh", "tanh"):
         return elementwise.clip(tensor, Fraction(-1), Fraction(1), str(layer))
-    return _quantized(layer, tensor, name)
+    return quantized_input(quantizer, tensor, str(layer))
 
 
-def _quantizer(value: Any) -> str | None:
-    """The name of a quantizer or activation, however it is serialised."""
-    if value is None:
-        return None
-    if isinstance(value, dict):
-        is_function = value.get("class_name") == "function"
-        value = value.get("config") if is_function else value.get("registered_name") or value.get("class_name")
-    return str(value).rsplit(">", 1)[-1]
+def _input(layer: LayerEntry, tensor: Tensor) -> Tensor:
+    return quantized_input(Quantizer.parse(layer.options.get("input_quantizer")), tensor, str(layer))
 
 
-def _quantized(layer: _Layer, tensor: Tensor, name: str | None) -> Tensor:
-    """The input of a layer after its input quantizer."""
-    if name is None:
-        return tensor
-    if name in SIGNS:
-        fired = elementwise.compared(tensor, 0.0, ">=", str(layer))
-        return elementwise.chosen(fired, 1.0, -1.0, str(layer))
-    if name in HEAVISIDE:
-        return elementwise.compared(tensor, 0.0, ">", str(layer))
-    raise layer.refuse(f"quantizes by {name!r:.40}, expected {', '.join(SIGNS[:3])} or {HEAVISIDE[0]}.")
+def _kernel(layer: LayerEntry, rank: int, notes: list[str]) -> tuple[NDArray[Any], Any, Any]:
+    """Weights after the kernel quantizer, a scale per filter or None, and the bias or None."""
+    latent = layer.array("kernel")
+    if latent.ndim != rank:
+        raise layer.refuse(f"has a kernel of shape {latent.shape}, expected {rank} axes.")
+    kernel, scale, note = quantized_kernel(Quantizer.parse(layer.options.get("kernel_quantizer")), latent, str(layer))
+    notes += [] if note is None else [note]
+    return kernel, scale, layer.array("bias") if layer.options.get("use_bias", True) else None
 
 
-def _binarized(layer: _Layer, latent: NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    name = _quantizer(layer.options.get("kernel_quantizer"))
-    if name is None:
-        return latent
-    if name not in SIGNS:
-        raise layer.refuse(f"quantizes its kernel by {name!r:.40}, expected {', '.join(SIGNS[:3])}.")
-    if (np.abs(latent) != 1).any():
-        notes.append(f"the latent weights of {layer} were binarized by {name}: +1 from 0 on")
-    return np.where(latent >= 0, 1, -1)
+def _finished(layer: LayerEntry, tensor: Tensor, scale: Any, bias: Any) -> Tensor:
+    """The sums of a linear layer after the scale of its quantizer and its bias; channels lie along axis 1."""
+    shape = (1, -1, *[1] * (tensor.index.ndim - 2))
+    if scale is not None:
+        tensor = elementwise.times(tensor, np.reshape(scale, shape), str(layer))
+    return tensor if bias is None else elementwise.plus(tensor, np.reshape(bias, shape), f"{layer}: the bias")
 
 
-def _conv(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
-    kernels = _binarized(layer, layer.array("kernel"), notes)
-    if kernels.ndim != 4 or tensor.index.ndim != 4:
-        raise layer.refuse(f"has a kernel of shape {kernels.shape}, expected (rows, columns, channels, filters).")
-    tensor = _channels_first(_quantized(layer, tensor, _quantizer(layer.options.get("input_quantizer"))))
+def _conv(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
+    kernels, scale, bias = _kernel(layer, 4, notes)
+    if tensor.index.ndim != 4:
+        raise layer.refuse(f"takes a tensor of shape {tensor.index.shape}, expected images, channels last.")
+    tensor = _channels_first(_input(layer, tensor))
     stride, dilation = (_pair(layer, name, (1, 1)) for name in ("strides", "dilation_rate"))
     rows, columns = ((k - 1) * d + 1 for k, d in zip(kernels.shape[:2], dilation, strict=True))
     pads = _pads(layer, tensor, (rows, columns), stride)
@@ -266,26 +163,25 @@ def _conv(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
     result = layers.convolved(
         tensor,
         kernels.transpose(3, 2, 0, 1),
-        layer.array("bias") if layer.options.get("use_bias", True) else None,
+        None,
         str(layer),
         stride=stride,
         pads=pads,
         dilation=dilation,
         groups=int(layer.options.get("groups", 1) or 1),
     )
-    return _channels_last(result)
+    return _channels_last(_finished(layer, result, scale, bias))
 
 
-def _dense(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
-    weights = _binarized(layer, layer.array("kernel"), notes)
-    if weights.ndim != 2 or tensor.index.ndim != 2:
+def _dense(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
+    weights, scale, bias = _kernel(layer, 2, notes)
+    if tensor.index.ndim != 2:
         raise layer.refuse(f"takes a tensor of shape {tensor.index.shape}, expected one row: flatten it first.")
-    tensor = _quantized(layer, tensor, _quantizer(layer.options.get("input_quantizer")))
-    bias = layer.array("bias") if layer.options.get("use_bias", True) else None
-    return layers.dense(tensor, weights.T, bias, str(layer))
+    result = layers.dense(_input(layer, tensor), weights.T, None, str(layer))
+    return _finished(layer, result, scale, bias)
 
 
-def _norm(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
+def _norm(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
     axis = layer.options.get("axis", -1)
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if axis not in (-1, tensor.index.ndim - 1):
@@ -303,7 +199,7 @@ def _norm(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
     )
 
 
-def _max_pool(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
+def _max_pool(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
     window = _pair(layer, "pool_size", (2, 2))
     stride = window if layer.options.get("strides") is None else _pair(layer, "strides", window)
     inside = _channels_first(tensor)
@@ -311,11 +207,11 @@ def _max_pool(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
     return _channels_last(pooling.pooled(inside, window, stride, pads, str(layer)))
 
 
-def _flatten(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
+def _flatten(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
     return tensors.moved(tensor, tensor.index.reshape(1, -1))
 
 
-def _reshape(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
+def _reshape(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
     shape = layer.options.get("target_shape")
     try:
         return tensors.moved(tensor, tensor.index.reshape(1, *shape))  # type: ignore[misc]
@@ -323,7 +219,7 @@ def _reshape(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
         raise ModelError(f"{layer} makes {shape!r:.40} of a tensor of shape {tensor.index.shape}.") from None
 
 
-def _same(layer: _Layer, tensor: Tensor, notes: list[str]) -> Tensor:
+def _same(layer: LayerEntry, tensor: Tensor, notes: list[str]) -> Tensor:
     return tensor
 
 
@@ -335,7 +231,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensors.moved(tensor, tensor.index.transpose(0, 2, 3, 1))
 
 
-def _pair(layer: _Layer, name: str, default: tuple[int, int]) -> tuple[int, int]:
+def _pair(layer: LayerEntry, name: str, default: tuple[int, int]) -> tuple[int, int]:
     value = layer.options.get(name, default)
     pair = [value, value] if isinstance(value, int) else value
     if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(v, int) and v > 0 for v in pair):
@@ -343,7 +239,9 @@ def _pair(layer: _Layer, name: str, default: tuple[int, int]) -> tuple[int, int]
     return pair[0], pair[1]
 
 
-def _pads(layer: _Layer, tensor: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int, int, int]:
+def _pads(
+    layer: LayerEntry, tensor: Tensor, window: tuple[int, int], stride: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """Top, left, bottom, right; `same` puts the odd one last."""
     mode = layer.options.get("padding", "valid")
     if mode == "valid":
@@ -357,7 +255,7 @@ def _pads(layer: _Layer, tensor: Tensor, window: tuple[int, int], stride: tuple[
     return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
 
-HANDLERS: dict[str, Callable[[_Layer, Tensor, list[str]], Tensor]] = {
+HANDLERS: dict[str, Callable[[LayerEntry, Tensor, list[str]], Tensor]] = {
     "Activation": _same,
     "BatchNormalization": _norm,
     "Conv2D": _conv,
@@ -371,4 +269,10 @@ HANDLERS: dict[str, Callable[[_Layer, Tensor, list[str]], Tensor]] = {
     "QuantDense": _dense,
     "Reshape": _reshape,
     "Softmax": _same,
+}
+
+_LINEAR, _NORM = {"kernel", "bias"}, {"gamma", "beta", "moving_mean", "moving_variance"}
+KNOWN_ARRAYS: dict[str, set[str]] = {
+    "BatchNormalization": _NORM,
+    **dict.fromkeys(("Conv2D", "Dense", "QuantConv2D", "QuantDense"), _LINEAR),
 }

@@ -15,7 +15,7 @@ from bnnverify.errors import ModelError, UnsupportedError
 from bnnverify.formats.elementwise import require_plain
 from bnnverify.formats.signs import resolved
 from bnnverify.formats.tensors import Geometry, Tensor, check_places, image_shape
-from bnnverify.formats.units import Affine, Column, column, constant_column
+from bnnverify.formats.units import Affine, Column, column, constant_column, require_finite
 
 
 def dense(tensor: Tensor, weights: NDArray[Any], bias: Any, where: str) -> Tensor:
@@ -94,8 +94,7 @@ def convolved(
 def _split(weights: NDArray[Any], where: str) -> tuple[SignArray, Column]:
     """Signs (0 where absent) and the magnitude of each row."""
     rows = weights.reshape(weights.shape[0], -1)
-    if not np.isfinite(rows).all():
-        raise ModelError(f"{where} has weights that are not finite, expected numbers. Export the model again.")
+    require_finite(weights, where)
     sizes = np.abs(rows)
     most = sizes.max(axis=1)
     bad = np.argwhere((sizes != 0) & (sizes != most[:, None]))

@@ -43,6 +43,22 @@ def constant_column(value: Any, size: int) -> Column:
     return array
 
 
+def require_finite(values: NDArray[Any], where: str, what: str = "weights") -> None:
+    """ModelError if a number is NaN or infinite, as after an overflow of float16."""
+    if values.dtype.kind in "fc" and not np.isfinite(values).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise ModelError(
+            f"{where}: {what} are not finite ({values[at]} at {list(at)}), expected numbers. The training diverged, or "
+            "a number overflowed (float16 ends at 65504): repair the model and export it again."
+        )
+
+
+def mean_magnitudes(latent: NDArray[Any]) -> Column:
+    """The mean of ``|w|`` over each row of `latent`, whose first axis counts rows: exact, as one Fraction each."""
+    rows = np.abs(np.asarray(latent, dtype=np.float64)).reshape(latent.shape[0], -1)
+    return column([sum(map(Fraction, row), Fraction(0)) / len(row) for row in rows.tolist()])
+
+
 def rational_root(value: Fraction) -> Fraction | None:
     """The square root if it is rational; None otherwise."""
     above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
