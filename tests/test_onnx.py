@@ -389,5 +389,7 @@ def test_what_picks_other_classes_than_the_first_greatest_is_refused(tmp_path):
     refused(tmp_path, model.add("TopK", model.constant(two, np.int64)), r"\(TopK\) picks 2 scores")
     refused(tmp_path, scores().add("ArgMax", axis=1, select_last_index=1), r"\(ArgMax\) takes the last of equal")
     model = scores()
-    imported = load(model.add("TopK", model.constant(one, np.int64)).save(tmp_path / "m.onnx"), coding=SMALL)
-    assert imported.network.n_classes == 3
+    refused(tmp_path, model.add("TopK", model.constant(one, np.int64)), r"output 'n1' is the greatest score of .*TopK")
+    model.nodes[-1].output[:] = ["greatest", "n1"]
+    imported = load(model.save(tmp_path / "m.onnx"), coding=SMALL)
+    assert imported.network.n_classes == 3 and imported.gives == "class"

@@ -196,7 +196,7 @@ def test_comparisons_that_are_no_question_about_a_class_are_refused(tmp_path):
 
 def test_a_property_of_another_network_is_refused(tmp_path):
     specification = read(tmp_path, declared() + BOX + "(assert (>= Y_0 Y_1))")
-    with pytest.raises(FormatError, match="declares 3 outputs, but the network has 4"):
+    with pytest.raises(FormatError, match="declares 3 outputs, but the model has 4"):
         specification.queries(imported(m=4))
     with pytest.raises(QueryError, match=r"input 1 of the box goes from -2 to 1/2, but the network takes 0 to 9"):
         specification.queries(imported(lower=0))

@@ -227,12 +227,7 @@ def _inputs(
 def _compared(imported: Imported, points: IntArray, model: Path, kind: str) -> Agreement:
     from bnnverify.formats.agreement import compare
 
-    if kind == "onnx":
-        try:
-            return compare(imported, points, str(model))
-        except ImportError:
-            pass
-    return compare(imported, points)
+    return compare(imported, points, str(model) if kind == "onnx" else None)
 
 
 def _print(
@@ -270,7 +265,7 @@ def _print(
     if right is not None:
         click.echo(f"  {right} of {agreement.inputs} classified right: {right / agreement.inputs:.2%}")
     if agreement.equal is None:
-        click.echo("  not compared with the framework that wrote the file")
+        click.echo(f"  not compared with onnxruntime: {agreement.reason}")
     else:
         first = "" if agreement.first is None else f"; the first that differs is number {agreement.first}"
         click.echo(f"  {agreement.runtime} gives the same class on {agreement.equal} of {agreement.inputs}{first}")

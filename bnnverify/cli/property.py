@@ -17,6 +17,7 @@ from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
 from bnnverify.formats.coding import InputCoding, decimal_text
 from bnnverify.formats.imported import Imported
+from bnnverify.formats.runtime import outputs
 from bnnverify.results import Decision, Run, Verdict
 from bnnverify.robustness import decide
 
@@ -162,19 +163,19 @@ def result_text(imported: Imported, model: Path, answer: Decision, cases: Sequen
     """The answer as the VNN competition has it.
 
     Inputs are written in the order of the file and exactly where they are short decimals; outputs are those of
-    onnxruntime where it is installed, else the exact scores. A counterexample that onnxruntime's rounding undoes is
-    none there: then the answer is unknown.
+    onnxruntime where it can run the model, else the exact scores. Where its rounding undoes the counterexample the
+    answer is unknown.
     """
     if answer.counterexample is None:
         word = "timeout" if answer.run.reason.startswith("time limit") else WORDS[answer.verdict]
         return word + "\n"
     inputs = imported.exact(answer.counterexample)
-    outputs = _outputs(imported, model, answer.counterexample)
-    if not any(_holds(case, inputs, outputs) for case in cases):
+    found = _outputs(imported, model, answer.counterexample)
+    if not any(_holds(case, inputs, found) for case in cases):
         click.echo("the counterexample is none in float32, as onnxruntime evaluates it: result unknown", err=True)
         return WORDS[Verdict.UNKNOWN] + "\n"
     parts = [f"(X_{i} {decimal_text(v)})" for i, v in enumerate(inputs)]
-    parts += [f"(Y_{k} {float(v):.9g})" for k, v in enumerate(outputs)]
+    parts += [f"(Y_{k} {float(v):.9g})" for k, v in enumerate(found)]
     return "sat\n(" + "\n".join(parts) + ")\n"
 
 
@@ -187,16 +188,13 @@ def _holds(case: Case, inputs: Sequence[Fraction], outputs: Sequence[float | Fra
 
 
 def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[float | Fraction]:
-    """What the model file gives for the input."""
+    """What the model file gives for the input: by onnxruntime if it can run it, else the exact scores."""
     if kind_of(model) == "onnx":
-        try:
-            from onnxruntime import InferenceSession
-        except ImportError:
-            pass
-        else:
-            from bnnverify.formats.onnxgraph import read_bytes
-
-            session = InferenceSession(read_bytes(model, "expected an ONNX file"), providers=["CPUExecutionProvider"])
-            fed: Any = imported.fed(np.array(x)).reshape(imported.input_shape)
-            return [float(v) for v in np.ravel(session.run(None, {imported.input_name: fed})[0])]
+        found = outputs(imported, np.array([x]), model)
+        if found.values is not None:
+            return [float(v) for v in found.values[0]]
+        click.echo(
+            f"the counterexample was not compared with onnxruntime: {found.reason}; the outputs in the result are exact scores",
+            err=True,
+        )
     return imported.network.scores(x)

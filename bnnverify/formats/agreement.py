@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bnnverify.domain import IntArray
+from bnnverify.formats import runtime
 from bnnverify.formats.imported import Imported
-from bnnverify.formats.onnxgraph import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,12 @@ class Agreement:
 
     Attributes:
         inputs: Inputs compared.
-        equal: Inputs whose class is the same in both; None if no framework was there to compare with.
+        equal: Inputs whose class is the same in both; None if nothing was compared.
         first: The first input that differs.
         tied: Inputs for which two or more classes share the highest exact score.
         margins: One for each hidden block.
-        runtime: The framework, with its version; None if there was none.
+        runtime: onnxruntime with its version; None if it was not asked, or is not installed.
+        reason: Why nothing was compared with onnxruntime; empty if it was.
     """
 
     inputs: int
@@ -48,6 +49,7 @@ class Agreement:
     tied: int
     margins: tuple[Margins, ...]
     runtime: str | None
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON line."""
@@ -57,6 +59,7 @@ class Agreement:
             "first_difference": self.first,
             "tied_scores": self.tied,
             "runtime": self.runtime,
+            "not_compared": self.reason or None,
             "margins": [{"block": m.block, "smallest": m.smallest, "ties": m.ties} for m in self.margins],
         }
 
@@ -75,9 +78,6 @@ def compare(imported: Imported, inputs: IntArray, model: str | None = None) -> A
         imported: The network.
         inputs: Inputs of the network, shape `(N, n)`.
         model: Path of the ONNX file; None to look at margins only.
-
-    Raises:
-        ImportError: `model` is given, but onnxruntime is not installed.
     """
     network = imported.network
     points = network.domain.require_batch(inputs)
@@ -90,12 +90,14 @@ def compare(imported: Imported, inputs: IntArray, model: str | None = None) -> A
     a, b = (np.array(values, dtype=object) for values in network.output.integer_form())
     scores = sums.astype(object) * a + b
     tied = sum(int((row == row.max()).sum() > 1) for row in scores)
-    equal, first, runtime = None, None, None
-    if model is not None:
-        found, runtime = _runtime_classes(imported, points, model)
-        same = found == classes
-        equal, first = int(same.sum()), None if same.all() else int(np.argmin(same))
-    return Agreement(len(points), equal, first, tied, tuple(margins), runtime)
+    if model is None:
+        return Agreement(len(points), None, None, tied, tuple(margins), None, "it runs ONNX files only")
+    found = runtime.outputs(imported, points, model)
+    if found.values is None:
+        return Agreement(len(points), None, None, tied, tuple(margins), found.runtime, found.reason)
+    same = runtime.classes(imported, found.values) == classes
+    first = None if same.all() else int(np.argmin(same))
+    return Agreement(len(points), int(same.sum()), first, tied, tuple(margins), found.runtime)
 
 
 def _margins(index: int, sums: IntArray, crossings: tuple[float, ...]) -> Margins:
@@ -106,27 +108,3 @@ def _margins(index: int, sums: IntArray, crossings: tuple[float, ...]) -> Margin
     rest = gaps[(gaps > 0) & ~np.isnan(gaps)]
     smallest = float(rest.min()) if rest.size else math.nan
     return Margins(index, None if math.isnan(smallest) else smallest, ties)
-
-
-def _runtime_classes(imported: Imported, points: IntArray, model: str) -> tuple[IntArray, str]:
-    """Classes that onnxruntime finds, one input at a time where the file fixes the batch."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(read_bytes(model), options, providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-    fed = imported.fed(points)
-    if "double" in entry.type:
-        fed = fed.astype(np.float64)
-    elif "float16" in entry.type:
-        fed = fed.astype(np.float16)
-    open_batch = bool(entry.shape) and not isinstance(entry.shape[0], int)
-    if open_batch:
-        fed = fed.reshape(len(points), *imported.input_shape[1:])
-        scores = np.asarray(session.run(None, {entry.name: fed})[0])
-    else:
-        scores = np.stack([np.asarray(session.run(None, {entry.name: x})[0]) for x in fed])
-    rows = scores.reshape(len(points), -1)
-    classes = rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0]
-    return np.asarray(classes, dtype=np.int64), f"onnxruntime {onnxruntime.__version__}"

@@ -44,6 +44,11 @@ class Assembled:
     is_single_logit: bool
 
     @property
+    def gives(self) -> str:
+        """What the output of the file holds, as in `Imported`."""
+        return "logit" if self.is_single_logit else "scores"
+
+    @property
     def notes(self) -> list[str]:
         """What was rounded or decided about the scores, in sentences."""
         found = []

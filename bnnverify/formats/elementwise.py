@@ -127,7 +127,9 @@ def compared(tensor: Tensor, values: Any, kind: str, where: str) -> Tensor:
     """1 where the tensor is `kind` (``>``, ``>=``, ``<`` or ``<=``) than a constant, 0 elsewhere."""
     require_plain(tensor, where)
     outcome = {">": (0, 0, 1), ">=": (0, 1, 1), "<": (1, 0, 0), "<=": (1, 1, 0)}[kind]
-    bound = np.asarray(values, dtype=np.float64)
+    bound = np.asarray(values)
+    if bound.dtype.kind in "iu":  # whose negative may not fit its type
+        bound = bound.astype(object)
     below = tensor if not bound.any() else plus(tensor, -bound, where)
     if below.steps is None:
         return replace(below, steps=Steps.create(*outcome, tensor.affine.size))
@@ -137,6 +139,11 @@ def compared(tensor: Tensor, values: Any, kind: str, where: str) -> Tensor:
         return column([table[int(s)] for s in signs_of(values)])
 
     return replace(below, steps=below.steps.mapped(compare))
+
+
+def is_truth(steps: Steps) -> bool:
+    """True if all values are 0 or 1, as those of a comparison are."""
+    return all(v in (0, 1) for values in (steps.low, steps.zero, steps.high) for v in values)
 
 
 def chosen(tensor: Tensor, yes: Any, no: Any, where: str) -> Tensor:

@@ -31,7 +31,8 @@ class Imported:
         notes: What was dropped, rounded or decided on the way, in sentences.
         open_zero: True if the first block ends in a plain sign, which gives 0 where a sum of *real* inputs meets a
             threshold, and nobody said what that means: then the network stands for the model on integers only.
-        is_single_logit: True if the model has one score, and class 1 of the network is where it is at least 0.
+        gives: What the output of the file holds: "scores"; "class", the index of the greatest; or for two classes
+            "logit", which is at least 0 for class 1, or "probability", which is at least 1/2 there.
     """
 
     network: BinaryNetwork
@@ -42,7 +43,12 @@ class Imported:
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
     open_zero: bool = False
-    is_single_logit: bool = False
+    gives: str = "scores"
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that the file gives for one input (VNN-LIB's Y)."""
+        return self.network.n_classes if self.gives == "scores" else 1
 
     def fed(self, x: ArrayLike) -> NDArray[np.float32]:
         """Inputs of the network, `(n,)` or `(N, n)`, as the model takes them: float32, the nearest to the exact number.

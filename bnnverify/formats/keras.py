@@ -73,8 +73,7 @@ def load(
     except UnsupportedError as error:
         raise UnsupportedError(f"{where}: {error}") from None
     notes += done.notes
-    single = done.is_single_logit
-    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), is_single_logit=single)
+    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), gives=done.gives)
 
 
 def _require_plain_sign(found: Sequence[LayerEntry]) -> None:

@@ -11,15 +11,19 @@ near to a threshold; `Layer.closest` says how near that can be.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
-from bnnverify.formats import assembly, onnxops, tensors
+from bnnverify.formats import assembly, onnxops, onnxschema, qonnx, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnxcall import Call
@@ -29,6 +33,7 @@ from bnnverify.formats.tensors import Tensor
 from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
 
 FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
+RESHAPES = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # may follow them
 DOMAIN_KEY, SCORES_KEY = "bnnverify.inputs", "bnnverify.scores"  # metadata that `onnxwriter` writes
 
 
@@ -67,9 +72,10 @@ def load(
             f"{graph.where}: an ONNX file does not say which numbers are inputs, expected a range of integers, or "
             "signs. Give InputCoding.integers(0, 255) or .signs() (--input-range 0 255 or --input signs)."
         )
+    _check_input_type(graph, inputs)
     shape = _input_shape(graph, input_shape)
     try:
-        tensor, notes = _run(
+        tensor, gives, notes = _run(
             graph, tensors.start(shape, inputs, name=f"input {graph.input_name!r}", zero_sign=zero_sign)
         )
         provenance = {
@@ -78,7 +84,12 @@ def load(
             "opsets": dict(graph.opsets),
             "input": {"name": graph.input_name, "shape": list(shape), **inputs.to_json()},
         }
-        done = assembly.finished(tensor, provenance, f"output {graph.output_name!r}")
+        done = assembly.finished(
+            tensor,
+            provenance,
+            f"output {graph.output_name!r}",
+            allow_single=gives in ("scores", "probability") and SCORES_KEY not in graph.metadata,
+        )
     except ModelError as error:
         raise FormatError(f"{graph.where}: {error}") from None
     except UnsupportedError as error:
@@ -90,7 +101,39 @@ def load(
     if zero_sign is not None:
         notes.append(f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0")
     network = _restored(done.network, graph, stated)
-    return Imported(network, inputs, done.order, graph.input_name, shape, done.layers, tuple(notes), open_zero)
+    return Imported(
+        network,
+        inputs,
+        done.order,
+        graph.input_name,
+        shape,
+        done.layers,
+        tuple(notes),
+        open_zero,
+        _gives(gives, done.is_single_logit),
+    )
+
+
+def _check_input_type(graph: Graph, coding: InputCoding) -> None:
+    """The input of the model must hold what is fed to it."""
+    if graph.input_type.kind == "f":
+        return
+    ends = (-1, 1) if coding.lower is None or coding.upper is None else (coding.lower, coding.upper)
+    values = [coding.scale * end + coding.offset for end in ends]
+    step = coding.scale * 2 if coding.is_binary else coding.scale
+    info = np.iinfo(graph.input_type)
+    if step.denominator != 1 or any(v.denominator != 1 or not info.min <= v <= info.max for v in values):
+        raise UnsupportedError(
+            f"{graph.where}: the input {graph.input_name!r} takes {graph.input_type}, but is fed {coding}, expected "
+            "integers of that type. Change --input-range, --input-scale or --input-offset."
+        )
+
+
+def _gives(gives: str, is_single: bool) -> str:
+    """What the output holds, now that it is known how many scores there are."""
+    if is_single:
+        return "logit" if gives == "scores" else gives
+    return "scores" if gives == "probability" else gives
 
 
 def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:
@@ -162,56 +205,93 @@ def _input_shape(graph: Graph, given: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(int(v) for v in sizes if v is not None)
 
 
-def _run(graph: Graph, start: Tensor) -> tuple[Tensor, list[str]]:
-    """The tensor that the output is, and notes."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What a final operation makes of the scores, and the node."""
+
+    node: Node
+    gives: str  # as `Imported.gives`
+
+
+def _run(graph: Graph, start: Tensor) -> tuple[Tensor, str, list[str]]:
+    """The tensor that the output is, what the output says of it (as `Imported.gives`), and notes."""
     values: dict[str, Any] = {**graph.constants, graph.input_name: start, "": None}
     notes: list[str] = []
-    final: dict[str, str] = {}  # output of a final operation -> its node
-    opset = graph.opsets.get("ai.onnx", 1)
+    ends: dict[str, _End] = {}  # tensor that follows a final operation -> that operation
+    unread: dict[str, str] = {}  # further output of a node -> what it is
+    opset = graph.opsets.get("ai.onnx")
     needed = _needed(graph)
     for node in graph.nodes:
         if not needed & set(node.outputs):
             continue
+        onnxschema.check(node, opset)
+        if wrong := [unread[name] for name in node.inputs if name in unread]:
+            raise UnsupportedError(f"{node} takes {wrong[0]}, expected the first output of a node.")
         inputs = [values[name] for name in node.inputs]
+        _check_finite(node, inputs)
         places = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
-        if ended := [final[name] for name in node.inputs if name in final]:
-            raise UnsupportedError(
-                f"{node} follows {ended[0]}, which orders scores, expected the end of the model there."
-            )
+        unread |= {name: f"output {k} of {node}" for k, name in enumerate(node.outputs) if k and name}
         if not places:
             outputs = _constants(node, inputs, graph)
             values |= {name: array for name, array in zip(node.outputs, outputs, strict=False) if name}
-            continue
-        if node.kind == "Shape":
-            values[node.outputs[0]] = np.array(inputs[0].shape, dtype=np.int64)[node.attributes.get("start", 0) :][
-                : _shape_length(node)
-            ]
+            unread = {name: what for name, what in unread.items() if name not in node.outputs}
             continue
         if len(places) > 1:
             raise UnsupportedError(f"{node} joins two branches that depend on the input, expected a chain of layers.")
         tensor = inputs[places[0]]
-        if node.kind in FINAL:
-            _check_final(node, tensor, inputs)
+        if node.kind == "Shape":
+            values[node.outputs[0]] = _shape(node, tensor, opset)
+            continue
+        arrays = [None if isinstance(value, Tensor) else value for value in inputs]
+        call = Call(node, arrays, places[0], opset or onnxschema.LAST, str(node))
+        if (end := ends.get(node.inputs[places[0]])) is not None:
+            _check_after(node, end)
+            ends[node.outputs[0]] = end
+            result = tensor if end.gives == "class" else onnxops.apply(call, tensor)
+        elif node.kind in FINAL:
+            place, gives = _final(call, tensor)
             notes.append(f"{node} at the end was dropped: it keeps the order of the scores")
             result = tensor
-            final |= dict.fromkeys(node.outputs, str(node))
+            if place < len(node.outputs):
+                unread.pop(node.outputs[place], None)
+                values[node.outputs[place]] = tensor
+                ends[node.outputs[place]] = _End(node, gives)
+            if place > 0:
+                unread[node.outputs[0]] = f"the greatest score of {node}"
+            continue
         else:
-            arrays = [None if isinstance(value, Tensor) else value for value in inputs]
-            result = onnxops.apply(Call(node, arrays, places[0], opset, str(node)), tensor)
-        values |= dict.fromkeys(filter(None, node.outputs), result)
+            result = onnxops.apply(call, tensor)
+        values[node.outputs[0]] = result
+    if graph.output_name in unread:
+        raise UnsupportedError(
+            f"output {graph.output_name!r} is {unread[graph.output_name]}, expected scores or a class. Export the "
+            "model without that node."
+        )
     output = values.get(graph.output_name)
     if not isinstance(output, Tensor):
         raise UnsupportedError(f"output {graph.output_name!r} does not depend on the input, expected scores.")
-    return output, notes
+    ended = ends.get(graph.output_name)
+    return output, "scores" if ended is None else ended.gives, notes
 
 
-def _shape_length(node: Node) -> int | None:
-    end = node.attributes.get("end")
-    if end is None:
-        return None
-    if end < 0 or node.attributes.get("start", 0) < 0:
-        raise UnsupportedError(f"{node} counts axes from the end, expected from the start.")
-    return int(end) - int(node.attributes.get("start", 0))
+def _check_finite(node: Node, inputs: Sequence[Any]) -> None:
+    """Constants of a node are numbers; infinite ones may bound a clip."""
+    for place, (name, array) in enumerate(zip(node.inputs, inputs, strict=True)):
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        if node.kind == "Clip" and place > 0 and not np.isnan(array).any():
+            continue
+        wrong = array[~np.isfinite(array)].ravel()[0]
+        raise ModelError(
+            f"{node} takes the constant {name!r}, which holds {wrong}: it is not finite, expected numbers. Export the "
+            "model again."
+        )
+
+
+def _shape(node: Node, tensor: Tensor, opset: int | None) -> NDArray[np.int64]:
+    """The output of a Shape node."""
+    start, end = (onnxschema.attribute(node, name, opset or onnxschema.LAST) for name in ("start", "end"))
+    return np.array(tensor.shape[slice(start, end)], dtype=np.int64)
 
 
 def _needed(graph: Graph) -> set[str]:
@@ -224,27 +304,50 @@ def _needed(graph: Graph) -> set[str]:
 
 
 def _constants(node: Node, inputs: list[Any], graph: Graph) -> list[Any]:
-    if node.kind in onnxops.BIPOLAR:
-        return [onnxops.bipolar_constant(inputs[0], inputs[1])]
-    return evaluated(node, inputs, graph.opsets, graph.where)
+    if node.kind in qonnx.CONSTANTS:
+        outputs = [
+            qonnx.CONSTANTS[node.kind](str(node), inputs, partial(onnxschema.attribute, node, opset=onnxschema.LAST))
+        ]
+    else:
+        outputs = evaluated(node, inputs, graph.opsets)
+    return outputs
 
 
-def _check_final(node: Node, tensor: Tensor, inputs: Sequence[Any]) -> None:
-    """The scores must lie along the axis that the operation orders, and the greatest of them must come out."""
+def _check_after(node: Node, end: _End) -> None:
+    """What follows a final operation must leave its numbers as they are."""
+    kinds = (*RESHAPES, "Cast") if end.gives == "class" else RESHAPES
+    if node.kind not in kinds:
+        raise UnsupportedError(
+            f"{node} follows {end.node}, which orders scores, expected the end of the model there, or one of "
+            f"{', '.join(kinds)}."
+        )
+
+
+def _final(call: Call, tensor: Tensor) -> tuple[int, str]:
+    """Which output of a final operation says what: the scores must lie along the axis that it orders."""
+    node, shape = call.node, tensor.index.shape
+    if node.kind == "Sigmoid":
+        return 0, "probability"
+    if tensor.index.size == 1:
+        raise UnsupportedError(
+            f"{node} orders a single score, expected several, or a single score without {node.kind}."
+        )
     if node.kind == "TopK":
-        first = [value for value in inputs[1:] if isinstance(value, np.ndarray)]
-        count = int(first[0].ravel()[0]) if first else node.attributes.get("k")
-        if count != 1 or not node.attributes.get("largest", 1):
+        count = call.get("k") if call.opset < 10 else call.number(1)
+        if count != 1 or call.get("largest") == 0:
             raise UnsupportedError(f"{node} picks {count} scores in an order of its own, expected the greatest.")
-    if node.attributes.get("select_last_index", 0):
+    if node.kind == "ArgMax" and call.get("select_last_index"):
         raise UnsupportedError(f"{node} takes the last of equal scores, expected the first.")
-    axis = int(node.attributes.get("axis", -1))
-    shape = tensor.index.shape
-    if node.kind in ("Sigmoid", "HardSigmoid"):
-        if node.kind == "HardSigmoid":
-            raise UnsupportedError(f"{node} makes scores equal that are not, expected scores or a softmax.")
-        return
-    if not -len(shape) <= axis < len(shape) or shape[axis] != tensor.index.size:
+    axis = call.axis(int(call.get("axis")), len(shape))
+    is_flattened = node.kind in ("Softmax", "LogSoftmax") and call.opset < 13
+    along = math.prod(shape[axis:]) if is_flattened else shape[axis]
+    if along != tensor.index.size:
         raise UnsupportedError(
             f"{node} works along axis {axis} of a tensor of shape {shape}, expected the axis of classes."
+            + (
+                ""
+                if "axis" in node.attributes
+                else f" Without the attribute axis ONNX means {axis} in opset {call.opset}."
+            )
         )
+    return {"TopK": (1, "class"), "ArgMax": (0, "class")}.get(node.kind, (0, "scores"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,17 @@ from bnnverify.errors import FormatError, UnsupportedError
 
 SIZE_LIMIT = 2**31  # bytes of a model, unpacked
 _EXPECTED = "expected an ONNX model (.onnx or .onnx.gz)"
+
+# Operators that may work on constants: the same input always gives the same output, and the reference implementation
+# of ONNX gives what onnxruntime gives, in every opset (tests/test_onnxschema.py).
+CONSTANT_OPERATORS = {
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Exp",
+    "Expand", "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log",
+    "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
+    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Round", "Shape",
+    "Sigmoid", "Sign", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose",
+    "Unsqueeze", "Where", "Xor",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +61,7 @@ class Graph:
         where: The path, for messages.
         input_name: The one input that is no constant.
         input_shape: Its shape; None where the file leaves a size open.
+        input_type: Its type: floats or integers.
         output_name: The one output.
         nodes: In an order in which every tensor is made before it is used.
         constants: The initializers.
@@ -60,6 +73,7 @@ class Graph:
     where: str
     input_name: str
     input_shape: tuple[int | None, ...]
+    input_type: np.dtype[Any]
     output_name: str
     nodes: tuple[Node, ...]
     constants: Mapping[str, NDArray[Any]]
@@ -105,9 +119,8 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     data = read_bytes(path)
     try:
         model = onnx.load_model_from_string(data)
-        onnx.load_external_data_for_model(model, str(Path(path).parent))
-    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
-        raise FormatError(f"{where}: is no readable ONNX model ({_short(error)}), {_EXPECTED}.") from None
+    except (DecodeError, ValueError) as error:
+        raise FormatError(f"{where}: is no readable ONNX model ({short(error)}), {_EXPECTED}.") from None
     graph = model.graph
     if not graph.node:
         raise FormatError(f"{where}: holds no operations ({len(data)} bytes), {_EXPECTED}.")
@@ -117,22 +130,22 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
         raise UnsupportedError(f"{where}: defines functions of its own, expected plain operators. Export it inlined.")
     if graph.sparse_initializer:
         raise UnsupportedError(f"{where}: holds sparse constants, expected dense ones.")
-    constants = {tensor.name: _array(tensor, where) for tensor in graph.initializer}
+    folder = Path(path).parent
+    constants = {tensor.name: _array(tensor, where, folder) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     for what, values in (("inputs", inputs), ("outputs", graph.output)):
         if len(values) != 1:
             names = ", ".join(value.name for value in values) or "none"
             raise UnsupportedError(f"{where}: has {len(values)} {what} ({names}), expected one.")
-    nodes = tuple(_node(proto, where) for proto in graph.node)
+    nodes = tuple(_node(proto, where, folder) for proto in graph.node)
     _check_order(nodes, {inputs[0].name, *constants}, where)
-    shape = tuple(
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-        for d in inputs[0].type.tensor_type.shape.dim
-    )
+    tensor_type = inputs[0].type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor_type.shape.dim)
     return Graph(
         where,
         inputs[0].name,
         shape,
+        _type(tensor_type.elem_type, inputs[0].name, where),
         graph.output[0].name,
         nodes,
         constants,
@@ -142,56 +155,122 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     )
 
 
-def evaluated(node: Node, inputs: list[NDArray[Any] | None], opsets: Mapping[str, int], where: str) -> list[Any]:
+def evaluated(node: Node, inputs: list[NDArray[Any] | None], opsets: Mapping[str, int]) -> list[Any]:
     """What a node makes of constants, by the reference implementation of ONNX.
 
     Raises:
-        UnsupportedError: The operator is not known there.
+        UnsupportedError: The operator is none that has one meaning in all opsets there.
     """
     import onnx
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
+    if node.kind not in CONSTANT_OPERATORS:
+        raise UnsupportedError(
+            f"{node} takes constants only, expected one of {', '.join(sorted(CONSTANT_OPERATORS))}. Fold the constants "
+            "before exporting."
+        )
     feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if name and array is not None}
     ins = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), None) for name, a in feeds.items()
     ]
     outs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
-    graph = helper.make_graph([node.proto], "constants", ins, outs)
     imports = [helper.make_opsetid("" if d == "ai.onnx" else d, v) for d, v in opsets.items()]
     try:
+        graph = helper.make_graph([node.proto], "constants", ins, outs)
         with np.errstate(all="ignore"):
             model = helper.make_model(graph, opset_imports=imports)
             return list(ReferenceEvaluator(model).run(None, feeds))
     except Exception as error:
         raise UnsupportedError(
-            f"{where}: {node} with constant inputs cannot be evaluated ({_short(error)}), expected a known operator."
+            f"{node} with constant inputs cannot be evaluated ({short(error)}), expected a known operator."
         ) from None
 
 
-def _node(proto: Any, where: str) -> Node:
+def _type(number: int, name: str, where: str) -> np.dtype[Any]:
+    """The type of the input."""
     import onnx
 
-    attributes: dict[str, Any] = {}
-    for attribute in proto.attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, onnx.TensorProto):
-            value = _array(value, where)
-        attributes[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    try:
+        kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number))
+    except (KeyError, TypeError, ValueError):
+        kind = np.dtype(object)
+    if kind.kind not in "fiu":
+        raise UnsupportedError(f"{where}: the input {name!r} is of type number {number}, expected floats or integers.")
+    return kind
+
+
+def _node(proto: Any, where: str, folder: Path) -> Node:
+    import onnx
+
     domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
     name = proto.name or next(iter(proto.output), "?")
+    attributes: dict[str, Any] = {}
+    for attribute in proto.attribute:
+        try:
+            value = onnx.helper.get_attribute_value(attribute)
+        except ValueError:
+            raise FormatError(f"{where}: node {name!r} has an attribute without a type, {_EXPECTED}.") from None
+        if isinstance(value, onnx.TensorProto):
+            value = _array(value, where, folder)
+            attribute.t.CopyFrom(onnx.numpy_helper.from_array(value))  # nothing outside of the node any more
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        attributes[attribute.name] = value if isinstance(value, (int, float, str, np.ndarray)) else list(value)
     return Node(f"{domain}{proto.op_type}", name, tuple(proto.input), tuple(proto.output), attributes, proto)
 
 
-def _array(tensor: Any, where: str) -> NDArray[Any]:
+def _array(tensor: Any, where: str, folder: Path) -> NDArray[Any]:
+    import onnx
     from onnx import numpy_helper
 
     try:
-        return numpy_helper.to_array(tensor)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor = _inlined(tensor, folder)
+        array = numpy_helper.to_array(tensor)
     except Exception as error:
         raise FormatError(
-            f"{where}: the constant {tensor.name!r} cannot be read ({_short(error)}), {_EXPECTED}."
+            f"{where}: the constant {tensor.name!r} cannot be read ({short(error)}), {_EXPECTED}."
         ) from None
+    if array.dtype.kind == "V":  # types that numpy does not have, such as bfloat16: all are exact in float32
+        array = array.astype(np.float32)
+    return array
+
+
+def _inlined(tensor: Any, folder: Path) -> Any:
+    """The constant with the bytes that its file says lie in another one, in the folder of the model or below.
+
+    Raises:
+        ValueError: They lie elsewhere, or are not as many as the constant needs.
+    """
+    import onnx
+
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    place, root = (folder / location).resolve(), folder.resolve()
+    if not location or Path(location).is_absolute() or not place.is_relative_to(root):
+        raise ValueError(f"its data lie in {location!r:.80}, expected a file in the folder of the model")
+    if not place.is_file():
+        raise ValueError(f"its data lie in {location!r:.80}, which is no file in the folder of the model")
+    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    size = -(-math.prod(tensor.dims) * _bits(tensor.data_type, kind) // 8)
+    start, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+    if length != size or start < 0 or start + size > place.stat().st_size or size > SIZE_LIMIT:
+        raise ValueError(
+            f"its data are bytes {start} to {start + length} of {location!r:.80}, expected {size} bytes that are there"
+        )
+    with place.open("rb") as file:
+        file.seek(start)
+        data = file.read(size)
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=data)
+
+
+def _bits(number: int, kind: Any) -> int:
+    """Bits of one entry; several of the small types share a byte."""
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(number)
+    return 4 if name.endswith("INT4") or name == "FLOAT4E2M1" else 2 if name.endswith("INT2") else 8 * kind.itemsize
 
 
 def _check_order(nodes: tuple[Node, ...], known: set[str], where: str) -> None:
@@ -199,8 +278,13 @@ def _check_order(nodes: tuple[Node, ...], known: set[str], where: str) -> None:
         for name in node.inputs:
             if name and name not in known:
                 raise FormatError(f"{where}: {node} takes {name!r}, which nothing before it makes, {_EXPECTED}.")
-        known |= set(node.outputs)
+        for name in filter(None, node.outputs):
+            if name in known:
+                raise FormatError(f"{where}: {node} makes {name!r}, which is there already, {_EXPECTED}.")
+            known.add(name)
 
 
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def short(error: BaseException) -> str:
+    """What an error of another library says, in one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,12 +16,13 @@ from bnnverify.formats.units import column
 
 def _pads(call: Call, tensor: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int, int, int]:
     """Top, left, bottom, right."""
-    mode = call.get("auto_pad", "NOTSET")
+    mode, pads = call.get("auto_pad"), [int(v) for v in call.get("pads")]
     if mode == "NOTSET":
-        pads = [int(v) for v in call.get("pads", [0, 0, 0, 0])]
         if len(pads) != 4 or min(pads) < 0:
             raise call.refuse(f"pads by {pads}, expected four numbers of at least 0.")
         return pads[0], pads[1], pads[2], pads[3]
+    if mode not in ("VALID", "SAME_UPPER", "SAME_LOWER") or any(pads):
+        raise call.refuse(f"pads by auto_pad={mode} and {pads}, expected one of the two ways in ONNX.")
     if mode == "VALID":
         return 0, 0, 0, 0
     before, after = [], []
@@ -34,8 +34,8 @@ def _pads(call: Call, tensor: Tensor, window: tuple[int, int], stride: tuple[int
     return before[0], before[1], after[0], after[1]
 
 
-def _pair(call: Call, name: str, default: Sequence[int]) -> tuple[int, int]:
-    values = [int(v) for v in call.get(name, default)]
+def _pair(call: Call, name: str) -> tuple[int, int]:
+    values = [int(v) for v in call.get(name)]
     if len(values) != 2 or min(values) < 1:
         raise call.refuse(f"has {name} {values}, expected two numbers: images of rows and columns.")
     return values[0], values[1]
@@ -52,9 +52,11 @@ def conv(call: Call, tensor: Tensor) -> Tensor:
     if call.at != 0:
         raise call.refuse("has weights that depend on the input, expected constant ones.")
     kernels = call.constant(1, "weights")
-    stride, dilation = _pair(call, "strides", (1, 1)), _pair(call, "dilations", (1, 1))
+    stride, dilation = _pair(call, "strides"), _pair(call, "dilations")
     if kernels.ndim != 4:
         raise call.refuse(f"has weights of shape {kernels.shape}, expected (filters, channels, rows, columns).")
+    if (stated := call.get("kernel_shape")) is not None and tuple(stated) != kernels.shape[2:]:
+        raise call.refuse(f"has kernel_shape {stated}, expected {list(kernels.shape[2:])}, the shape of its weights.")
     rows, columns = ((k - 1) * d + 1 for k, d in zip(kernels.shape[2:], dilation, strict=True))
     return layers.convolved(
         tensor,
@@ -64,33 +66,41 @@ def conv(call: Call, tensor: Tensor) -> Tensor:
         stride=stride,
         pads=_pads(call, tensor, (rows, columns), stride),
         dilation=dilation,
-        groups=int(call.get("group", 1)),
+        groups=_groups(call),
     )
+
+
+def _groups(call: Call) -> int:
+    groups = int(call.get("group"))
+    if groups < 1:
+        raise call.refuse(f"has {groups} groups of channels, expected at least one.")
+    return groups
 
 
 def max_pool(call: Call, tensor: Tensor) -> Tensor:
     """MaxPool."""
     _images(call, tensor)
-    window, stride = _pair(call, "kernel_shape", ()), _pair(call, "strides", (1, 1))
-    if _pair(call, "dilations", (1, 1)) != (1, 1):
+    window, stride = _pair(call, "kernel_shape"), _pair(call, "strides")
+    if call.opset >= 10 and _pair(call, "dilations") != (1, 1):
         raise call.refuse("has windows with gaps (dilations), expected none.")
     pads = _pads(call, tensor, window, stride)
-    return pooling.pooled(tensor, window, stride, pads, call.where, ceil=bool(call.get("ceil_mode", 0)))
+    return pooling.pooled(tensor, window, stride, pads, call.where, ceil=bool(call.get("ceil_mode")))
 
 
 def pad(call: Call, tensor: Tensor) -> Tensor:
     """Pad: rows and columns of a constant around images."""
-    if call.get("mode", "constant") != "constant":
+    if call.get("mode") != "constant":
         raise call.refuse("repeats or mirrors the border, expected a constant.")
-    array = call.optional(1)
-    pads = [int(v) for v in (call.get("pads", []) if array is None else array.ravel())]
-    value = call.optional(2)
-    constant = call.get("value", 0.0) if value is None else value.ravel()[0]
-    if (axes := call.optional(3)) is not None:
-        spread = [0] * (2 * tensor.index.ndim)
-        for k, axis in enumerate(axes.ravel().tolist()):
-            spread[axis % tensor.index.ndim] = pads[k]
-            spread[axis % tensor.index.ndim + tensor.index.ndim] = pads[k + axes.size]
+    pads = (call.get("pads") if call.opset < 11 else call.integers(1, "list of pads")) or []
+    constant = call.get("value") if call.opset < 11 else call.number(2) or 0
+    if (axes := call.integers(3, "list of axes")) is not None:
+        rank = tensor.index.ndim
+        places = [call.axis(axis, rank) for axis in axes]
+        if len(pads) != 2 * len(set(places)) or len(set(places)) != len(places):
+            raise call.refuse(f"pads the axes {axes} by {pads}, expected each axis once and two numbers for each.")
+        spread = [0] * (2 * rank)
+        for k, axis in enumerate(places):
+            spread[axis], spread[axis + rank] = pads[k], pads[k + len(places)]
         pads = spread
     if len(pads) != 2 * tensor.index.ndim or min(pads) < 0:
         raise call.refuse(f"pads by {pads}, expected two numbers of at least 0 for each of {tensor.index.ndim} axes.")
@@ -118,12 +128,12 @@ def matmul(call: Call, tensor: Tensor) -> Tensor:
 
 def gemm(call: Call, tensor: Tensor) -> Tensor:
     """Gemm: a dense layer with a bias."""
-    alpha, beta = np.float32(call.get("alpha", 1.0)), np.float32(call.get("beta", 1.0))
-    if call.at != 0 or int(call.get("transA", 0)) or alpha == 0:
+    alpha, beta = np.float32(call.get("alpha")), np.float32(call.get("beta"))
+    if call.at != 0 or call.get("transA") or alpha == 0:
         raise call.refuse("multiplies in another order than x @ W, or by 0, expected a dense layer.")
     weights = _matrix(call, call.constant(1, "weights"))
     bias = call.optional(2)
-    result = layers.dense(_row(call, tensor), weights if int(call.get("transB", 0)) else weights.T, None, call.where)
+    result = layers.dense(_row(call, tensor), weights if call.get("transB") else weights.T, None, call.where)
     if alpha != 1:
         result = elementwise.times(result, alpha, call.where)
     if bias is not None and beta != 0:

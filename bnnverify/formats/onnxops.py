@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import ModelError
-from bnnverify.formats import elementwise, onnxlayers, tensors
+from bnnverify.formats import elementwise, onnxlayers, qonnx, tensors
 from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.tensors import Tensor
+from bnnverify.formats.units import column
 
 FLOAT, INT32, INT64, BOOL, DOUBLE, UNSIGNED = 1, 6, 7, 9, 11, (2, 4, 12, 13)  # numbers of types in ONNX
 
@@ -32,8 +33,10 @@ def apply(call: Call, tensor: Tensor) -> Tensor:
     """
     handler = HANDLERS.get(call.node.kind)
     if handler is None:
-        known = ", ".join(sorted(HANDLERS))
+        known = ", ".join(sorted(name for name in HANDLERS if "." not in name))
         raise call.refuse(f"is no operation of a binarized network that is understood, expected one of {known}.")
+    if call.at != 0 and call.node.kind not in ANY_PLACE:
+        raise call.refuse(f"takes what depends on the input as input {call.at}, expected it as input 0.")
     return handler(call, tensor)
 
 
@@ -42,14 +45,13 @@ def _same(call: Call, tensor: Tensor) -> Tensor:
 
 
 def _dropout(call: Call, tensor: Tensor) -> Tensor:
-    training = call.optional(2)
-    if training is not None and training.any():
+    if call.number(2):
         raise call.refuse("is in training mode, expected a model for inference.")
     return tensor
 
 
 def _cast(call: Call, tensor: Tensor) -> Tensor:
-    to = int(call.get("to", FLOAT))
+    to = int(call.get("to"))
     if to in (FLOAT, DOUBLE):
         return tensor
     # sums of signs; of inputs, which may be real, a cast would cut off the fraction
@@ -67,7 +69,8 @@ def _cast(call: Call, tensor: Tensor) -> Tensor:
 
 def _transpose(call: Call, tensor: Tensor) -> Tensor:
     elementwise.require_plain(tensor, call.where)
-    axes = call.get("perm", None) or list(range(tensor.index.ndim))[::-1]
+    axes = call.get("perm")
+    axes = list(range(tensor.index.ndim))[::-1] if axes is None else axes
     if sorted(axes) != list(range(tensor.index.ndim)):
         raise ModelError(f"{call.where} permutes axes {list(axes)} of a tensor of shape {tensor.index.shape}.")
     return tensors.moved(tensor, tensor.index.transpose(axes))
@@ -82,40 +85,43 @@ def _reshaped(call: Call, tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _reshape(call: Call, tensor: Tensor) -> Tensor:
-    wanted = [int(v) for v in call.constant(1, "shape").ravel()]
-    if not call.get("allowzero", 0):
+    wanted = call.integers(1, "shape")
+    if wanted is None or min(wanted, default=0) < -1:
+        raise ModelError(f"{call.where} makes the shape {wanted} of a tensor, expected sizes, of which one may be -1.")
+    if not call.get("allowzero"):
         wanted = [tensor.index.shape[i] if v == 0 and i < tensor.index.ndim else v for i, v in enumerate(wanted)]
     return _reshaped(call, tensor, wanted)
 
 
 def _flatten(call: Call, tensor: Tensor) -> Tensor:
-    axis = int(call.get("axis", 1))
-    axis += tensor.index.ndim if axis < 0 else 0
-    lead = int(np.prod(tensor.index.shape[:axis], dtype=np.int64))
+    axis, rank = int(call.get("axis")), tensor.index.ndim
+    lead = int(np.prod(tensor.index.shape[: rank if axis == rank else call.axis(axis, rank)], dtype=np.int64))
     return _reshaped(call, tensor, (lead, -1))
 
 
-def _axes(call: Call) -> list[int] | None:
-    given = call.get("axes", None)
-    if given is None and (array := call.optional(1)) is not None:
-        given = array.ravel().tolist()
-    return None if given is None else [int(v) for v in given]
+def _axes(call: Call, rank: int) -> list[int] | None:
+    """Axes, given as an attribute or an input, counted from the start."""
+    given = call.get("axes") or call.integers(1, "list of axes")
+    if given is None:
+        return None
+    axes = [call.axis(v, rank) for v in given]
+    if len(set(axes)) != len(axes):
+        raise ModelError(f"{call.where} names the axes {given}, expected each once.")
+    return axes
 
 
 def _squeeze(call: Call, tensor: Tensor) -> Tensor:
-    shape, axes = tensor.index.shape, _axes(call)
-    gone = {i for i, v in enumerate(shape) if v == 1} if axes is None else {a % len(shape) for a in axes}
+    shape = tensor.index.shape
+    axes = _axes(call, len(shape))
+    gone = {i for i, v in enumerate(shape) if v == 1} if axes is None else set(axes)
     if any(shape[i] != 1 for i in gone):
         raise ModelError(f"{call.where} drops axes {sorted(gone)} of a tensor of shape {shape}, expected sizes of 1.")
     return _reshaped(call, tensor, [v for i, v in enumerate(shape) if i not in gone])
 
 
 def _unsqueeze(call: Call, tensor: Tensor) -> Tensor:
-    axes = _axes(call)
-    if axes is None:
-        raise ModelError(f"{call.where} names no axes, expected them.")
-    rank = tensor.index.ndim + len(axes)
-    places = {a % rank for a in axes}
+    rank = tensor.index.ndim + len(call.get("axes") or call.integers(1, "list of axes") or ())
+    places = _axes(call, rank) or []
     sizes = iter(tensor.index.shape)
     return _reshaped(call, tensor, [1 if i in places else next(sizes) for i in range(rank)])
 
@@ -125,7 +131,7 @@ def _other(call: Call, what: str) -> NDArray[Any]:
     array = call.constant(1 - call.at, what)
     if array.dtype.kind == "u" or (array.dtype.kind == "i" and array.dtype.itemsize < 4):
         raise call.refuse(f"calculates in {array.dtype}, which wraps around, expected float, int32 or int64.")
-    return array
+    return array.astype(object) if array.dtype.kind == "i" else array
 
 
 def _add(call: Call, tensor: Tensor) -> Tensor:
@@ -157,12 +163,14 @@ def _neg(call: Call, tensor: Tensor) -> Tensor:
 
 
 def _batch_norm(call: Call, tensor: Tensor) -> Tensor:
-    if int(call.get("training_mode", 0)):
+    if call.get("training_mode") or any(call.node.outputs[1:]):
         raise call.refuse("is in training mode, expected a model for inference.")
+    if call.get("spatial") == 0:
+        raise call.refuse("has statistics for each position (spatial=0), expected them for each channel.")
     gamma, beta, mean, variance = (
         call.constant(i, what) for i, what in enumerate(("scale", "shift", "mean", "variance"), start=1)
     )
-    epsilon = np.float32(call.get("epsilon", 1e-5))
+    epsilon = np.float32(call.get("epsilon"))
     axis = min(1, tensor.index.ndim - 1)
     return elementwise.normed(tensor, gamma, beta, mean, variance, epsilon, axis=axis, where=call.where)
 
@@ -182,7 +190,7 @@ def _comparison(kind: str) -> Handler:
 
 
 def _not(call: Call, tensor: Tensor) -> Tensor:
-    if tensor.steps is None:
+    if tensor.steps is None or not elementwise.is_truth(tensor.steps):
         raise call.refuse("negates numbers, expected the outcome of a comparison.")
     return replace(tensor, steps=tensor.steps.mapped(lambda v: 1 - v))
 
@@ -195,10 +203,11 @@ def _where(call: Call, tensor: Tensor) -> Tensor:
 
 def _clip(call: Call, tensor: Tensor) -> Tensor:
     bounds = []
-    for place, name in ((1, "min"), (2, "max")):
-        array = call.optional(place)
-        value = call.get(name, None) if array is None else array.ravel()[0]
-        bounds.append(None if value is None or not np.isfinite(value) else Fraction(float(value)))
+    for place, name, nothing in ((1, "min", -np.inf), (2, "max", np.inf)):
+        value = call.number(place) if call.opset >= 11 else call.get(name)
+        if value is not None and not np.isfinite(value) and value != nothing:
+            raise ModelError(f"{call.where} clips with {name} = {value}, expected a finite number.")
+        bounds.append(None if value is None or value == nothing else column([value], call.where)[0])
     return elementwise.clip(tensor, bounds[0], bounds[1], call.where)
 
 
@@ -213,20 +222,6 @@ def _squash(call: Call, tensor: Tensor) -> Tensor:
     if tensor.steps is not None:
         raise call.refuse("takes signs, expected sums and a sign after it.")
     return elementwise.clip(tensor, Fraction(-1), Fraction(1), call.where)
-
-
-def _bipolar(call: Call, tensor: Tensor) -> Tensor:
-    """BipolarQuant of QONNX: scale where x >= 0, minus scale elsewhere."""
-    fired = elementwise.compared(tensor, 0.0, ">=", call.where)
-    scale = np.asarray(call.constant(1, "scale"), dtype=np.float64)
-    column = elementwise.per_unit(fired, scale, call.where)
-    assert fired.steps is not None
-    return replace(fired, steps=fired.steps.mapped(lambda v: np.where(v != 0, column, -column)))
-
-
-def bipolar_constant(values: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:
-    """BipolarQuant of constants."""
-    return np.where(values >= 0, scale, -scale).astype(values.dtype)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -261,5 +256,5 @@ HANDLERS: dict[str, Handler] = {
     "Unsqueeze": _unsqueeze,
     "Where": _where,
 }
-BIPOLAR = ("qonnx.custom_op.general.BipolarQuant", "onnx.brevitas.BipolarQuant", "finn.custom_op.general.BipolarQuant")
-HANDLERS |= dict.fromkeys(BIPOLAR, _bipolar)
+HANDLERS |= qonnx.HANDLERS
+ANY_PLACE = ("Add", "Div", "Gemm", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Mul", "Sub", "Where")

@@ -195,8 +195,7 @@ def _build(
     provenance = {"format": "torch state dict", "input": coding.to_json(), "read as": notes}
     done = assembly.finished(tensor, provenance, f"layer {linear[-1]!r}", allow_single=True)
     notes += done.notes
-    single = done.is_single_logit
-    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), is_single_logit=single)
+    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), gives=done.gives)
 
 
 def _input_shape(weights: NDArray[Any], given: Sequence[int] | None) -> tuple[int, ...]:

@@ -81,10 +81,18 @@ class Specification:
             )
         for what, declared, expected in (
             ("inputs", self.n_inputs, network.n_inputs),
-            ("outputs", self.n_outputs, network.n_classes),
+            ("outputs", self.n_outputs, imported.n_outputs),
         ):
             if declared != expected:
-                raise FormatError(f"{self.where}: declares {declared} {what}, but the network has {expected}.")
+                raise FormatError(
+                    f"{self.where}: declares {declared} {what}, but the model has {expected}, expected the "
+                    "same. Give the property of this model."
+                )
+        if imported.gives != "scores":
+            raise UnsupportedError(
+                f"{self.where}: compares scores, but the model gives one number for each input, its {imported.gives}, "
+                "expected a model that gives a score for each class."
+            )
         if network.domain.is_binary:
             raise UnsupportedError(f"{self.where}: is about real inputs, but the network was read with -1/+1 inputs.")
         found: list[Query] = []
