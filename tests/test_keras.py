@@ -334,7 +334,7 @@ def test_a_single_sigmoid_is_two_classes(tmp_path, bias):
     arrays = {"kernel": kernel, "bias": np.array([bias])}
     entries = [("QuantDense", {"kernel_quantizer": "ste_sign", "activation": "sigmoid"}, arrays)]
     imported = load(save(tmp_path / "m.h5", entries, (3,)), coding=SMALL)
-    assert imported.is_single_logit
+    assert imported.gives == "logit"
     assert any("a score of exactly 0 is class 1" in note for note in imported.notes)
     for x in ([0, 0, 0], [1, 2, 1], [-1, 0, 0], [1, 0, 0], [3, -3, 3], [1, 3, 1]):
         assert imported.network.evaluate(x) == int(np.dot(x, kernel[:, 0]) + bias >= 0)
