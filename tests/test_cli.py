@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -410,23 +409,41 @@ def without_notice(err):
 def started(*words):
     """The command as a process of its own."""
     command = [sys.executable, "-m", "bnnverify", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_an_interrupt_keeps_what_was_printed(workplace, jobs):
+@pytest.mark.parametrize(("number", "to_all", "code"), [(2, False, 130), (15, False, 143), (15, True, 143)])
+def test_an_interrupt_keeps_what_was_printed(workplace, jobs, number, to_all, code):
     save(network(20, seed=3), "wide.npz")
     (workplace / "wide.txt").write_text("\n".join(" ".join(format(i, "020b")) for i in range(4000)))
     with started("count", "wide.npz", "--input", "wide.txt", "--radius", "9", "--json", "--jobs", jobs) as process:
         first = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        (os.killpg if to_all else os.kill)(process.pid, number)
         # not communicate(): it does not see what readline() has read ahead
         rest, err = process.stdout.read(), process.stderr.read()
-    assert process.returncode == 130
+    assert process.returncode == code
     answers = [line["answer"] for line in json_lines(first + rest)]
     assert all(a["kind"] == "exact" or a["run"]["reason"] == "interrupted" for a in answers)
     said = "bnnverify count: interrupted; the answers printed are complete or say how far they came.\n"
     assert without_notice(err) == said
+
+
+@pytest.mark.parametrize("number", [15, 9])
+@pytest.mark.parametrize("engine", ["enumeration", "cadical"])
+def test_the_processes_of_a_killed_command_end(workplace, engine, number):
+    save(network(20, seed=3), "wide.npz")
+    (workplace / "wide.txt").write_text("\n".join(" ".join(format(i, "020b")) for i in range(4000)))
+    words = ("verify", "wide.npz", "--input", "wide.txt", "--radius", "9", "--json", "--jobs", "2", "--engine", engine)
+    with started(*words) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        try:
+            process.communicate(timeout=60)  # all descendants hold these pipes
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise AssertionError("a process outlived the command") from None
 
 
 def test_a_reader_that_goes_away_is_no_error(workplace):

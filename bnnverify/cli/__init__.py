@@ -2,7 +2,8 @@
 
 Answers go to stdout, progress and mistakes to stderr. Exit codes: 0 answered, whatever the verdict; 1 a verdict that
 ``--fail-on`` names; 2 bad input or usage; 3 UNKNOWN or a limit reached, with the partial result printed;
-130 interrupted, with the partial result kept; 70 a bug in bnnverify; 141 the reader of stdout went away.
+130 interrupted, with the partial result kept (143 by SIGTERM); 70 a bug in bnnverify; 141 the reader of stdout went
+away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import click
 
 from bnnverify.errors import BnnVerifyError, EngineError, ResourceLimitError
 
-BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER = 2, 3, 70, 130, 141
+BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER, ENDED = 2, 3, 70, 130, 141, 143
 
 # Verb -> the line in `bnnverify --help`; the file is imported when the verb is used.
 VERBS = {
@@ -92,7 +93,7 @@ Examples:
 
 Exit codes: 0 answered, whatever the verdict; 1 a verdict that --fail-on names; 2 bad input or usage; 3 unknown, or a
 limit was reached (the partial result is printed); 130 interrupted (every answer printed is complete or says how far it
-came).
+came; 143 where SIGTERM did it).
 """
 
 
@@ -114,6 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     where = " ".join(["bnnverify", *(words[:1] if words[:1] and words[0] in VERBS else [])])
+    from bnnverify.cli.interrupts import heeded_requests_to_end
+
+    with heeded_requests_to_end() as requests:
+        code = _run(words, where)
+    return ENDED if code == INTERRUPTED and requests else code
+
+
+def _run(words: list[str], where: str) -> int:
     try:
         result = cli.main(args=words, prog_name="bnnverify", standalone_mode=False, obj=words)
         sys.stdout.flush()

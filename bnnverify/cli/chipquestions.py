@@ -24,10 +24,10 @@ def answer_all(options: Options, lines: list[dict[str, Any]], places: list[Fract
         places: Takes the rate of every line of type accuracy, for a figure.
     """
     from bnnverify.campaign import Store
-    from bnnverify.cli.workers import _Interrupts
+    from bnnverify.cli.interrupts import Interrupts
 
     session, points = open_session(options, lines)
-    with _Interrupts() as interrupts, Store(options.resume) as store:
+    with Interrupts() as interrupts, Store(options.resume) as store:
         session.monitor, session.store = interrupts.monitor, store
         print_heading(session, bool(points))
         for point in points:

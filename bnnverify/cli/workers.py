@@ -1,4 +1,4 @@
-"""Who answers the questions: this process or several, with a progress bar, and with an ear for Ctrl-C.
+"""Who answers the questions: this process or several, with a progress bar, and with an ear for Ctrl-C (`interrupts`).
 
 The first Ctrl-C asks the running question for what it has proved so far; no further question is asked. The second one
 ends everything.
@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from threading import Event, Thread, current_thread, main_thread
+from threading import Event, Thread
 from types import FrameType
 from typing import Any, Protocol
 
+from bnnverify.cli.interrupts import Interrupts
 from bnnverify.engines.base import Monitor
 from bnnverify.errors import ResourceLimitError
 from bnnverify.network import BinaryNetwork
+from bnnverify.processes import ends_with_parent
 
 
 class Question(Protocol):
@@ -50,12 +52,12 @@ def answers(
     Args:
         network: What all questions are about.
         questions: Each a `Question`, already checked.
-        jobs: Processes. They are spawned, not forked: numba's and torch's threads do not survive a fork.
+        jobs: Processes (see `bnnverify.processes`).
         bar: Whether a progress bar may show on stderr.
         verb: Its title.
         bounded: What the bounds of `Monitor.show` are bounds on, in a word or two.
     """
-    with _Bar(verb, len(questions), bar, bounded) as progress, _Interrupts() as interrupts:
+    with _Bar(verb, len(questions), bar, bounded) as progress, Interrupts() as interrupts:
         if min(jobs, len(questions)) <= 1:
             stream = _here(network, questions, interrupts, progress)
         else:
@@ -65,30 +67,6 @@ def answers(
             yield answer
         if interrupts.monitor.stop:
             raise KeyboardInterrupt("the answers printed are complete or say how far they came")
-
-
-class _Interrupts:
-    """Ctrl-C while questions are answered: first a request, then an order."""
-
-    def __init__(self) -> None:
-        self.monitor = Monitor()
-        self.breaks = False
-        self._before: Any = None
-
-    def __enter__(self) -> _Interrupts:
-        # a shell starts background jobs with the signal ignored, and only the main thread may handle signals
-        if current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            self._before = signal.signal(signal.SIGINT, self._pressed)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _pressed(self, number: int, frame: FrameType | None) -> None:
-        again, self.monitor.stop = self.monitor.stop, True
-        if again or self.breaks:
-            raise KeyboardInterrupt
 
 
 class _Bar:
@@ -136,7 +114,7 @@ def _short(count: int) -> str:
 
 
 def _here(
-    network: BinaryNetwork, questions: Sequence[Question], interrupts: _Interrupts, progress: _Bar
+    network: BinaryNetwork, questions: Sequence[Question], interrupts: Interrupts, progress: _Bar
 ) -> Iterator[Any]:
     monitor = interrupts.monitor
     monitor.show = progress.within
@@ -150,7 +128,7 @@ def _here(
 
 
 def _elsewhere(
-    network: BinaryNetwork, questions: Sequence[Question], interrupts: _Interrupts, jobs: int
+    network: BinaryNetwork, questions: Sequence[Question], interrupts: Interrupts, jobs: int
 ) -> Iterator[Any]:
     context = get_context("spawn")
     stop = context.Event()
@@ -164,17 +142,19 @@ def _elsewhere(
             if not (answer := _awaited(waiting.popleft(), interrupts, stop)):
                 return
             yield answer[0]
-    except BrokenProcessPool:
-        raise ResourceLimitError("a process ended by itself, probably for lack of memory. Take fewer --jobs.") from None
-    except BaseException:
+    except BaseException as error:
         for process in list((pool._processes or {}).values()):
-            process.terminate()  # a question may run for hours; nobody waits for its answer any more
-        raise
+            process.kill()  # a question may run for hours; nobody waits for its answer any more
+        if not isinstance(error, BrokenProcessPool):
+            raise
+        if not interrupts.monitor.stop:  # else a signal to all ended one before it could refuse
+            text = "a process ended by itself, probably for lack of memory. Take fewer --jobs."
+            raise ResourceLimitError(text) from None
     finally:
         pool.shutdown()
 
 
-def _awaited(future: Future[Any], interrupts: _Interrupts, stop: Any) -> tuple[Any] | None:
+def _awaited(future: Future[Any], interrupts: Interrupts, stop: Any) -> tuple[Any] | None:
     """The answer; None if the question was not asked any more."""
     while not wait([future], timeout=0.2).done:
         if interrupts.monitor.stop:
@@ -193,12 +173,14 @@ _is_broken = False
 def _start(network: BinaryNetwork, stop: Any) -> None:
     """Runs once in each process."""
     global _network, _stop
-    signal.signal(signal.SIGINT, _break)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _break)
+    ends_with_parent()
     _network, _stop = network, stop
 
 
 def _break(number: int, frame: FrameType | None) -> None:
-    """The interrupt of the terminal is for the parent; what counts here is its wish."""
+    """Signals to all processes are for the parent; what counts here is its wish."""
     if _is_broken:
         raise KeyboardInterrupt
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 
 from bnnverify.cardinality import compile_query
 from bnnverify.encodings.cnf import Clause, to_cnf
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
-from bnnverify.errors import EngineError, QueryError, UnsupportedError
+from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.processes import LOOK, Apart
 from bnnverify.query import Query
 from bnnverify.results import Count, Decision, Kind, Run
-
-_LOOK = 0.1  # s between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,38 +87,23 @@ class ApproxMcEngine:
         if n_inputs == 0 or () in clauses:
             # no variable to count over, or a clause that nothing satisfies: ApproxMC takes neither
             return int(() not in clauses and _holds(clauses))
-        context = get_context("spawn")
-        here, there = context.Pipe(duplex=False)
-        job = (clauses, n_inputs, self.epsilon, self.delta, self.seed)
-        process = context.Process(target=_work, args=(there, *job), daemon=True)
-        process.start()
-        there.close()
-        try:
+        with Apart(_count, clauses, n_inputs, self.epsilon, self.delta, self.seed) as call:
             while not clock.is_over:
-                if here.poll(_LOOK):
-                    cells, hashes = here.recv()
+                if call.connection.poll(LOOK):
+                    cells, hashes = call.received()
                     return int(cells) << int(hashes)
-            return None
-        except EOFError:
-            process.join()
-            raise EngineError(
-                f"approxmc ended with code {process.exitcode} and without an answer. Is pyapproxmc installed "
-                "(pip install 'bnnverify[count]')?"
-            ) from None
-        finally:
-            process.terminate()
-            process.join()
-            here.close()
+        return None
 
 
-def _work(answers: Connection, clauses: list[Clause], n_inputs: int, epsilon: float, delta: float, seed: int) -> None:
-    """In the process: count and answer."""
+def _count(clauses: list[Clause], n_inputs: int, epsilon: float, delta: float, seed: int) -> tuple[int, int]:
+    """In the process: cells and hashes, whose count is cells * 2^hashes."""
     import pyapproxmc
 
     counter = pyapproxmc.Counter(seed=seed, epsilon=epsilon, delta=delta)
     for clause in clauses:
         counter.add_clause(list(clause))
-    answers.send(counter.count(list(range(1, n_inputs + 1))))
+    cells, hashes = counter.count(list(range(1, n_inputs + 1)))
+    return cells, hashes
 
 
 def _holds(clauses: list[Clause]) -> bool:

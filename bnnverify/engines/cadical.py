@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
 from bnnverify.cardinality import compile_query
@@ -14,10 +11,9 @@ from bnnverify.cardinality.compile import Settled
 from bnnverify.encodings.cnf import ENCODINGS, Clause, to_cnf
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.engines.deciders import Decider
-from bnnverify.errors import EngineError, QueryError, ResourceLimitError
+from bnnverify.errors import QueryError, ResourceLimitError
+from bnnverify.processes import LOOK, Apart
 from bnnverify.query import Query
-
-_LOOK = 0.1  # s between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,46 +75,26 @@ def refute(clauses: Sequence[Clause], clock: Clock, *, with_proof: bool) -> Outc
         with_proof: Whether to keep the proof.
 
     Raises:
-        ResourceLimitError: The clock ran out.
-        EngineError: The process died.
+        ResourceLimitError: The clock ran out, or the process ended by itself.
     """
     if () in clauses:
         return Outcome(None, b"0\n")
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there,), daemon=True)
-    process.start()
-    there.close()
-    try:
-        here.send((clauses, with_proof))
+    with Apart(_solve, clauses, with_proof) as call:
         while not clock.is_over:
-            if here.poll(_LOOK):
-                model, proof = here.recv()
+            if call.connection.poll(LOOK):
+                model, proof = call.received()
                 return Outcome(None if model is None else frozenset(model), proof)
-        raise ResourceLimitError(clock.reason)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        process.join()
-        raise EngineError(
-            f"cadical ended with code {process.exitcode} and without an answer, maybe for want of memory. "
-            "Take a smaller question; a script needs its calls under `if __name__ == '__main__':`."
-        ) from None
-    finally:
-        process.terminate()
-        process.join()
-        here.close()
+    raise ResourceLimitError(clock.reason)
 
 
-def _work(channel: Connection) -> None:
-    """In the process: solve and answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears the interrupt key and ends this process
+def _solve(clauses: Sequence[Clause], with_proof: bool) -> tuple[list[int] | None, bytes]:
+    """In the process: a solution, or None and the proof."""
     from pysat.solvers import Cadical195
 
-    clauses, with_proof = channel.recv()
     with Cadical195(with_proof=with_proof) as solver:
         for clause in clauses:
             solver.add_clause(list(clause))
         if solver.solve():
-            channel.send(([v for v in solver.get_model() if v > 0], b""))
-        else:
-            lines = (solver.get_proof() or []) if with_proof else []
-            channel.send((None, "".join(f"{line}\n" for line in lines).encode()))
+            return [v for v in solver.get_model() if v > 0], b""
+        lines = (solver.get_proof() or []) if with_proof else []
+        return None, "".join(f"{line}\n" for line in lines).encode()

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from bnnverify.datasets import Dataset, load
 from bnnverify.errors import BnnVerifyError, QueryError
 from bnnverify.formats import native
+from bnnverify.processes import ends_with_parent
 from bnnverify.training import TrainingConfig, export, train
 
 OUT = Path("build/training")
@@ -111,6 +112,7 @@ def perform(run: Run, dataset: Dataset, place: Place, seen: Callable[[dict[str, 
 
 def _work(pipe: Connection, run: Run, place: Place) -> None:
     """What a process does: epochs, then the record, go down the pipe."""
+    ends_with_parent()
     with contextlib.suppress(AttributeError, PermissionError):
         os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the parent alone, which passes it on once
     try:
