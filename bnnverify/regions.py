@@ -182,11 +182,18 @@ class FixedIndexRegion:
         return f"fixed-index region with {len(self.free)} of {self.n} inputs free"
 
 
-def whole_cube(n: int) -> FixedIndexRegion:
-    """Every input of {-1, +1}^n, as the fixed-index region with nothing fixed."""
-    if n < 1:
-        raise QueryError(f"the cube has {n} inputs, expected at least 1.")
-    return FixedIndexRegion((1,) * n, tuple(range(n)))
+def whole_cube(n: int, center: ArrayLike | None = None) -> FixedIndexRegion:
+    """Every input of {-1, +1}^n, as the fixed-index region with nothing fixed.
+
+    Args:
+        n: Number of inputs.
+        center: The image that the question is about, shape `(n,)`, -1/+1: distances, noise and explanations start from
+            it. Default: all +1.
+    """
+    size = whole_number(n, "the number of inputs of the cube")
+    if size < 1:
+        raise QueryError(f"the cube has {size} inputs, expected at least 1.")
+    return FixedIndexRegion((1,) * size if center is None else sign_vector(center), tuple(range(size)))
 
 
 Region = HammingBall | FixedIndexRegion

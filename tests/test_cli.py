@@ -211,7 +211,10 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
         (("verify", *NET, *ROWS), "expected exactly one region: --radius R"),
         (("verify", *NET, *ROWS, "--radius", "1", "--whole-cube"), "expected exactly one region"),
         (("verify", *NET, "--radius", "1"), "no images are named, expected --data NAME or --input FILE."),
-        (("verify", *NET, *ROWS, "--data", "digits", "--radius", "1"), "images are named twice"),
+        (
+            ("verify", *NET, *ROWS, "--data", "digits", "--radius", "1"),
+            "--input and --data are both given",
+        ),
         (("verify", *NET, "--data", "digits", "--radius", "1"), "have 64 pixels, but the network takes 6 inputs"),
         (("verify", *NET, "--data", "cats", "--radius", "1"), "no dataset 'cats', expected one of: digits"),
         (("verify", *NET, *ROWS, "--index", "2", "--radius", "1"), "row of rows.txt 2 does not exist, expected 0 to 1"),

@@ -125,13 +125,16 @@ def test_a_limit_exits_3_with_what_is_proved(workplace, run, mode):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("count", *ONE, "--radius", 1, "--by-radius", "--samples", 1), "are given together, expected at most one"),
+        (
+            ("count", *ONE, "--radius", 1, "--by-radius", "--samples", 1),
+            "are both given, expected only one",
+        ),
         (("count", *ONE, "--whole-cube", "--by-radius"), "--by-radius is about balls, but the region is a fixed-index"),
-        (("count", *ONE, "--radius", 1, "--seed", 1), "--seed is given without --samples N"),
+        (("count", *ONE, "--radius", 1, "--seed", 1), "--seed is given without --samples"),
         (("count", *ONE, "--radius", 1, "--samples", 0), "--samples is 0, expected at least 1"),
         (("count", *ONE, "--radius", 1, "--noise", "2"), "--noise is 2, expected a probability within"),
         (("count", *ONE, "--radius", 1, "--noise", "0.1,0.2"), "--noise is '0.1,0.2', expected one number"),
-        (("count", *ONE, "--radius", 1, "--noise", "0.1", "--target", 1), "--noise is given with --target or --ties"),
+        (("count", *ONE, "--radius", 1, "--noise", "0.1", "--target", 1), "--noise and --target are both given"),
         (("count", *ONE, "--radius", 1, "--threads", 0), "--threads is 0, expected at least 1"),
         (("distance", *ONE, "--tolerance", "-1"), "--tolerance is -1, expected a probability within"),
     ],

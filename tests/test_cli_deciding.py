@@ -84,10 +84,10 @@ def test_regions_that_do_not_fit_are_refused(workplace, run):
         (("pixels.npz", "--input", "rows.txt", "--radius", 2), "Give --linf R or --eps E."),
         (("digits.npz", "--data", "digits", "--linf", 2), "the network takes -1/+1 inputs. Give --radius R"),
         (("pixels.npz", "robust.vnnlib", "--linf", 2), "PROPERTY says the region"),
-        (("pixels.npz", "robust.vnnlib", "--dump-opb", "q.opb"), "--dump-opb is for images"),
-        (("pixels.npz", "robust.vnnlib", "--ties", "robust"), "--ties is for images"),
+        (("pixels.npz", "robust.vnnlib", "--dump-opb", "q.opb"), "PROPERTY and --dump-opb are both given"),
+        (("pixels.npz", "robust.vnnlib", "--ties", "robust"), "PROPERTY and --ties are both given"),
         (("pixels.npz", "robust.vnnlib", "--certificate", "."), ". holds files already"),
-        (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--result", "r.txt"), "--result is for a PROPERTY"),
+        (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--result", "r.txt"), "--result is given without PROPERTY"),
         (("pixels.npz", "--input", "rows.txt", "--linf", 2, "--dump-cnf", "q.cnf"), "2 images are named"),
     ):
         code, _, err = run("verify", *words)
@@ -225,7 +225,10 @@ def test_distances_refuse_what_does_not_fit(workplace, run):
     for words, message in (
         (("digits.npz", "--data", "digits", "--linf"), "leave it out to count flips"),
         (("pixels.npz", "--input", "rows.txt"), "distance asks about regions of -1/+1 inputs here. Give --linf."),
-        (("pixels.npz", "--input", "rows.txt", "--linf", "--tolerance", "0.1"), "--tolerance is about Hamming balls"),
+        (
+            ("pixels.npz", "--input", "rows.txt", "--linf", "--tolerance", "0.1"),
+            "is about Hamming balls",
+        ),
         (("pixels.npz", "--input", "rows.txt", "--linf", "--engine", "bdd"), "expected auto or stages"),
         (("pixels.npz", "--input", "rows.txt", "--linf", "--max-radius", "-1"), "radius is -1"),
     ):

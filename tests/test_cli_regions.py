@@ -50,7 +50,7 @@ def run(capsys):
         ({"radius": 2, "free": "0,2,5"}, HammingBall(CENTER, 2, (0, 2, 5))),
         ({"radius": 2, "hold": "set.txt"}, HammingBall(CENTER, 2, (1, 3, 4))),
         ({"radius": 2, "fixed": "set.txt"}, HammingBall(CENTER, 2, (0, 2, 5))),
-        ({"whole": True}, FixedIndexRegion((1,) * 6, tuple(range(6)))),
+        ({"whole": True}, FixedIndexRegion(CENTER, tuple(range(6)))),
     ],
 )
 def test_options_name_the_region_that_they_say(workplace, options, region):

@@ -190,7 +190,9 @@ def test_training_with_tensorboard_says_how_to_get_it_where_it_is_missing(run, m
 
 
 def test_a_convolution_of_pixels_is_trained_saved_and_described(run):
-    code, out, _ = run("train", *QUICK, "--hidden", "3c3p2,8", "--input", "pixels", "--noise", "0", "-o", "c.npz")
+    code, out, _ = run(
+        "train", *QUICK[:2], *QUICK[4:], "--hidden", "3c3p2,8", "--input", "pixels", "--noise", "0", "-o", "c.npz"
+    )
     assert code == 0
     assert "c.npz  1x8x8-3c3-mp2-8-10" in out
     assert not load("c.npz").domain.is_binary

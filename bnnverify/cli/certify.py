@@ -18,6 +18,7 @@ from bnnverify.cli.options import (
     output_options,
     ties_option,
 )
+from bnnverify.cli.verb import IMAGES, Verb
 
 if TYPE_CHECKING:
     from bnnverify.certification import Asked
@@ -36,7 +37,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES, rules=IMAGES)
 @model_argument
 @all_image_options
 @click.option("--radius", metavar="LIST", help="Hamming radii, such as 0:5 or 1,2,4.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bnnverify.cli.verb import Verb
+
 EXAMPLES = """\b
 Examples:
   bnnverify verify net.npz --data digits --index 3 --radius 2 --certificate proof/
@@ -16,7 +18,7 @@ Examples:
 REJECTED = 1
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @click.argument("certificate", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("model", type=click.Path(path_type=Path, exists=True), required=False)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, metavar="N", help="Threads for a proof. Default: 1.")

@@ -17,6 +17,7 @@ from bnnverify.cli.options import (
     region_options,
     ties_option,
 )
+from bnnverify.cli.verb import IMAGES, KEEP_OR_TARGET, Excludes, Needs, Verb
 from bnnverify.errors import QueryError
 
 EXAMPLES = """\b
@@ -31,8 +32,17 @@ Examples:
   bnnverify count DIR --input instance.txt --fixed set.txt    # its fixed-set file lists the inputs that vary
 """
 
+RULES = (
+    *IMAGES,
+    KEEP_OR_TARGET,
+    Excludes("by_radius", ("samples", "noise"), "each is a question of its own"),
+    Excludes("samples", ("noise",), "each is a question of its own"),
+    Excludes("noise", ("target", "ties"), "noise asks whether the class, ties to the lowest index, changes"),
+    Needs("seed", ("samples",), "it is the seed of the draws"),
+)
 
-@click.command(epilog=EXAMPLES)
+
+@click.command(cls=Verb, epilog=EXAMPLES, rules=RULES)
 @model_argument
 @image_options
 @region_options
@@ -65,10 +75,6 @@ def command(
     from bnnverify.cli import questions as q
     from bnnverify.cli import tables
 
-    if by_radius + (samples is not None) + (noise is not None) > 1:
-        raise QueryError("--by-radius, --samples and --noise are given together, expected at most one of them.")
-    if seed is not None and samples is None:
-        raise QueryError("--seed is given without --samples N, expected both or none.")
     what: dict[str, Any] = {"table": tables.counts(options["keep"])}
     if by_radius:
         what = {"table": tables.by_radius(options["keep"]), "analysis": "by-radius"}
@@ -78,8 +84,6 @@ def command(
         detail: dict[str, Any] = {"n": samples, "seed": seed or 0}
         what = {"table": tables.samples(options["keep"]), "analysis": "samples", "detail": detail}
     if noise is not None:
-        if options["target"] is not None or options["ties"] != "lowest-index":
-            raise QueryError("--noise is given with --target or --ties, expected neither: it is about the class alone.")
         detail = {"rate": one_rate(noise, "--noise")}
         what = {"table": tables.noise(options["keep"]), "analysis": "noise", "detail": detail}
     return q.limit_code(q.ask("count", model, **what, **options))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bnnverify.cli.options import data_dir_option
+from bnnverify.cli.verb import Verb
 
 EXAMPLES = """\b
 Examples:
@@ -15,7 +16,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @click.argument("names", nargs=-1, metavar="[mnist] [fashion-mnist]")
 @data_dir_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not say which sources are tried.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.options import image_options, model_argument, output_options, region_options
+from bnnverify.cli.verb import IMAGES, Needs, Verb
 
 if TYPE_CHECKING:
     from bnnverify.encodings.classdiagram import ClassDiagram
@@ -29,6 +30,9 @@ set_option = click.option(
 )
 
 
+DRAWS = (Needs("seed", ("number",), "it is the seed of the draws"),)
+
+
 @click.group(epilog=EXAMPLES, no_args_is_help=False)
 def command() -> None:
     """The class of every input of a region as one decision diagram, kept in a file.
@@ -38,7 +42,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(cls=Verb, rules=IMAGES)
 @model_argument
 @image_options
 @region_options
@@ -84,7 +88,7 @@ def build(
     return 0
 
 
-@command.command()
+@command.command(cls=Verb)
 @file_argument
 @output_options
 def show(file: Path, as_json: bool, quiet: bool) -> int:
@@ -95,7 +99,7 @@ def show(file: Path, as_json: bool, quiet: bool) -> int:
     return 0
 
 
-@command.command(short_help="How many inputs have which class, at which distance?")
+@command.command(cls=Verb, short_help="How many inputs have which class, at which distance?")
 @file_argument
 @set_option
 @output_options
@@ -126,7 +130,7 @@ def _by_distance(numbers: Sequence[int]) -> str:
     return "  ".join(f"{d}: {number:,}" for d, number in enumerate(numbers))
 
 
-@command.command(short_help="The nearest input of another class, or uniform draws.")
+@command.command(cls=Verb, rules=DRAWS, short_help="The nearest input of another class, or uniform draws.")
 @file_argument
 @click.option("--target", type=int, metavar="CLASS", help="Inputs of this class. Default: of any but the centre's.")
 @click.option(

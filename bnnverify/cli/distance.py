@@ -18,6 +18,7 @@ from bnnverify.cli.options import (
     output_options,
     ties_option,
 )
+from bnnverify.cli.verb import IMAGES, Excludes, Verb
 
 if TYPE_CHECKING:
     from bnnverify.cli.images import Image
@@ -34,8 +35,10 @@ Examples:
   bnnverify distance pixels.npz --data mnist --index 0:5 --linf --timeout 60 --jobs 2
 """
 
+RULES = (*IMAGES, Excludes("tolerance", ("linf",), "a safe distance is about Hamming balls"))
 
-@click.command(epilog=EXAMPLES)
+
+@click.command(cls=Verb, epilog=EXAMPLES, rules=RULES)
 @model_argument
 @image_options
 @click.option("--max-radius", type=int, metavar="R", help="Look no further than this. Default: everywhere.")
@@ -58,15 +61,12 @@ def command(model: Path, max_radius: int | None, linf: bool, tolerance: str | No
     which radius at most 1 % of every ball is adversarial.
     """
     from bnnverify.cli import questions as q
-    from bnnverify.errors import QueryError
     from bnnverify.regions import HammingBall
 
     def ball(x: Any) -> HammingBall:
         return HammingBall(tuple(x), len(x) if max_radius is None else max_radius)
 
     if linf:
-        if tolerance is not None:
-            raise QueryError("--tolerance is about Hamming balls, expected it without --linf.")
         options |= {"region": None, "box": partial(_box, max_radius=max_radius)}
         table = _linf_table(q, max_radius, options["keep"])
         return q.limit_code(q.ask("distance", model, table=table, target=None, analysis="linf-distance", **options))

@@ -19,6 +19,7 @@ from bnnverify.cli.options import (
     require_writable,
     ties_option,
 )
+from bnnverify.cli.verb import IMAGES, Excludes, Verb
 from bnnverify.errors import QueryError
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ Examples:
   bnnverify explain net.npz --data digits --index 3 --free 0:20 --essential --json
 """
 
+RULES = (*IMAGES, Excludes("show", ("as_json",), "a drawing is for people; --json has every input in full"))
+
 _INDENT = " " * 21
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES, rules=RULES)
 @model_argument
 @image_options
 @region_options
@@ -89,8 +92,7 @@ def command(
         if figure.suffix not in (".png", ".svg"):
             raise QueryError(f"--figure is {figure}, expected a name that ends in .png or .svg.")
         require_writable(figure, "--figure")
-    around = partial(_centred, region)
-    ask = partial(q.ask, "explain", model, around, target=None, **options)
+    ask = partial(q.ask, "explain", model, region, target=None, **options)
     keep = options["keep"]
     implicants = q.Table(
         header=f"{q.FIRST_HEADERS}  {'kept':>5}  {'of':>5}  {'prime':<14}  {'engine':<22}     time",
@@ -114,14 +116,6 @@ def command(
     if figure is not None:
         _draw(figure, asked, features)
     return q.limit_code(asked + features)
-
-
-def _centred(region: Callable[[Sequence[int]], Region], x: Sequence[int]) -> Region:
-    """The region around an input, and the whole cube too has the input in its middle."""
-    from bnnverify.regions import FixedIndexRegion
-
-    found = region(x)
-    return FixedIndexRegion(tuple(x), found.free) if isinstance(found, FixedIndexRegion) else found
 
 
 def _row(asked: Asked, *, show: bool) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bnnverify.cli.options import model_argument, output_options, require_writable
+from bnnverify.cli.verb import Verb
 
 EXAMPLES = """\b
 Examples:
@@ -14,7 +15,7 @@ Examples:
 """
 
 
-@click.command(name="export", epilog=EXAMPLES)
+@click.command(cls=Verb, name="export", epilog=EXAMPLES)
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The ONNX file.")
 @output_options

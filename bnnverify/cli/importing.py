@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.options import data_dir_option, index_option, output_options, require_writable, together
+from bnnverify.cli.verb import Excludes, Needs, Verb
 
 if TYPE_CHECKING:
     from bnnverify.domain import IntArray
@@ -51,6 +52,12 @@ model_options = together(
     ),
 )
 
+RULES = (
+    Excludes("inputs", ("input_range",), "the model takes signs, bits or integers"),
+    *(Needs(name, ("data",), "the images are those of a data set") for name in ("data_dir", "split", "index")),
+    Excludes("data", ("samples",), "networks are compared on the images or on random inputs"),
+)
+
 
 def coding_of(
     inputs: str | None, input_range: tuple[int, int] | None, input_scale: str | None, input_offset: str | None
@@ -63,8 +70,6 @@ def coding_of(
     from bnnverify.errors import QueryError
     from bnnverify.formats.coding import InputCoding
 
-    if inputs is not None and input_range is not None:
-        raise QueryError("the inputs are given twice, expected --input or --input-range, not both.")
     scale, offset = _rational(input_scale or "1", "scale"), _rational(input_offset or "0", "offset")
     if input_range is not None:
         return InputCoding.integers(*input_range, scale=scale, offset=offset)
@@ -117,7 +122,7 @@ def between_of(layers: tuple[str, ...], kind: str) -> dict[str, Any]:
     return {"between": found} if found else {}
 
 
-@click.command(name="import", epilog=EXAMPLES)
+@click.command(cls=Verb, name="import", epilog=EXAMPLES, rules=RULES)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--input", "inputs", type=click.Choice(["signs", "bits"]), help="The model takes -1/+1, or 0/1.")
 @model_options

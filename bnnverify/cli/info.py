@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.options import model_argument, output_options
+from bnnverify.cli.verb import Verb
 
 if TYPE_CHECKING:
     from bnnverify.network import HiddenBlock, OutputBlock
@@ -19,7 +20,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @model_argument
 @output_options
 def command(model: Path, as_json: bool, quiet: bool) -> int:

@@ -232,8 +232,6 @@ def ask(
     """
     if jobs < 1:
         raise QueryError(f"--jobs is {jobs}, expected at least 1.")
-    if target is not None and keep != "predicted":
-        raise QueryError("--keep and --target are both given, expected one: the class to keep or the class to reach.")
     network = load_network(model)
     if not network.domain.is_binary and box is None:
         others = {"verify": "Give --linf R or --eps E.", "distance": "Give --linf."}.get(

@@ -40,7 +40,7 @@ def region_of(
             "(--radius also together with --free, --hold or --fixed)."
         )
     if whole:
-        return whole_cube(n)
+        return whole_cube(n, x)
     vary = _varying(n, free, hold, fixed)
     if radius is not None:
         return HammingBall(x, radius, vary)

@@ -14,6 +14,7 @@ from bnnverify.cli.faultmodels import fault_models as fault_models
 from bnnverify.cli.faultmodels import fault_options, require_applicable
 from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, require_writable, together
 from bnnverify.cli.session import Options
+from bnnverify.cli.verb import Verb
 
 EXAMPLES = """\b
 Examples:
@@ -126,7 +127,7 @@ _file_options = together(
 )
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @model_argument
 @all_image_options
 @fault_options

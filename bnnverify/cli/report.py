@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bnnverify.cli.options import require_writable
+from bnnverify.cli.verb import Verb
 
 EXAMPLES = """\b
 Examples:
@@ -15,7 +16,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @click.argument("results", nargs=-1, required=True)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default="report.html", show_default=True, metavar="FILE"

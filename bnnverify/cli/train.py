@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bnnverify.cli.options import data_options, output_options, require_writable, together
+from bnnverify.cli.verb import Verb
 from bnnverify.errors import FormatError, QueryError
 
 EXAMPLES = """\b
@@ -84,7 +85,7 @@ run_options = together(
 )
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Verb, epilog=EXAMPLES)
 @data_options
 @click.option("--rule", type=click.Choice(RULES), default="ste", show_default=True, help="Update rule.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Hyper-parameter of the rule; repeatable.")

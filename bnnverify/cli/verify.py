@@ -20,6 +20,7 @@ from bnnverify.cli.options import (
     region_options,
     ties_option,
 )
+from bnnverify.cli.verb import IMAGES, KEEP_OR_TARGET, Excludes, Needs, Verb
 
 if TYPE_CHECKING:
     from bnnverify.cli.questions import Asked
@@ -35,8 +36,26 @@ Examples:
   bnnverify verify model.onnx unit.vnnlib --input-range 0 255 --input-scale 1/255 --certificate proof/
 """
 
+DUMPS = ("dump_cnf", "dump_opb", "dump_cp")
+READING = ("input_range", "input_scale", "input_offset", "input_shape", "zero_sign", "layers")
+RULES = (
+    Excludes("property_file", ("data", "data_dir", "split", "index", "input_file"), "PROPERTY says which inputs"),
+    Excludes(
+        "property_file",
+        ("radius", "free", "hold", "fixed", "whole_cube", "linf", "eps", "target", "keep", "ties"),
+        "PROPERTY says the region, and what is adversarial there",
+    ),
+    Excludes("property_file", ("show", "save", *DUMPS), "those are for images; it has --result and --certificate"),
+    Needs("result", ("property_file",), "for images take --json or --save"),
+    *(Needs(name, ("property_file",), "for images run `bnnverify import` once, with -o FILE") for name in READING),
+    *IMAGES,
+    KEEP_OR_TARGET,
+    Excludes("show", ("as_json",), "a drawing is for people; --json has every input in full"),
+    Excludes("show", ("linf", "eps"), "only signs are drawn; --save writes pixels as images"),
+)
 
-@click.command(epilog=EXAMPLES)
+
+@click.command(cls=Verb, epilog=EXAMPLES, rules=RULES)
 @model_argument
 @click.argument("property_file", metavar="[PROPERTY]", required=False, type=click.Path(path_type=Path))
 @image_options
@@ -92,27 +111,14 @@ def command(
     """
     from bnnverify.certificates import require_empty
     from bnnverify.cli import questions as q
-    from bnnverify.errors import QueryError
     from bnnverify.results import Decision, Verdict
 
     reading = {name: options.pop(name) for name in READING}
     if certificate is not None:
         require_empty(certificate)
     if property_file is not None:
-        has_box = linf is not None or eps is not None
-        unheard = {"--show": show, "--save": save, "--target": options["target"] is not None}
-        unheard |= {"--dump-" + name[5:]: options[name] for name in DUMPS}
-        unheard |= {"--keep": options["keep"] != "predicted", "--ties": options["ties"] != "lowest-index"}
-        if wrong := [name for name, is_given in unheard.items() if is_given]:
-            raise QueryError(f"{wrong[0]} is for images, but PROPERTY says the question. Leave it out.")
         options |= {"certificate": certificate, "reading": reading}
-        return _of_property(model, property_file, result, fail_on, has_box, **options)
-    if result is not None:
-        raise QueryError("--result is for a PROPERTY, expected --json or --save for images.")
-    if any(value not in (None, ()) for value in reading.values()):
-        raise QueryError(
-            f"options on how {model} is read are for a PROPERTY. For images run `bnnverify import` once, with -o FILE."
-        )
+        return _of_property(model, property_file, result, fail_on, **options)
     dumps = {name: options.pop(name) for name in DUMPS}
     if certificate is not None or any(dumps.values()):
         _require_one(model, options)
@@ -121,7 +127,7 @@ def command(
     table = q.Table(
         header=f"{q.FIRST_HEADERS}  {'verdict':<10}  {'counterexample':<34}  {'engine':<15}     time",
         question=lambda one: f"Is there an input {q.goal(one, options['keep'])}? In each {q.in_region(one)}.",
-        row=partial(_row, show=show and linf is None and eps is None),
+        row=partial(_row, show=show),
         summary=_summary,
     )
     asked = q.ask("verify", model, table=table, **options)
@@ -142,10 +148,6 @@ def _require_one(model: Path, options: Mapping[str, Any]) -> None:
     count = len(choose(load_network(model), **source).images)
     if count != 1:
         raise QueryError(f"{count} images are named, expected one with --certificate and --dump options.")
-
-
-DUMPS = ("dump_cnf", "dump_opb", "dump_cp")
-READING = ("input_range", "input_scale", "input_offset", "input_shape", "zero_sign", "layers")
 
 
 def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
@@ -177,18 +179,12 @@ def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
     return box
 
 
-def _of_property(
-    model: Path, path: Path, result: Path | None, fail_on: str | None, has_box: bool, **options: Any
-) -> int:
+def _of_property(model: Path, path: Path, result: Path | None, fail_on: str | None, **options: Any) -> int:
     from bnnverify.cli import questions as q
     from bnnverify.cli.options import require_writable
     from bnnverify.cli.property import verify_property
-    from bnnverify.errors import QueryError
     from bnnverify.results import Verdict
 
-    named = [name for name, value in options["region"].keywords.items() if value is not None and value is not False]
-    if named or has_box or options["data"] is not None or options["input_file"] is not None:
-        raise QueryError("PROPERTY says the region, expected no images and no other region with it.")
     if result is not None:
         require_writable(result, "the result file")
     limits = q.limits_of(options["timeout"], options["threads"])
