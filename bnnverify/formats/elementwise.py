@@ -161,6 +161,8 @@ def clip(tensor: Tensor, low: Fraction | None, high: Fraction | None, where: str
     else than a sign is refused afterwards.
     """
     require_plain(tensor, where)
+    if low is None and high is None:
+        return tensor
     if tensor.steps is not None:
         return replace(tensor, steps=tensor.steps.mapped(lambda v: clipped(v, low, high)))
     if (low is not None and low >= 0) or (high is not None and high <= 0):

@@ -70,6 +70,7 @@ class Operator:
         return least, most
 
 
+_MOST = 3.4028234663852886e38  # of float32
 _TWO = ((FIRST, 2, 2),)
 _AXES = ((FIRST, 1, 1), (13, 1, 2))
 _PAIR = Operator(inputs=_TWO)
@@ -99,7 +100,7 @@ OPERATORS: dict[str, Operator] = {
         {"to": _of(int, REQUIRED), "saturate": _of(int, 1, since=19), "round_mode": _of(str, "up", since=24)}
     ),
     "Clip": Operator(
-        {"min": _of(float, None, (11, GONE)), "max": _of(float, None, (11, GONE))},
+        {"min": _of(float, -_MOST, (11, GONE)), "max": _of(float, _MOST, (11, GONE))},
         inputs=((FIRST, 1, 1), (11, 1, 3)),
     ),
     "Conv": Operator(
