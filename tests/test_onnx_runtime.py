@@ -134,3 +134,73 @@ def test_inputs_of_any_type_are_fed_to_onnxruntime(tmp_path, kind):
     if kind == np.uint8:
         with pytest.raises(NotImplementedError, match="the input 'x' takes uint8, but is fed integers -1..255"):
             load(tmp_path / "m.onnx", coding=InputCoding.integers(-1, 255))
+
+
+def external(folder, location="side.bin", entries=None, write=True):
+    """The model of pixels with its constants in another file."""
+    proto = pixels().proto()
+    data = b""
+    for tensor in proto.graph.initializer:
+        raw = numpy_helper.to_array(tensor).tobytes()
+        place = {"location": location, "offset": len(data), "length": len(raw)} | (entries or {})
+        data += raw
+        for field in ("float_data", "int64_data"):
+            tensor.ClearField(field)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+    if write:
+        (folder / location).parent.mkdir(exist_ok=True)
+        (folder / location).write_bytes(data)
+    return proto
+
+
+@pytest.mark.parametrize("location", ["side.bin", "data/side.bin"])
+def test_constants_in_another_file_are_read(tmp_path, capsys, location):
+    model, question = written(tmp_path, external(tmp_path, location))
+    assert main(["import", model, "--input-range", "0", "255"]) == 0
+    text = capsys.readouterr().out
+    assert "sha256 7b9c5e8cfa3b4c12737a302fe99ad79bd52ea4766d34e4bf9f72d1c68e3462b6\n" in text
+    assert "gives the same class on 100 of 100" in text
+    assert main(["verify", model, question, "--result", str(tmp_path / "r.txt")]) == 0
+    assert (tmp_path / "r.txt").read_text().startswith("sat\n")
+
+
+def test_nodes_of_one_name_are_read_though_onnxruntime_refuses_them(tmp_path, capsys):
+    proto = pixels().proto()
+    for node in proto.graph.node:
+        node.name = "node"
+    model, question = written(tmp_path, proto)
+    assert main(["import", model, "--input-range", "0", "255", "-o", str(tmp_path / "n.npz")]) == 0
+    text = capsys.readouterr().out
+    assert "sha256 7b9c5e8cfa3b4c12737a302fe99ad79bd52ea4766d34e4bf9f72d1c68e3462b6\n" in text
+    assert "not compared with onnxruntime: it cannot run the model (This is an invalid model. Error: two nodes" in text
+    assert main(["verify", model, question, "--result", str(tmp_path / "r.txt")]) == 0
+    assert (tmp_path / "r.txt").read_text().startswith("sat\n")
+
+
+@pytest.mark.parametrize(
+    ("location", "entries", "match"),
+    [
+        ("../side.bin", {}, r"its data lie in '\.\./side\.bin', expected a file in the folder of the model"),
+        ("link/side.bin", {}, r"its data lie in 'link/side\.bin', expected a file in the folder"),
+        ("/etc/passwd", {}, r"expected a file in the folder of the model"),
+        ("", {}, r"expected a file in the folder of the model"),
+        ("none.bin", {}, r"'none\.bin', which is no file in the folder"),
+        (".", {}, r"'\.', which is no file"),
+        ("side.bin", {"offset": 10**6}, r"bytes 1000000 to .* expected \d+ bytes that are there"),
+        ("side.bin", {"length": 3}, r"expected 16 bytes that are there"),
+        ("side.bin", {"offset": "x"}, r"invalid literal"),
+        ("side.bin", {"offset": -8}, r"bytes -8 to"),
+    ],
+)
+def test_constants_outside_of_the_folder_of_the_model_are_refused(tmp_path, location, entries, match):
+    inside = tmp_path / "models"
+    inside.mkdir()
+    (tmp_path / "side.bin").write_bytes(bytes(200))
+    (inside / "side.bin").write_bytes(bytes(200))
+    (inside / "link").symlink_to(tmp_path)
+    (inside / "m.onnx").write_bytes(external(inside, location, entries, write=False).SerializeToString())
+    with pytest.raises(ValueError, match=rf"m\.onnx: the constant 'c0' cannot be read .*{match}"):
+        load(inside / "m.onnx", coding=InputCoding.integers(0, 9))
