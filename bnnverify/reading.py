@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import itertools
 import json
 import math
 import os
@@ -25,12 +24,12 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bnnverify.errors import FormatError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIZE_LIMIT = 2**31
 """Bytes of one file, and of what is packed in it."""
@@ -46,8 +45,6 @@ TEXT_LIMIT = 2**28
 """Bytes of a text, of which Python makes many times more."""
 
 DEPTH = 100
-DIGITS = 100_000
-"""Digits of an integer in JSON; exact counts over many pixels have some thousands."""
 
 _CHUNK = 2**20
 _LONGEST = 2**40  # entries of an array, also where others are 0
@@ -60,7 +57,6 @@ _KINDS = (
 )
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
-_LONG = re.compile(r"[0-9]{4000}")
 _NUMBER = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]{1,6}))?)")
 
 
@@ -68,7 +64,7 @@ def require_regular(path: str | os.PathLike[str], mode: int, expected: str) -> N
     """FormatError unless the mode (of `os.stat`) is that of a regular file."""
     if not stat.S_ISREG(mode):
         kind = next((words for test, words in _KINDS if test(mode)), "no regular file")
-        raise FormatError(f"{shown(path)}: is {kind}, expected a regular file with {expected}. Check the path.")
+        raise FormatError(f"{shown(path)}: is {kind}, expected a regular file ({expected}). Check the path.")
 
 
 @contextlib.contextmanager
@@ -228,7 +224,7 @@ class Archive:
             raise FormatError(f"{where}: has members that overlap or are too many, expected {expected}.")
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
-                raise FormatError(f"{where}: {member.filename!r:.60} is encrypted or packed in a way that is not read.")
+                raise FormatError(f"{where}: member {member.filename!r:.60} is encrypted or packed in an unknown way.")
         total = sum(member.file_size for member in members)
         require_growth(size, total, where, expected)
         if total > SIZE_LIMIT:
@@ -263,7 +259,7 @@ class Archive:
 
     def array(self, name: str, kinds: str = "biuf") -> NDArray[Any]:
         """The array in the member `name`: see `array_of`."""
-        return array_of(self.read(name), f"{self._where}: {name.removesuffix('.npy')!r:.60}", kinds)
+        return array_of(self.read(name), f"{self._where}: array {name.removesuffix('.npy')!r:.60}", kinds)
 
 
 def array_of(data: bytes, where: str, kinds: str = "biuf") -> NDArray[Any]:
@@ -277,6 +273,8 @@ def array_of(data: bytes, where: str, kinds: str = "biuf") -> NDArray[Any]:
     Raises:
         FormatError: It is anything else.
     """
+    import numpy as np
+
     stream = io.BytesIO(data)
     try:
         with warnings.catch_warnings():
@@ -324,7 +322,7 @@ def json_of(text: str | bytes, where: str, expected: str) -> Any:
     try:
         return parsed(found)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: is not JSON as expected of {expected} ({reason(error)}).") from None
+        raise FormatError(f"{where}: is not valid JSON ({reason(error)}), expected {expected}.") from None
 
 
 def parsed(text: str) -> Any:
@@ -334,14 +332,7 @@ def parsed(text: str) -> Any:
         ValueError: The text is anything else; the message says what, without a place.
     """
     _require_depth(text)
-    convert = int if _LONG.search(text) is None else _long_integer
-    value = json.loads(
-        text,
-        parse_int=None if convert is int else convert,
-        parse_float=_finite,
-        parse_constant=_finite,
-        object_pairs_hook=_object,
-    )
+    value = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object)
     if "\\u" in text or not text.isascii():
         for string in strings_of(value):
             printable(string)
@@ -363,14 +354,6 @@ def _finite(word: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{word:.40} is no finite number")
     return value
-
-
-def _long_integer(word: str) -> int:
-    if len(word) > DIGITS:
-        raise ValueError(f"an integer has {len(word)} digits, at most {DIGITS} are read")
-    from flint import fmpz
-
-    return int(fmpz(word))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -440,4 +423,4 @@ def reason(error: BaseException) -> str:
     """What an error says, in one short line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     words = " ".join(text.split()).strip("'\".") or type(error).__name__
-    return "".join(itertools.islice(words[:1].lower() + words[1:], 120))
+    return (words if words[1:2].isupper() else words[:1].lower() + words[1:])[:120]

@@ -6,7 +6,6 @@ Nothing here computes. A `Probability` or `Count` always says what it is: `exact
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -15,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from bnnverify.errors import QueryError
+from bnnverify.reading import parsed
 
 if TYPE_CHECKING:
     from bnnverify.quantities import Quantity
@@ -418,7 +418,7 @@ Answer = Decision | Count | Distance | Explanation | EssentialFeatures
 
 def answer_from_json(text: str | Mapping[str, Any]) -> Answer | Quantity:
     """The answer that `to_json` wrote, from its JSON text or parsed values."""
-    data = json.loads(text) if isinstance(text, str) else text
+    data = parsed(text) if isinstance(text, str) else text
     run = _run(data["run"])
     if data["type"] == "decision":
         return Decision(Verdict(data["verdict"]), run, _optional_tuple(data["counterexample"]), data["predicted"])

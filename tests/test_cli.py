@@ -277,10 +277,10 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
         (("train", "-o", "a.npz", "--ber", "0.1", "--p01", "0.1"), "--ber is given with --p01 or --p10"),
         (("train", "-o", "a.npz", "--ber", "2"), "--ber is 2, expected a probability within"),
         (("train", "-o", "a.npz", "--config", "none.json"), "none.json: cannot be read"),
-        (("train", "-o", "a.npz", "--config", "rows.txt"), "rows.txt: not JSON"),
+        (("train", "-o", "a.npz", "--config", "rows.txt"), "rows.txt: is not valid JSON"),
         (("train", "-o", "a.npz", "--device", "abacus"), "device is 'abacus', which torch does not see here"),
         (("report", "none.jsonl"), "none.jsonl: cannot be read"),
-        (("report", "rows.txt"), "rows.txt:1: is not JSON"),
+        (("report", "rows.txt"), "rows.txt:1: is not valid JSON"),
         (("report", "rows.txt", "-o", "no/r.html"), "--output no/r.html cannot be written"),
     ],
 )
@@ -397,7 +397,7 @@ def test_signs_are_read_from_npy_and_text_alike(tmp_path):
         np.save(tmp_path / name, array)
         assert read_signs(str(tmp_path / name))[1].tolist() == rows.tolist()
     np.save(tmp_path / "d.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(FormatError, match=r"d\.npy: is not a plain \.npy array"):
+    with pytest.raises(FormatError, match=r"d\.npy: has dtype object"):
         read_signs(str(tmp_path / "d.npy"))
 
 

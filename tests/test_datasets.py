@@ -225,8 +225,8 @@ def test_one_changed_byte_is_refused_with_both_checksums(tmp_path, arrays, part)
         (lambda raw: b"\0\0\x0d\x03" + raw[4:], "starts with 00000d03, expected an idx file with 00000803"),
         (lambda raw: b"", "starts with nothing"),
         (lambda raw: raw[:6], "starts with 00000803"),
-        (lambda raw: gzip.compress(raw)[:100], "cannot be read"),
-        (lambda raw: gzip.compress(raw)[:10] + b"\xff" * 50, "cannot be read"),
+        (lambda raw: gzip.compress(raw)[:100], "cannot be unpacked"),
+        (lambda raw: gzip.compress(raw)[:10] + b"\xff" * 50, "cannot be unpacked"),
         (lambda raw: raw[:7] + b"\x09" + raw[8:-784], r"9, 28, 28\) and 10 labels"),
     ],
 )
@@ -263,12 +263,12 @@ def test_a_broken_npz_file_is_refused_by_name(tmp_path, arrays):
     with pytest.raises(FormatError, match="y_test"):
         load("mnist", directory=tmp_path)
     write_npz(path, {**arrays, "test_labels": np.array([None] * 10)})
-    with pytest.raises(FormatError, match=r"mnist\.npz: cannot be read"):
+    with pytest.raises(FormatError, match=r"mnist\.npz: array .y_test.: has dtype object"):
         load("mnist", directory=tmp_path)
     np.save(tmp_path / "one.npy", arrays["test_images"])
     for data in (b"", b"no", path.read_bytes()[:500], (tmp_path / "one.npy").read_bytes()):
         path.write_bytes(data)
-        with pytest.raises(FormatError, match=r"mnist\.npz: cannot be read"):
+        with pytest.raises(FormatError, match=r"mnist\.npz: is not a readable archive"):
             load("mnist", directory=tmp_path)
 
 

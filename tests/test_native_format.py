@@ -139,7 +139,7 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     for read in (load, load_network):
         with pytest.raises(FormatError, match=r"none\.npz: cannot be read \(no such file or directory\)"):
             read(tmp_path / "none.npz")
-    with pytest.raises(FormatError, match=r"cannot be read \(is a directory\)"):
+    with pytest.raises(FormatError, match=r"is a directory, expected a regular file"):
         load(tmp_path)
     with pytest.raises(FormatError, match="holds nothing, expected a model folder of BNNQuanalyst"):
         load_network(tmp_path)
@@ -155,7 +155,7 @@ def test_an_unknown_kind_is_refused_with_what_is_supported(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 and then nothing", b"PK\x05\x06" + b"\0" * 18])
 def test_what_is_no_archive_is_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(FormatError, match=r"net.npz: (is not a readable .npz archive|has no array 'header')"):
+    with pytest.raises(FormatError, match=r"net.npz: (is not a readable archive|has no array 'header')"):
         load(path)
 
 
@@ -191,7 +191,7 @@ def test_an_object_array_is_not_unpickled(path):
     parts = members(to_bytes(small_network()))
     for name in ("header.npy", "output.weights.npy"):
         write_members(path, parts | {name: npy(np.array([[object]], dtype=object))})
-        with pytest.raises(FormatError, match=f"array '{name[:-4]}' has dtype object"):
+        with pytest.raises(FormatError, match=f"array '{name[:-4]}': has dtype object"):
             load(path)
 
 
@@ -296,7 +296,7 @@ def test_tampered_conjunctions_are_refused(path):
 def test_a_header_that_is_no_json_object_is_refused(path, text):
     header = npy(np.frombuffer(text, dtype=np.uint8))
     write_members(path, members(to_bytes(small_network())) | {"header.npy": header})
-    with pytest.raises(FormatError, match=r"the header (is not valid JSON|names the format)"):
+    with pytest.raises(FormatError, match=r"the header:? (is not valid JSON|is no text|names the format)"):
         load(path)
 
 
@@ -307,7 +307,6 @@ def test_a_header_that_is_no_json_object_is_refused(path, text):
         ("output.weights", np.array([[1, 1], [-1, 5]], np.int8), r"output.weights\[1, 1\] is 5, expected -1 or \+1"),
         ("output.weights", np.array([[1, 1], [-1, 1]], np.int64), "has dtype int64, expected int8"),
         ("output.weights", np.array([[1, 1]], np.int8), r"has shape \(1, 2\), expected \(2, 2\)"),
-        ("output.weights", np.asfortranarray([[1, 1], [-1, 1]]).astype(np.int8, order="F"), "in Fortran order"),
         ("blocks.0.thresholds", np.array([1, -1]), "identity of the arrays is sha256"),
         ("blocks.0.thresholds", np.array([1.0, -2.0]), "has dtype float64, expected int64"),
         ("blocks.0.negated", np.array([0, 0], np.int8), "cells_identity of the arrays is sha256"),
@@ -332,14 +331,14 @@ def test_a_missing_array_is_named(path):
 
 def test_a_member_that_is_no_npy_is_refused(path):
     write_members(path, members(to_bytes(small_network())) | {"output.weights.npy": b"hello"})
-    with pytest.raises(FormatError, match=r"'output.weights' is not a plain .npy array"):
+    with pytest.raises(FormatError, match=r"'output.weights': is not a plain .npy array"):
         load(path)
 
 
 def test_an_npy_that_promises_more_than_it_holds_is_refused(path):
     raw = npy(np.array([[1, 1], [-1, 1]], np.int8))[:-1]
     write_members(path, members(to_bytes(small_network())) | {"output.weights.npy": raw})
-    with pytest.raises(FormatError, match=r"'output.weights' has 3 bytes of data, expected 4"):
+    with pytest.raises(FormatError, match=r"'output.weights': has 3 bytes of int8 data"):
         load(path)
 
 
@@ -368,7 +367,7 @@ def test_an_encrypted_member_is_refused(path):
     whole[central + 8] |= 1
     whole[6] |= 1
     path.write_bytes(bytes(whole))
-    with pytest.raises(FormatError, match=r"is not a readable"):
+    with pytest.raises(FormatError, match=r"'header.npy' is encrypted"):
         load(path)
 
 

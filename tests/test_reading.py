@@ -42,7 +42,7 @@ def test_a_file_comes_in_as_it_is(tmp_path):
 def test_only_regular_files_are_read_and_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, what in ((tmp_path / "pipe", "a pipe"), (tmp_path, "a directory"), ("/dev/zero", "a character device")):
-        with pytest.raises(FormatError, match=f"is {what}.*, expected a regular file with a network. Check the path"):
+        with pytest.raises(FormatError, match=f"is {what}.*, expected a regular file .a network.. Check the path"):
             reading.read_bytes(path, "a network")
 
 
@@ -109,7 +109,7 @@ def test_damaged_archives_are_one_sentence(place, change):
 
 
 def test_members_that_are_packed_in_other_ways_are_refused():
-    with pytest.raises(FormatError, match="'a' is encrypted or packed in a way that is not read"):
+    with pytest.raises(FormatError, match="member 'a' is encrypted or packed in an unknown way"):
         reading.Archive(archive(zipfile.ZIP_LZMA, a=b"xyz"), "file.zip", "arrays")
 
 
@@ -190,14 +190,6 @@ VALUES = st.recursive(
 def test_plain_json_is_read_as_python_reads_it(value):
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False), "\ufeff" + json.dumps(value)):
         assert reading.json_of(text.encode(), "file", "a line") == value
-
-
-def test_integers_of_many_digits_are_read():
-    value = 3**20000
-    assert reading.parsed(f"[{'9' * 5000}]") == [10**5000 - 1]
-    from flint import fmpz
-
-    assert reading.parsed(f"[-{fmpz(value)}]") == [-value]
 
 
 def test_brackets_in_strings_do_not_count():

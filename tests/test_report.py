@@ -332,7 +332,7 @@ def test_lines_are_read_from_files(tmp_path):
     ("text", "message"),
     [
         ("", "holds no result line"),
-        ("{", r"r\.jsonl:1: is not JSON"),
+        ("{", r"r\.jsonl:1: is not valid JSON"),
         ("[]", r"r\.jsonl:1: is no result of bnnverify"),
         ('{"format": "other"}', r"r\.jsonl:1: is no result of bnnverify"),
         ('{"format": "bnnverify result", "version": 9}', r"r\.jsonl:1: is a result of version 9, expected 1"),
@@ -350,7 +350,7 @@ def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path):
     with pytest.raises(FormatError, match=r"cannot be read \(no such file"):
         read_lines(str(tmp_path / "none"))
     (tmp_path / "b").write_bytes(b"\xff\xfe")
-    with pytest.raises(FormatError, match="is not text"):
+    with pytest.raises(FormatError, match="is no text in UTF-8"):
         read_lines(str(tmp_path / "b"))
 
 

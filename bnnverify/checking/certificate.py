@@ -14,11 +14,8 @@ Nothing here imports an engine, an encoding or a solver.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import json
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +29,12 @@ from bnnverify.checking.rup import refutes
 from bnnverify.errors import BnnVerifyError, FormatError, ModelError, QueryError
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Property, Query, Targeted, Ties, Untargeted
+from bnnverify.reading import gunzipped, json_of, read_bytes
 from bnnverify.regions import any_region_from_json
 from bnnverify.results import Verdict
 
 FORMAT, VERSION = "bnnverify certificate", 1
+_MANIFEST_LIMIT = 2**26  # bytes
 MANIFEST, NETWORK = "certificate.json", "network.npz"
 CLAUSES, PROOF, POINT, PATCHES = "clauses.cnf.gz", "proof.drup.gz", "counterexample.json", "patches.json.gz"
 
@@ -95,10 +94,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         FormatError: It is not one.
     """
     path = Path(folder) / MANIFEST
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}), expected a certificate of bnnverify.") from None
+    what = "a certificate of bnnverify"
+    data = json_of(read_bytes(path, what, limit=_MANIFEST_LIMIT), str(path), what)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise FormatError(f"{path}: is not a certificate of bnnverify (no format {FORMAT!r}).")
     if data.get("version") != VERSION:
@@ -164,18 +161,12 @@ class _Checker:
         path = self.folder / name
         if Path(name).name != name:
             raise FormatError(f"{path}: leads out of the certificate.")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise FormatError(f"{path}: cannot be read ({error}), expected a file of the certificate.") from None
+        data = read_bytes(path, "a file of the certificate")
         if hashlib.sha256(data).hexdigest() != self.manifest["files"][name]:
             raise _RejectedError(f"{name} is not the file that the certificate was written with")
         if not name.endswith(".gz"):
             return data
-        try:
-            return gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise FormatError(f"{path}: cannot be unpacked ({error}).") from None
+        return gunzipped(data, str(path), "a file of the certificate")
 
     def part(self, name: str) -> bytes:
         if name not in self.files:
@@ -184,9 +175,9 @@ class _Checker:
 
     def values(self, data: bytes, name: str) -> Any:
         try:
-            return json.loads(data)
-        except ValueError as error:
-            raise _RejectedError(f"{name} holds no JSON values ({error})") from None
+            return json_of(data, name, "values")
+        except FormatError as error:
+            raise _RejectedError(_sentence(error)) from None
 
     def counterexample(self, query: Query) -> None:
         point = self.values(self.part(POINT), POINT)

@@ -51,6 +51,8 @@ EXTRAS = {
     "cp": ("ortools",),
 }
 
+DIGITS = 100_000  # of an integer as text; counts over many pixels have thousands, and Python's own limit is 4,300
+
 
 class StoppedError(Exception):
     """Ctrl-C or a reader that went away, as the cause; click would handle these two in its own way."""
@@ -113,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program name; default those of the process.
     """
+    sys.set_int_max_str_digits(DIGITS)
     words = list(sys.argv[1:] if arguments is None else arguments)
     where = " ".join(["bnnverify", *(words[:1] if words[:1] and words[0] in VERBS else [])])
     from bnnverify.cli.interrupts import heeded_requests_to_end

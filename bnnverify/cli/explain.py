@@ -16,11 +16,11 @@ from bnnverify.cli.options import (
     model_argument,
     output_options,
     region_options,
-    require_writable,
     ties_option,
 )
 from bnnverify.cli.verb import IMAGES, Excludes, Verb
 from bnnverify.errors import QueryError
+from bnnverify.files import require_writable
 
 if TYPE_CHECKING:
     from bnnverify.cli.questions import Asked, Question

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from bnnverify.cli.options import model_argument, output_options, require_writable
+from bnnverify.cli.options import model_argument, output_options
 from bnnverify.cli.verb import Verb
+from bnnverify.files import require_writable
 
 EXAMPLES = """\b
 Examples:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bnnverify.cli.options import index_list
 from bnnverify.errors import FormatError, ModelError, QueryError
 from bnnverify.network import BinaryNetwork
+from bnnverify.reading import array_of, read_bytes, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,38 +129,23 @@ def read_signs(name: str) -> tuple[bytes, NDArray[np.int8]]:
 
 def _read_rows(name: str) -> tuple[bytes, NDArray[Any]]:
     """Bytes and rows of a file of numbers."""
-    try:
-        raw = Path(name).read_bytes()
-        array = _npy(name) if raw.startswith(b"\x93NUMPY") else _text(name, raw.decode("utf-8"))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{name}: cannot be read ({reason}), expected a file of inputs. Check the path.") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{name}: is neither .npy nor text, expected rows of numbers.") from None
-    rows = array[None, :] if array.ndim == 1 else array.reshape(len(array), -1) if array.size else array
-    if rows.ndim != 2 or rows.size == 0:
+    what = "rows of numbers, as text or .npy"
+    raw = read_bytes(name, what)
+    array = array_of(raw, name) if raw.startswith(b"\x93NUMPY") else _text(name, text_of(raw, name, what))
+    if array.ndim == 0 or array.size == 0:
         raise FormatError(f"{name}: has shape {array.shape}, expected (inputs,) or (rows, inputs), not empty.")
-    if rows.dtype.kind not in "biuf":
-        raise FormatError(f"{name}: has dtype {rows.dtype}, expected numbers.")
-    return raw, rows
-
-
-def _npy(name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(name, allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise FormatError(f"{name}: is not a plain .npy array ({' '.join(str(error).split())}).") from None
+    return raw, array[None, :] if array.ndim == 1 else array.reshape(len(array), -1)
 
 
 def _text(name: str, text: str) -> NDArray[Any]:
-    rows: list[list[float]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    rows: list[NDArray[np.float64]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
         words = line.split("#")[0].replace(",", " ").split()
         if not words:
             continue
         try:
             glued = len(words) == 1 and len(words[0]) > 1 and set(words[0]) <= {"0", "1"}  # 0010110...
-            rows.append([float(word) for word in (words[0] if glued else words)])
+            rows.append(np.array([float(word) for word in (words[0] if glued else words)]))
         except ValueError:
             raise FormatError(
                 f"{name}:{number}: is {line.strip()!r:.60}, expected numbers such as 0/1 or -1/1."

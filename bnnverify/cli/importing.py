@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnnverify.cli.options import data_dir_option, index_option, output_options, require_writable, together
+from bnnverify.cli.options import data_dir_option, index_option, output_options, together
 from bnnverify.cli.verb import Excludes, Needs, Verb
+from bnnverify.files import require_writable
 
 if TYPE_CHECKING:
     from bnnverify.domain import IntArray

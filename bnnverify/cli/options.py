@@ -206,10 +206,9 @@ def index_file(name: str, size: int, what: str) -> list[int]:
     Raises:
         QueryError: The file cannot be read, is no such list, or an index is out of range.
     """
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        raise QueryError(f"{name:.60}: cannot be read as a text file of {what} numbers.") from None
+    from bnnverify.reading import read_text
+
+    text = read_text(name, f"a list of {what} numbers")
     try:
         return index_list(text, size, what)
     except QueryError as error:
@@ -282,14 +281,3 @@ def one_number(text: str, what: str) -> Fraction:
     if len(found) != 1:
         raise QueryError(f"{what} is {text!r:.60}, expected one number such as 0.1 or 8/255.")
     return found[0]
-
-
-def require_writable(path: Path, what: str) -> None:
-    """QueryError now rather than after the work, if a file could not be made at `path`."""
-    import os
-
-    parent = path.parent
-    if path.is_dir() or not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
-        raise QueryError(
-            f"{what} {path} cannot be written, expected a file in a directory that exists and is writable."
-        )

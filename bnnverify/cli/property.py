@@ -194,7 +194,8 @@ def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[floa
         if found.values is not None:
             return [float(v) for v in found.values[0]]
         click.echo(
-            f"the counterexample was not compared with onnxruntime: {found.reason}; the outputs in the result are exact scores",
+            f"the counterexample was not compared with onnxruntime: {found.reason}; the outputs in the result are "
+            "exact scores",
             err=True,
         )
     return imported.network.scores(x)

@@ -12,9 +12,10 @@ import click
 from bnnverify.cli.chipquestions import answer_all
 from bnnverify.cli.faultmodels import fault_models as fault_models
 from bnnverify.cli.faultmodels import fault_options, require_applicable
-from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, require_writable, together
+from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, together
 from bnnverify.cli.session import Options
 from bnnverify.cli.verb import Verb
+from bnnverify.files import require_writable
 
 EXAMPLES = """\b
 Examples:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from bnnverify.cli.options import require_writable
 from bnnverify.cli.verb import Verb
+from bnnverify.files import require_writable
 
 EXAMPLES = """\b
 Examples:

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
-from bnnverify.cli.options import data_options, output_options, require_writable, together
+from bnnverify.cli.options import data_options, output_options, together
 from bnnverify.cli.verb import Verb
 from bnnverify.errors import FormatError, QueryError
+from bnnverify.files import require_writable
+from bnnverify.reading import json_of, parsed, read_text
 
 EXAMPLES = """\b
 Examples:
@@ -264,12 +266,8 @@ def _config(base: Path | None, rule: str | None, settings: tuple[str, ...], chan
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}).") from None
-    except ValueError as error:
-        raise FormatError(f"{path}: not JSON ({error}). Make one with: bnnverify train --show-config") from None
+    what = "a config, which `bnnverify train --show-config` makes"
+    values = json_of(read_text(path, what), str(path), what)
     if isinstance(values, dict) and isinstance(values.get("config"), dict):
         values = values["config"]  # a card
     if not isinstance(values, dict):
@@ -289,7 +287,7 @@ def _setting(text: str) -> tuple[str, Any]:
     if value in _WORDS:
         return name, _WORDS[value]
     try:
-        return name, json.loads(value)
+        return name, parsed(value)
     except ValueError:
         return name, value
 

@@ -181,8 +181,8 @@ def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
 
 def _of_property(model: Path, path: Path, result: Path | None, fail_on: str | None, **options: Any) -> int:
     from bnnverify.cli import questions as q
-    from bnnverify.cli.options import require_writable
     from bnnverify.cli.property import verify_property
+    from bnnverify.files import require_writable
     from bnnverify.results import Verdict
 
     if result is not None:

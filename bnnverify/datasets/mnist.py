@@ -8,22 +8,20 @@ idx files of the former have the md5 sums that are widely published for the offi
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.datasets.splits import SPLIT_SEED, Dataset, indices_sha256, part_of, stratified_split
 from bnnverify.errors import FormatError, UnsupportedError
+from bnnverify.reading import Archive, opened, read_unpacked
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -132,13 +130,7 @@ def read_idx_folder(folder: Path) -> Arrays:
         path = _idx_file(folder, part)
         if path is None:
             raise FormatError(f"{folder}: has no {stem}-idx{axes}-ubyte, expected the four idx files of MNIST.")
-        try:
-            raw = path.read_bytes()
-            arrays[part] = parse_idx(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw, str(path), axes)
-        except (OSError, EOFError, zlib.error) as error:
-            raise FormatError(
-                f"{path}: cannot be read ({_reason(error)}), expected an idx file. Obtain it again."
-            ) from None
+        arrays[part] = parse_idx(read_unpacked(path, "an idx file"), str(path), axes)
     return _consistent(arrays, str(folder))
 
 
@@ -148,14 +140,11 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         FormatError: The file holds anything else.
     """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            keyed = {part: np.asarray(file[key]) for part, (_, key, _) in PARTS.items()}
-    except KeyError as error:
-        raise FormatError(f"{path}: {_reason(error)}; expected x_train, y_train, x_test and y_test.") from None
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, RuntimeError, zlib.error, BadZipFile) as error:
-        reason = _reason(error)
-        raise FormatError(f"{path}: cannot be read ({reason}), expected an npz file. Obtain it again.") from None
+    with opened(path, "an npz file") as file, Archive(file, str(path), "an npz file") as archive:
+        missing = [key for _, key, _ in PARTS.values() if f"{key}.npy" not in archive.names]
+        if missing:
+            raise FormatError(f"{path}: has no {missing[0]}, expected x_train, y_train, x_test and y_test.")
+        keyed = {part: archive.array(f"{key}.npy") for part, (_, key, _) in PARTS.items()}
     arrays = {}
     for part, (_, key, axes) in PARTS.items():
         array = keyed[part]
@@ -262,9 +251,3 @@ def _dataset(official: Official, arrays: Arrays, sums: Mapping[str, str]) -> Dat
         "split_sha256": indices_sha256({"train": train, "validation": validation, "test": test}),
     }
     return Dataset(official.name, (height, width), official.classes, train, validation, test, provenance)
-
-
-def _reason(error: BaseException) -> str:
-    """What the error says, in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()).strip("'\"").lower() or type(error).__name__

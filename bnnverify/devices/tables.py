@@ -6,10 +6,10 @@ import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from bnnverify.errors import BnnVerifyError, FormatError
+from bnnverify.reading import read_text
 
 T = TypeVar("T")
 
@@ -54,14 +54,11 @@ def read_table(path: str | os.PathLike[str], *headers: Sequence[str], optional: 
     Raises:
         FormatError: Not readable, no such header, no data, or a line with more or fewer fields than the header.
     """
+    text = read_text(path, "a CSV file")
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            lines = list(_lines(os.fspath(path), csv.reader(file, skipinitialspace=True), headers, optional))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{path}: cannot be read ({reason}), expected a CSV file.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FormatError(f"{path}: is no CSV text in UTF-8 ({error}).") from None
+        lines = list(_lines(os.fspath(path), csv.reader(text.split("\n"), skipinitialspace=True), headers, optional))
+    except csv.Error as error:
+        raise FormatError(f"{path}: is no CSV text ({error}), expected a CSV file.") from None
     if not lines:
         raise FormatError(f"{path}: has no data, expected a header and at least one line below it.")
     return lines

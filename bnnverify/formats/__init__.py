@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats import bnnquanalyst, native
 from bnnverify.network import BinaryNetwork
+from bnnverify.reading import Archive, opened
 
 if TYPE_CHECKING:
     from bnnverify.formats.coding import InputCoding
@@ -38,13 +38,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """
     if Path(path).is_dir():
         return "bnnquanalyst"
-    try:
-        with Path(path).open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        message = f"{os.fspath(path)}: cannot be read ({reason}), expected a network file. Check the path."
-        raise FormatError(message) from None
+    with opened(path, "a network file") as file:
+        start = file.read(8)
     name = Path(path).name.lower()
     for suffix, kind in _KINDS.items():
         if name.endswith(suffix):
@@ -58,9 +53,9 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 def _archive_kind(path: str | os.PathLike[str]) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+        with opened(path, "a network file") as file, Archive(file, os.fspath(path), "a network file") as archive:
+            names = set(archive.names)
+    except FormatError:
         return "native"  # which says what is wrong with it
     if "header.npy" not in names and {"meta.npy", "L0_w.npy"} <= names:
         return "eevbnn"
@@ -134,7 +129,7 @@ def import_model(
 
 
 def _unknown(path: str | os.PathLike[str]) -> FormatError:
-    with Path(path).open("rb") as file:
+    with opened(path, "a network file") as file:
         start = file.read(4)
     return FormatError(
         f"{os.fspath(path)}: is of an unknown kind (it starts with {start!r}), expected a network file that "

@@ -35,13 +35,13 @@ from bnnverify.blocks import sign_array
 from bnnverify.errors import FormatError, ModelError
 from bnnverify.folding import fold_block
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
+from bnnverify.reading import read_text
 
 VECTORS = ("lin_bias", "bn_weight", "bn_bias", "bn_mean", "bn_var")
 OUTPUT = "out_blk"
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _HIDDEN = re.compile(r"blk([1-9][0-9]{0,3})", re.ASCII)
-_SIZE_LIMIT = 2**28  # bytes of one file
 _EXPECTED = "expected a model folder of BNNQuanalyst: the folders blk1, blk2, ... without a gap, and out_blk"
 
 Row = list[float]
@@ -190,17 +190,8 @@ def _vector(path: Path, size: int, kind: str) -> Row:
 
 def _rows(path: Path) -> list[Row]:
     """The lines of a CSV file as float64 numbers; the lines after the last number may be empty."""
-    try:
-        size = path.stat().st_size
-        if size > _SIZE_LIMIT:
-            raise FormatError(f"{path}: has {size} bytes, expected at most {_SIZE_LIMIT}.")
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{path}: cannot be read ({reason}), expected a CSV file of numbers.") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{path}: is no text, expected a CSV file of numbers.") from None
-    if not lines:
+    lines = read_text(path, "a CSV file of numbers").rstrip().split("\n")
+    if lines == [""]:
         raise FormatError(f"{path}: is empty, expected a CSV file of numbers. Copy the whole model folder.")
     return [_numbers(path, number, line) for number, line in enumerate(lines, start=1)]
 

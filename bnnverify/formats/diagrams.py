@@ -36,6 +36,7 @@ from bnnverify.encodings.diagram import Array, Diagram
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.files import write_whole
 from bnnverify.formats.dddmp import Boolean, booleans_of, diagram_of, read_dddmp, text_of
+from bnnverify.reading import json_of, read_text
 from bnnverify.regions import region_from_json
 
 FORMAT, VERSION = "bnnverify class diagram", 1
@@ -74,16 +75,7 @@ def load_diagram(path: str | os.PathLike[str]) -> ClassDiagram:
         FormatError: The file cannot be read, is none of ours, or was damaged or changed.
     """
     where, suffix = os.fspath(path), _suffix(path)
-    try:
-        size = Path(path).stat().st_size
-        if size > _SIZE_LIMIT:
-            raise FormatError(f"{where}: has {size} bytes, expected at most {_SIZE_LIMIT}.")
-        text = Path(path).read_text(encoding="ascii")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{where}: cannot be read ({reason}), expected a diagram file. Check the path.") from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{where}: is not plain ASCII text, expected a diagram file. {_REMEDY}") from None
+    text = read_text(path, "a diagram file", limit=_SIZE_LIMIT)
     return _from_dddmp(text, where) if suffix == ".dddmp" else _from_json(text, where)
 
 
@@ -108,10 +100,7 @@ def _head(diagram: ClassDiagram) -> dict[str, Any]:
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: is not valid JSON ({error}), expected a diagram file. {_REMEDY}") from None
+    data = json_of(text, where, "a diagram file")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise FormatError(f"{where}: names the format {found!r:.60}, expected {FORMAT!r}. {_REMEDY}")

@@ -17,11 +17,8 @@ References:
 
 from __future__ import annotations
 
-import io
-import json
+import math
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -33,10 +30,11 @@ from bnnverify.errors import FormatError, ModelError, UnsupportedError
 from bnnverify.formats import assembly, elementwise, layers, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
-from bnnverify.formats.onnxgraph import read_bytes
+from bnnverify.reading import Archive, number, parsed, read_unpacked
 
-_EXPECTED = "expected a network of eevbnn (.npz with meta and L0_w, L0_b, L0_s, ...)"
-_SIZE_LIMIT = 2**30  # bytes of one array
+_WHAT = "a network of eevbnn (.npz with meta and L0_w, L0_b, L0_s, ...)"
+_EXPECTED = f"expected {_WHAT}"
+_MOST_INPUTS = 2**24
 
 
 def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
@@ -54,15 +52,17 @@ def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
         UnsupportedError: It has a layer of an unknown type.
     """
     where = os.fspath(path)
-    arrays = _arrays(where, read_bytes(path, _EXPECTED))
+    arrays = _arrays(where, read_unpacked(path, _WHAT))
     try:
-        meta = json.loads(str(arrays["meta"]))
-        specs, shape = list(meta["layers"]), [int(v) for v in meta["input_shape"]]
-        step = Fraction(str(meta["quant_step"]))
+        meta = parsed(str(arrays["meta"]))
+        specs, shape = meta["layers"], _whole(meta["input_shape"])
+        step = number(str(meta["quant_step"]))
         scale = Fraction(float(meta["final_scale"])) * int(meta.get("final_sign", 1))
-        if step <= 0 or scale == 0 or len(shape) not in (1, 3):
+        if step <= 0 or scale == 0 or len(shape) not in (1, 3) or not 0 < math.prod(shape) <= _MOST_INPUTS:
             raise ValueError("quant_step or final_scale is 0, or input_shape is no image")
-    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
+            raise ValueError("layers is no list of objects")
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise FormatError(f"{where}: meta is not understood ({error!r:.80}), {_EXPECTED}.") from None
     most = quantized_value(Fraction(1), step) if top is None else top
     try:
@@ -104,8 +104,8 @@ def _build(
         _require_signs(weights, f"L{i}_w", where, zero=True)
         values = np.asarray(weights, dtype=np.int64)
         if kind == "conv":
-            down, across = (int(v) for v in layer.get("stride", (1, 1)))
-            top, left = (int(v) for v in layer.get("padding", (0, 0)))
+            down, across = _pair(layer, "stride", 1, name)
+            top, left = _pair(layer, "padding", 0, name)
             tensor = layers.convolved(tensor, values, bias, name, stride=(down, across), pads=(top, left, top, left))
         else:
             tensor = layers.dense(tensor, values, bias, name)
@@ -133,20 +133,31 @@ def _build(
 
 def _arrays(where: str, data: bytes) -> dict[str, NDArray[Any]]:
     """All arrays of the archive, without pickles."""
-    found = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                if info.file_size > _SIZE_LIMIT:
-                    raise FormatError(f"{where}: {info.filename} has {info.file_size} bytes, {_EXPECTED}.")
-                found[info.filename.removesuffix(".npy")] = np.lib.format.read_array(
-                    io.BytesIO(archive.read(info)), allow_pickle=False
-                )
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise FormatError(f"{where}: cannot be read ({error!s:.80}), {_EXPECTED}. The file is damaged.") from None
+    with Archive(data, where, _WHAT) as archive:
+        found = {
+            name.removesuffix(".npy"): archive.array(name, "U" if name == "meta.npy" else "biuf")
+            for name in archive.names
+        }
     if "meta" not in found:
         raise FormatError(f"{where}: has no member meta (it holds {', '.join(sorted(found))[:60]}), {_EXPECTED}.")
     return found
+
+
+def _pair(layer: Mapping[str, Any], option: str, default: int, where: str) -> list[int]:
+    try:
+        values = _whole(layer.get(option, [default, default]))
+    except ValueError as error:
+        raise ModelError(f"{option} of {where}: {error}.") from None
+    if len(values) != 2:
+        raise ModelError(f"{option} of {where} is {values!r:.60}, expected two numbers.")
+    return values
+
+
+def _whole(values: Any) -> list[int]:
+    """Numbers of a list; ValueError if it holds anything else."""
+    if not isinstance(values, list) or not all(type(v) is int and 0 <= v <= _MOST_INPUTS for v in values):
+        raise ValueError(f"{values!r:.60} is no list of whole numbers")
+    return values
 
 
 def _member(arrays: Mapping[str, NDArray[Any]], name: str, where: str) -> NDArray[Any]:

@@ -6,11 +6,9 @@ slashes (groups within groups); an inner model has the group of its outermost la
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,11 @@ from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
 from bnnverify.formats.units import require_finite
+from bnnverify.reading import opened, parsed, require_growth
 
 MODELS = ("Sequential", "Functional", "Model")
-_EXPECTED = "expected a Keras model in HDF5 that model.save wrote (.h5)"
-_WEIGHTS_LIMIT = 2**31  # bytes of one array
+_WHAT = "a Keras model in HDF5 that model.save wrote (.h5)"
+_EXPECTED = f"expected {_WHAT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +52,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[s
 
     where = os.fspath(path)
     try:
-        with Path(path).open("rb") as stream, h5py.File(stream, "r") as file:
+        with opened(path, _WHAT) as stream, h5py.File(stream, "r") as file:
+            file.visititems_links(lambda name, link: _require_inside(name, link, where))
             text = file.attrs.get("model_config")
             if text is None or "model_weights" not in file:
                 raise FormatError(f"{where}: holds no model, only weights or other data, {_EXPECTED}.")
-            config = json.loads(text if isinstance(text, str) else bytes(text).decode("utf-8"))
+            config = parsed(text if isinstance(text, str) else bytes(text).decode("utf-8"))
             names = _layer_names(config)
             arrays = {name: _arrays(group, where) for name in names if (group := file["model_weights"].get(name))}
+            packed, unpacked = os.fstat(stream.fileno()).st_size, _size(arrays)
+            require_growth(packed, unpacked, where, _WHAT)
     except FormatError:
         raise
     except OSError as error:
@@ -86,10 +88,21 @@ def _arrays(group: Any, where: str) -> dict[str, NDArray[Any]]:
     for raw in group.attrs.get("weight_names", ()):
         name = raw if isinstance(raw, str) else bytes(raw).decode("utf-8")
         data = group[name]
-        if data.dtype.kind not in "fiu" or data.size * data.dtype.itemsize > _WEIGHTS_LIMIT:
-            raise FormatError(f"{where}: the array {name!r:.60} is of type {data.dtype} or too large, {_EXPECTED}.")
+        if data.dtype.kind not in "fiu" or data.is_virtual or data.external:
+            raise FormatError(f"{where}: the array {name!r:.60} is of type {data.dtype} or elsewhere, {_EXPECTED}.")
+        require_growth(data.id.get_storage_size(), data.nbytes, f"{where}: the array {name!r:.60}", "an array")
         found[name] = np.asarray(data)
     return found
+
+
+def _require_inside(name: str, link: Any, where: str) -> None:
+    """FormatError if a link leads to another file."""
+    if type(link).__name__ == "ExternalLink":
+        raise FormatError(f"{where}: {name!r:.60} leads to another file, {_EXPECTED} with all of it.")
+
+
+def _size(arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> int:
+    return sum(array.nbytes for inner in arrays.values() for array in inner.values())
 
 
 def chain(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> list[LayerEntry]:

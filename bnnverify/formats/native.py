@@ -23,10 +23,8 @@ import math
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +33,7 @@ from numpy.typing import NDArray
 from bnnverify.errors import FormatError, ModelError
 from bnnverify.files import write_whole
 from bnnverify.network import BinaryNetwork, ConvBlock, DenseBlock, HiddenBlock, InputDomain, OutputBlock, Provenance
+from bnnverify.reading import Archive, json_of, opened, shown
 
 FORMAT = "bnnverify network"
 VERSION = 2
@@ -143,26 +142,10 @@ def load(path: str | os.PathLike[str]) -> BinaryNetwork:
     Raises:
         FormatError: The file cannot be read, is none of ours, or was damaged or changed.
     """
-    where = os.fspath(path)
-    try:
-        size = Path(path).stat().st_size
-        with Path(path).open("rb") as file:
-            return _read(file, size, where)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{where}: cannot be read ({reason}), expected a network file. Check the path.") from None
-
-
-def _read(file: io.BufferedReader, size: int, where: str) -> BinaryNetwork:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            header = _read_header(archive, where)
-            arrays = _read_arrays(archive, header, where)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise FormatError(
-            f"{where}: is not a readable .npz archive ({size} bytes; {error}), expected a complete network file. "
-            f"The file is damaged or of another kind. {_REMEDY}"
-        ) from None
+    where = shown(path)
+    with opened(path, "a network file") as file, Archive(file, where, "a complete network file (.npz)") as archive:
+        header = _read_header(archive, where)
+        arrays = _read_arrays(archive, header, where)
     try:
         network = _build(header, arrays)
     except ModelError as error:
@@ -176,18 +159,15 @@ def _read(file: io.BufferedReader, size: int, where: str) -> BinaryNetwork:
     return network
 
 
-def _read_header(archive: zipfile.ZipFile, where: str) -> Mapping[str, Any]:
-    names = archive.namelist()
+def _read_header(archive: Archive, where: str) -> Mapping[str, Any]:
+    names = archive.names
     if "header.npy" not in names:
         shown = ", ".join(names[:3]) or "nothing"
         raise FormatError(
             f"{where}: has no array 'header' (it holds {shown}), expected a network file of bnnverify. {_REMEDY}"
         )
     raw = _member(archive, "header", np.dtype(np.uint8), None, where).tobytes()
-    try:
-        header = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: the header is not valid JSON ({error}). {_REMEDY}") from None
+    header = json_of(raw, f"{where}: the header", "a network file")
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise FormatError(f"{where}: the header names the format {found!r:.60}, expected {FORMAT!r}. {_REMEDY}")
@@ -199,7 +179,7 @@ def _read_header(archive: zipfile.ZipFile, where: str) -> Mapping[str, Any]:
     return header
 
 
-def _read_arrays(archive: zipfile.ZipFile, header: Mapping[str, Any], where: str) -> dict[str, NDArray[Any]]:
+def _read_arrays(archive: Archive, header: Mapping[str, Any], where: str) -> dict[str, NDArray[Any]]:
     """All arrays that the header calls for, and no others."""
     expected = _expected_arrays(header, where)
     total = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
@@ -208,7 +188,7 @@ def _read_arrays(archive: zipfile.ZipFile, header: Mapping[str, Any], where: str
             f"{where}: the header calls for {total} bytes of arrays, expected at most {_SIZE_LIMIT}. {_REMEDY}"
         )
     wanted = {f"{name}.npy" for name in expected} | {"header.npy"}
-    names = archive.namelist()
+    names = archive.names
     if missing := sorted(wanted - set(names)):
         raise FormatError(f"{where}: has no array {missing[0].removesuffix('.npy')!r}. {_REMEDY}")
     if len(names) != len(wanted):
@@ -281,34 +261,20 @@ def _rational(text: Any) -> Fraction:
 
 
 def _member(
-    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None, where: str
+    archive: Archive, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None, where: str
 ) -> NDArray[Any]:
     """One array, read only after its declared type, shape and size are what they should be."""
-    info = archive.getinfo(f"{name}.npy")
     limit = _NPY_HEADER_LIMIT + (_HEADER_LIMIT if shape is None else dtype.itemsize * math.prod(shape))
-    if info.file_size > limit:
-        raise FormatError(f"{where}: array {name!r} takes {info.file_size} bytes, expected at most {limit}. {_REMEDY}")
-    stream = io.BytesIO(archive.read(info))  # zipfile stops at the declared size and checks the CRC
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"npy version {version[0]}.{version[1]} instead of 1.0")
-        found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise FormatError(f"{where}: array {name!r} is not a plain .npy array ({error}). {_REMEDY}") from None
-    if found_dtype.newbyteorder("=") != dtype:
-        raise FormatError(f"{where}: array {name!r} has dtype {found_dtype}, expected {dtype}. {_REMEDY}")
-    if fortran or (found_shape != shape if shape is not None else len(found_shape) != 1):
-        order = " in Fortran order" if fortran else ""
+    size = archive.size(f"{name}.npy")
+    if size > limit:
+        raise FormatError(f"{where}: array {name!r} takes {size} bytes, expected at most {limit}. {_REMEDY}")
+    array = archive.array(f"{name}.npy")
+    if array.dtype.newbyteorder("=") != dtype:
+        raise FormatError(f"{where}: array {name!r} has dtype {array.dtype}, expected {dtype}. {_REMEDY}")
+    if array.shape != shape if shape is not None else array.ndim != 1:
         wanted = shape if shape is not None else "one dimension"
-        raise FormatError(f"{where}: array {name!r} has shape {found_shape}{order}, expected {wanted}. {_REMEDY}")
-    data = stream.read()
-    if len(data) != dtype.itemsize * math.prod(found_shape):
-        raise FormatError(
-            f"{where}: array {name!r} has {len(data)} bytes of data, expected "
-            f"{dtype.itemsize * math.prod(found_shape)} for shape {found_shape}. {_REMEDY}"
-        )
-    return np.frombuffer(data, dtype=found_dtype).reshape(found_shape).astype(dtype)
+        raise FormatError(f"{where}: array {name!r} has shape {array.shape}, expected {wanted}. {_REMEDY}")
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> BinaryNetwork:

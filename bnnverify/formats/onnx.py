@@ -10,12 +10,10 @@ near to a threshold; `Layer.closest` says how near that can be.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -31,6 +29,7 @@ from bnnverify.formats.onnxgraph import Graph, Node, evaluated, read_graph
 from bnnverify.formats.scores import same_order
 from bnnverify.formats.tensors import Tensor
 from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
+from bnnverify.reading import number, parsed
 
 FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
 RESHAPES = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # may follow them
@@ -142,7 +141,7 @@ def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:
     if text is None:
         return None
     try:
-        data = json.loads(text)
+        data = parsed(text)
         if data == "signs":
             return "signs"
         lower, upper = data
@@ -173,7 +172,7 @@ def _restored(network: BinaryNetwork, graph: Graph, stated: tuple[Any, Any] | st
 def _exact_scores(output: OutputBlock, text: str, reach: int, where: str) -> OutputBlock:
     """The output block with the exact scales and biases of the metadata, if they order the classes alike."""
     try:
-        scale, bias = ([_rational(word) for word in words] for words in json.loads(text))
+        scale, bias = ([number(word, exponent=0) for word in words] for words in parsed(text))
         exact = OutputBlock.create(output.weights, scale=scale, bias=bias, mask=output.weights != 0)
     except (ValueError, TypeError, RecursionError, ModelError):
         raise FormatError(f"{where}: the metadata {SCORES_KEY} is {text!r:.60}, expected scales and biases.") from None
@@ -183,12 +182,6 @@ def _exact_scores(output: OutputBlock, text: str, reach: int, where: str) -> Out
             "classes alike. The file was changed after it was written; export it again."
         )
     return exact
-
-
-def _rational(word: str) -> Fraction:
-    if len(word) > 8000:
-        raise ValueError("a number is too long")
-    return Fraction(word)
 
 
 def _input_shape(graph: Graph, given: Sequence[int] | None) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 from collections.abc import Mapping
@@ -14,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, UnsupportedError
+from bnnverify.reading import SIZE_LIMIT, opened, read_unpacked
 
-SIZE_LIMIT = 2**31  # bytes of a model, unpacked
-_EXPECTED = "expected an ONNX model (.onnx or .onnx.gz)"
+WHAT = "an ONNX model (.onnx or .onnx.gz)"
+_EXPECTED = f"expected {WHAT}"
 
 # Operators that may work on constants: the same input always gives the same output, and the reference implementation
 # of ONNX gives what onnxruntime gives, in every opset (tests/test_onnxschema.py).
@@ -82,29 +82,6 @@ class Graph:
     metadata: Mapping[str, str]
 
 
-def read_bytes(path: str | os.PathLike[str], expected: str = _EXPECTED) -> bytes:
-    """The bytes of a file, unpacked if it is gzipped.
-
-    Raises:
-        FormatError: It cannot be read or unpacked, or is too large.
-    """
-    where = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream = gzip.GzipFile(fileobj=file) if packed else file
-            data = stream.read(SIZE_LIMIT + 1)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise FormatError(f"{where}: cannot be unpacked ({error}), {expected}. The file is damaged.") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{where}: cannot be read ({reason}), {expected}. Check the path.") from None
-    if len(data) > SIZE_LIMIT:
-        raise FormatError(f"{where}: has more than {SIZE_LIMIT} bytes, {expected} of at most that size.")
-    return data
-
-
 def read_graph(path: str | os.PathLike[str]) -> Graph:
     """The graph in the ONNX file at `path`.
 
@@ -116,7 +93,7 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
     from google.protobuf.message import DecodeError
 
     where = os.fspath(path)
-    data = read_bytes(path)
+    data = read_unpacked(path, WHAT)
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError) as error:
@@ -259,7 +236,7 @@ def _inlined(tensor: Any, folder: Path) -> Any:
         raise ValueError(
             f"its data are bytes {start} to {start + length} of {location!r:.80}, expected {size} bytes that are there"
         )
-    with place.open("rb") as file:
+    with opened(place, "constants of a model") as file:
         file.seek(start)
         data = file.read(size)
     return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=data)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bnnverify.domain import IntArray
 from bnnverify.formats.imported import Imported
-from bnnverify.formats.onnxgraph import read_bytes, short
+from bnnverify.formats.onnxgraph import WHAT, short
+from bnnverify.reading import opened, read_unpacked
 
 BATCH = 256  # inputs in one call
 _TYPES = {
@@ -66,10 +67,10 @@ def _session(onnxruntime: Any, model: str | os.PathLike[str]) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     path = Path(model)
-    with path.open("rb") as file:
+    with opened(path, WHAT) as file:
         packed = file.read(2) == b"\x1f\x8b"
     # from a path it finds constants that lie in other files
-    source = read_bytes(model) if packed else os.fspath(path)
+    source = read_unpacked(model, WHAT) if packed else os.fspath(path)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 

@@ -13,25 +13,23 @@ References:
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
-from bnnverify.formats import assembly, elementwise, layers, pooling, tensors
+from bnnverify.formats import assembly, elementwise, layers, pooling, tensors, torchfiles
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.tensors import Tensor
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_EXPECTED = "expected a state dict that torch.save wrote (a dictionary of tensors)"
+_WHAT = "a state dict that torch.save wrote (a dictionary of tensors)"
+_EXPECTED = f"expected {_WHAT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +106,7 @@ def _state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     import torch
 
     where = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            data = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(f"{where}: cannot be read ({reason}), {_EXPECTED}. Check the path.") from None
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise FormatError(f"{where}: cannot be read ({reason}), {_EXPECTED}. Save model.state_dict().") from None
+    data = torchfiles.load(path, _WHAT, "Save model.state_dict().")
     for name in _WRAPPERS:
         if isinstance(data, dict) and isinstance(data.get(name), dict):
             data = data[name]
@@ -125,11 +115,10 @@ def _state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     bad = [name for name, value in data.items() if not isinstance(value, torch.Tensor)]
     if bad:
         raise FormatError(f"{where}: {bad[0]!r:.60} is no tensor, {_EXPECTED}.")
-    arrays = {}
-    for name, value in data.items():
-        dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
-        arrays[str(name).removeprefix("module.")] = (dense.double() if dense.is_floating_point() else dense).numpy()
-    return arrays
+    return {
+        str(name).removeprefix("module."): torchfiles.array_of(value, f"{where}: {name!r:.60}")
+        for name, value in data.items()
+    }
 
 
 def _modules(where: str, state: Mapping[str, NDArray[Any]]) -> list[tuple[str, dict[str, NDArray[Any]]]]:

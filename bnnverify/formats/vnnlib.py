@@ -22,11 +22,13 @@ from fractions import Fraction
 from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
-from bnnverify.formats.onnxgraph import read_bytes
-from bnnverify.formats.vnnlibtext import EXPECTED, Case, VnnlibText
+from bnnverify.formats.vnnlibtext import Case, VnnlibText
 from bnnverify.network import BinaryNetwork, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
+from bnnverify.reading import TEXT_LIMIT, read_unpacked, text_of
 from bnnverify.regions import RealBox
+
+_WHAT = "a VNN-LIB 1.0 property"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,7 @@ def load(path: str | os.PathLike[str]) -> Specification:
         UnsupportedError: It says something that is not understood; likewise.
     """
     where = os.fspath(path)
-    data = read_bytes(path, EXPECTED)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise FormatError(f"{where}: is no text, {EXPECTED}.") from None
+    text = text_of(read_unpacked(path, _WHAT, limit=TEXT_LIMIT), where, _WHAT)
     n_inputs, n_outputs, cases = VnnlibText(where, text).cases()
     return Specification(where, n_inputs, n_outputs, tuple(cases))
 

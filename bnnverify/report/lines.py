@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Iterable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from bnnverify.errors import FormatError
 from bnnverify.quantities import TYPES
+from bnnverify.reading import json_of, read_stdin, read_text
 from bnnverify.results import Probability, answer_from_json
 
 Line = dict[str, Any]
@@ -35,24 +33,12 @@ def read_lines(name: str) -> list[Line]:
     Raises:
         FormatError: The file cannot be read, or a line is no result of this version.
     """
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FormatError(
-            f"{name}: cannot be read ({reason}), expected a file of result lines. Check the path."
-        ) from None
-    except UnicodeDecodeError:
-        raise FormatError(f"{name}: is not text, expected result lines as --json prints them.") from None
+    what = "result lines as --json prints them"
+    text = read_stdin(what) if name in ("-", "/dev/stdin") else read_text(name, what)
     lines = []
-    for number, row in enumerate(text.splitlines(), start=1):
+    for number, row in enumerate(text.split("\n"), start=1):
         if row.strip():
-            try:
-                lines.append(json.loads(row))
-            except (ValueError, RecursionError) as error:
-                raise FormatError(
-                    f"{name}:{number}: is not JSON ({error}), expected a result line as --json prints it."
-                ) from None
+            lines.append(json_of(row, f"{name}:{number}", what))
             check(lines[-1], f"{name}:{number}")
     if not lines:
         raise FormatError(f"{name}: holds no result line. Write some with `bnnverify verify ... --json > {name}`.")

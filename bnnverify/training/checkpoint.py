@@ -13,6 +13,8 @@ import torch
 
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.files import write_whole
+from bnnverify.formats import torchfiles
+from bnnverify.reading import parsed
 
 _FORMAT = "bnnverify training checkpoint 1"
 
@@ -44,15 +46,11 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            right = saved["format"] == _FORMAT
-        except Exception as error:
-            raise FormatError(
-                f"{self.path}: no training checkpoint of this version ({type(error).__name__})."
-            ) from None
-        if not right:
-            raise FormatError(f"{self.path}: the format is {saved['format']!r}, expected {_FORMAT!r}.")
+        saved = torchfiles.load(self.path, "a training checkpoint", "Take another file.")
+        if not isinstance(saved, dict) or not {"format", "identity", "state"} <= set(saved):
+            raise FormatError(f"{self.path}: is no training checkpoint of this version. Take another file.")
+        if saved["format"] != _FORMAT:
+            raise FormatError(f"{self.path}: the format is {saved['format']!r:.60}, expected {_FORMAT!r}.")
         if saved["identity"] != self._identity:
             raise QueryError(
                 f"{self.path} is the checkpoint of another run: {_difference(saved['identity'], self._identity)}. "
@@ -83,9 +81,13 @@ def thawed(value: Any) -> Any:
 
 
 def _difference(there: str, here: str) -> str:
-    a, b = json.loads(there), json.loads(here)
-    for part in ("config", "data"):
-        for key in sorted({*a.get(part, {}), *b.get(part, {})}):
-            if a.get(part, {}).get(key) != b.get(part, {}).get(key):
-                return f"its {key} is {a.get(part, {}).get(key)}, expected {b.get(part, {}).get(key)}"
+    try:
+        a, b = parsed(there), parsed(here)
+        parts = [(dict(a.get(part, {})), dict(b.get(part, {}))) for part in ("config", "data")]
+    except (ValueError, TypeError, AttributeError):
+        return "its settings cannot be read"
+    for one, other in parts:
+        for key in sorted({*one, *other}):
+            if one.get(key) != other.get(key):
+                return f"its {key} is {one.get(key)!s:.60}, expected {other.get(key)!s:.60}"
     return "its settings differ"

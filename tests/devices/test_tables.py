@@ -99,7 +99,7 @@ def test_lifetimes_give_shares_with_bands(table):
         ("stuck", "row,col,value\nx,0,1\n", r"csv:2: row is 'x', expected a number from 0"),
         ("stuck", "# c\n\nrow,col,value\n0,5,1\n", r"csv:4: cell \(0, 5\) lies outside the array of 2 x 2"),
         ("stuck", "row,col,value\n0,0,1\n0,0,1\n", r"csv:3: cell \(0, 0\) is given again, first at .*csv:2"),
-        ("stuck", b"row,col,value\n\xff,0,1\n", r"csv: is no CSV text in UTF-8"),
+        ("stuck", b"row,col,value\n\xff,0,1\n", r"csv: is no text in UTF-8"),
         ("rate", "row,col,value\n0,0,1.5\n", r"csv:2: value is '1\.5', expected a probability"),
         ("endurance", "cycles,rate\n1,2\n", r"expected cycles,error_rate or cycles,p01,p10"),
         ("endurance", "cycles,error_rate\n5,0\n5,0\n", r"csv:3: cycles is 5 after 5, expected rising"),
