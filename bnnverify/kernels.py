@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.convolution import ConvBlock
 from bnnverify.network import BinaryNetwork, DenseBlock, OutputBlock
 from bnnverify.packing import Words, argmax_first, disagreements, pack_fired, pack_signs, score_ranks
@@ -70,7 +70,7 @@ def pack_layers(blocks: tuple[DenseBlock, ...], output: OutputBlock) -> PackedLa
     )
 
 
-@njit(cache=True)
+@njit
 def forward_ranks(bits, shape, weights, mask, limits, ranks, masked, counts, out):  # type: ignore[no-untyped-def]
     """Score ranks of one packed input (`bits`, overwritten) into `out`."""
     start = 0
@@ -86,7 +86,7 @@ def forward_ranks(bits, shape, weights, mask, limits, ranks, masked, counts, out
                 out[k] = ranks[k, counts[k]]
 
 
-@njit(cache=True)
+@njit
 def _classes(images, shape, weights, mask, limits, ranks, masked, width):  # type: ignore[no-untyped-def]
     """Classes of packed inputs `(N, words)`."""
     classes = np.empty(images.shape[0], dtype=np.int64)
@@ -154,7 +154,7 @@ class PackedNetwork:
         if self._stages is None:
             return self.classes_of_packed(pack_signs(signs))
         bits, loops, work = self._stages.packed(signs), self._stages.loops, self._stages.workspace()
-        result: NDArray[np.int64] = classes_of_stages(bits, *loops, *work)  # type: ignore[call-arg]
+        result: NDArray[np.int64] = classes_of_stages(bits, *loops, *work)
         return result
 
     def _signs(self, images: NDArray[np.int8]) -> NDArray[Any]:

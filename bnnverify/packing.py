@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.blocks import OutputBlock
+from bnnverify.compilation import intrinsic, njit
 
 Words = NDArray[np.uint64]
 
@@ -25,6 +24,7 @@ Words = NDArray[np.uint64]
 @intrinsic
 def popcount(_context: Any, _word: Any) -> Any:
     """Number of set bits of a uint64, as one machine instruction."""
+    from numba import types
 
     def generate(_ctx: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -60,7 +60,7 @@ def score_ranks(output: OutputBlock) -> NDArray[np.int32]:
     return np.array([[rank[s] for s in row] for row in scores], dtype=np.int32)
 
 
-@njit(cache=True)
+@njit
 def disagreements(bits, weights, mask, offset, words, neurons, masked, counts):  # type: ignore[no-untyped-def]
     """Disagreeing inputs of every neuron of one block into `counts`; the inner loop runs over neurons (SIMD)."""
     for j in range(neurons):
@@ -71,13 +71,13 @@ def disagreements(bits, weights, mask, offset, words, neurons, masked, counts): 
         if masked:
             present = mask[offset + w * neurons : offset + (w + 1) * neurons]
             for j in range(neurons):
-                counts[j] += np.int64(popcount((x ^ row[j]) & present[j]))  # type: ignore[call-arg]
+                counts[j] += np.int64(popcount((x ^ row[j]) & present[j]))
         else:
             for j in range(neurons):
-                counts[j] += np.int64(popcount(x ^ row[j]))  # type: ignore[call-arg]
+                counts[j] += np.int64(popcount(x ^ row[j]))
 
 
-@njit(cache=True)
+@njit
 def pack_fired(counts, limits, start, neurons, bits):  # type: ignore[no-untyped-def]
     """Pack ``counts[j] <= limits[start + j]`` into `bits`."""
     for w in range((neurons + 63) // 64):
@@ -90,7 +90,7 @@ def pack_fired(counts, limits, start, neurons, bits):  # type: ignore[no-untyped
         bits[w] = word
 
 
-@njit(cache=True)
+@njit
 def argmax_first(values):  # type: ignore[no-untyped-def]
     """Index of the greatest value, the lowest index among equals."""
     best = 0

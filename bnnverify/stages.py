@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.blocks import DenseBlock, OutputBlock
+from bnnverify.compilation import njit
 from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.domain import IntArray
 from bnnverify.packing import Words, argmax_first, disagreements, pack_fired, pack_signs, score_ranks
@@ -217,7 +217,7 @@ class _Builder:
         )
 
 
-@njit(cache=True)
+@njit
 def copy_bits(source, start, target, at, count):  # type: ignore[no-untyped-def]
     """Bits `start` to ``start + count`` of `source` over those of `target` from `at` on."""
     while count > 0:
@@ -236,7 +236,7 @@ def copy_bits(source, start, target, at, count):  # type: ignore[no-untyped-def]
         count -= take
 
 
-@njit(cache=True)
+@njit
 def _pad(source, row, padded):  # type: ignore[no-untyped-def]
     """The image `source` within its padding."""
     height, width, channels, top, left = row[HEIGHT], row[WIDTH], row[CHANNELS], row[TOP], row[LEFT]
@@ -251,7 +251,7 @@ def _pad(source, row, padded):  # type: ignore[no-untyped-def]
         copy_bits(source, y * width * channels, padded, ((y + top) * across + left) * channels, width * channels)
 
 
-@njit(cache=True)
+@njit
 def forward_stages(  # type: ignore[no-untyped-def]
     image, begin, table, weights, mask, limits, conjunction, ranks, work, counts, out
 ):
@@ -299,7 +299,7 @@ def forward_stages(  # type: ignore[no-untyped-def]
         out[k] = ranks[k, counts[k]]
 
 
-@njit(cache=True)
+@njit
 def classes_of_stages(  # type: ignore[no-untyped-def]
     images, table, weights, mask, limits, conjunction, ranks, work, counts, out
 ):

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.errors import FormatError
 
 Ints = NDArray[np.int64]
@@ -63,7 +63,7 @@ def parse_proof(text: bytes, where: str = "proof") -> Proof:
     return Proof(kept, ends[:lines], deletes[:lines], int(np.abs(kept).max(initial=0)))
 
 
-@njit(cache=True)
+@njit
 def _parse(data, literals, ends, deletes):  # type: ignore[no-untyped-def]
     """Numbers of literals and lines, and the place of the first mistake or -1."""
     count, lines, i, n = 0, 0, 0, data.size

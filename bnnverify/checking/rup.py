@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.checking.prooftext import Ints, Literals, Proof
+from bnnverify.compilation import njit
 
 _STEPS = 2000  # of the proof between two looks at the caller
 _OPEN, _TRUE, _FALSE = 0, 1, 2
@@ -142,12 +142,12 @@ class _State:
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
-@njit(cache=True)
+@njit
 def _code(literal):  # type: ignore[no-untyped-def]
     return 2 * literal if literal > 0 else 1 - 2 * literal
 
 
-@njit(cache=True)
+@njit
 def _assign(code, values, trail, sizes):  # type: ignore[no-untyped-def]
     values[code] = _TRUE
     values[code ^ 1] = _FALSE
@@ -155,7 +155,7 @@ def _assign(code, values, trail, sizes):  # type: ignore[no-untyped-def]
     sizes[0] += 1
 
 
-@njit(cache=True)
+@njit
 def _propagate(front, values, trail, heads, watches, arena, places, sizes):  # type: ignore[no-untyped-def]
     """Makes true what follows from the trail; whether that contradicts itself."""
     while front < sizes[0]:
@@ -199,7 +199,7 @@ def _propagate(front, values, trail, heads, watches, arena, places, sizes):  # t
     return False
 
 
-@njit(cache=True)
+@njit
 def _hash(literals, begin, end):  # type: ignore[no-untyped-def]
     """The same number for the same literals in any order."""
     total, mixed = np.uint64(0), np.uint64(0)
@@ -213,7 +213,7 @@ def _hash(literals, begin, end):  # type: ignore[no-untyped-def]
     return total * np.uint64(31) + mixed
 
 
-@njit(cache=True)
+@njit
 def _add(  # type: ignore[no-untyped-def]
     literals, begin, end, values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes
 ):
@@ -262,7 +262,7 @@ def _add(  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True)
+@njit
 def _load(  # type: ignore[no-untyped-def]
     flat, starts, values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes
 ):
@@ -276,7 +276,7 @@ def _load(  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _run(  # type: ignore[no-untyped-def]
     literals, ends, deletes, start, stop, share, shares,
     values, trail, heads, watches, arena, places, hashes, buckets, chain, sizes,

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from bnnverify.errors import BnnVerifyError, EngineError, ResourceLimitError
+from bnnverify.errors import BnnVerifyError, BnnVerifyWarning, EngineError, ResourceLimitError
 
 BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER, ENDED = 2, 3, 70, 130, 141, 143
 
@@ -120,9 +121,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = " ".join(["bnnverify", *(words[:1] if words[:1] and words[0] in VERBS else [])])
     from bnnverify.cli.interrupts import heeded_requests_to_end
 
-    with heeded_requests_to_end() as requests:
+    with heeded_requests_to_end() as requests, warnings.catch_warnings():
+        warnings.showwarning = _show
         code = _run(words, where)
     return ENDED if code == INTERRUPTED and requests else code
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line; from where in the code it comes matters where it is none of ours."""
+    own = issubclass(category, BnnVerifyWarning)
+    click.echo(f"bnnverify: {message}" if own else f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
 
 
 def _run(words: list[str], where: str) -> int:

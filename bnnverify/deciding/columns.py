@@ -14,13 +14,14 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bnnverify.compilation import njit
 
 OPEN, NONE, FOUND = 0, -1, 1
 SCALE = 1 << 20  # what multipliers add up to
 
 
-@njit(cache=True)
+@njit
 def greatest(values, r, chosen):  # type: ignore[no-untyped-def]
     """Puts the places of the (at most r) greatest positive values into `chosen`; their number and their sum."""
     count = 0
@@ -41,7 +42,7 @@ def greatest(values, r, chosen):  # type: ignore[no-untyped-def]
     return count, total
 
 
-@njit(cache=True)
+@njit
 def bound_jointly(rows, demand, r, multipliers, chosen, steps):  # type: ignore[no-untyped-def]
     """Looks for multipliers that prove that there is no solution, or stumbles over one.
 
@@ -105,7 +106,7 @@ def bound_jointly(rows, demand, r, multipliers, chosen, steps):  # type: ignore[
     return OPEN, 0
 
 
-@njit(cache=True)
+@njit
 def search_columns(rows, demand, r, multipliers, chosen, budget):  # type: ignore[no-untyped-def]
     """Decides whether there is a solution, by choosing columns in the order of their values.
 

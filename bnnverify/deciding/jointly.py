@@ -8,9 +8,9 @@ says more than intervals where outputs see the same inputs.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.convolution import ConvBlock
 from bnnverify.deciding.intervals import Bounds
 from bnnverify.domain import INT_LIMIT, IntArray
@@ -101,7 +101,7 @@ class JointSigns:
         return weights.reshape(len(bits), -1), center2.reshape(-1), width.reshape(-1), block.thresholds[f]
 
 
-@njit(cache=True)
+@njit
 def exclude(rows, center2, width, needs, order, slack, found):  # type: ignore[no-untyped-def]
     """Marks the assignments that contain signs of 2 to `order` bits whose inequalities cannot hold together.
 

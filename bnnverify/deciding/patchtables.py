@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bnnverify.compilation import njit
 
 
-@njit(cache=True)
+@njit
 def fill_table(weights, low, high, limits, first, every, costs, table):  # type: ignore[no-untyped-def]
     """The greatest sum of the outputs' costs for every assignment of the bits.
 
@@ -63,7 +64,7 @@ def fill_table(weights, low, high, limits, first, every, costs, table):  # type:
                     table[code, c] += abs(costs[o, c])
 
 
-@njit(cache=True)
+@njit
 def max_marginals(table, bit):  # type: ignore[no-untyped-def]
     """Greatest entries where a bit is -1 and where it is +1."""
     step = 1 << bit
@@ -75,7 +76,7 @@ def max_marginals(table, bit):  # type: ignore[no-untyped-def]
     return without, within
 
 
-@njit(cache=True)
+@njit
 def sweep(tables, start, bits, owners, places, first, order, multipliers):  # type: ignore[no-untyped-def]
     """One round of dual coordinate descent; the sum of the tables' maxima never rises.
 
@@ -116,7 +117,7 @@ def sweep(tables, start, bits, owners, places, first, order, multipliers):  # ty
                     tables[u] += change
 
 
-@njit(cache=True)
+@njit
 def maxima(tables, start, found):  # type: ignore[no-untyped-def]
     """Greatest entry of each table."""
     for f in range(found.shape[0]):
@@ -126,7 +127,7 @@ def maxima(tables, start, found):  # type: ignore[no-untyped-def]
         found[f] = best
 
 
-@njit(cache=True)
+@njit
 def join(left, left_places, right, right_places, out):  # type: ignore[no-untyped-def]
     """``out[u] = left[u restricted] + right[u restricted]``; returns the greatest entry.
 

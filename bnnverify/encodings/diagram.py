@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bnnverify.compilation import njit
 
 Array = NDArray[Any]
 
@@ -209,7 +210,7 @@ def _primes() -> Any:
         number -= 2
 
 
-@njit(cache=True)
+@njit
 def _pushed(  # type: ignore[no-untyped-def]
     levels, low, high, n_leaves, root, n, free_before, moved_before, allowed, ways, cost, prime
 ):

@@ -7,10 +7,11 @@ What is settled takes one fixed value, so that equal rows are equal questions ab
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bnnverify.compilation import njit
 
 
-@njit(cache=True)
+@njit
 def final_class(values, shapes, weights, limits, scores, bounds, scratch):  # type: ignore[no-untyped-def]
     """Class that the signs `values` (0: not known) force, or -1.
 
@@ -57,7 +58,7 @@ def final_class(values, shapes, weights, limits, scores, bounds, scratch):  # ty
     return best
 
 
-@njit(cache=True)
+@njit
 def settle(key, level, force, rests, down, up, widest, consumers, thresholds, deep, final, scratch):  # type: ignore[no-untyped-def]
     """Class that is certain whatever comes, or -1; `key` is then in its one form.
 
@@ -166,7 +167,7 @@ def settle(key, level, force, rests, down, up, widest, consumers, thresholds, de
     return -1
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _hash(words):  # type: ignore[no-untyped-def]
     value = np.uint64(0x9E3779B97F4A7C15)
     for w in words:
@@ -175,7 +176,7 @@ def _hash(words):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True)
+@njit
 def expand(  # type: ignore[no-untyped-def]
     keys, start, stop, level, bounded, left, deltas, tables, final, scratch, low, high, found, n_found, hashes, table
 ):
@@ -247,7 +248,7 @@ def expand(  # type: ignore[no-untyped-def]
     return n_found, table
 
 
-@njit(cache=True)
+@njit
 def unite(low, high, first, ids, unique_low, unique_high):  # type: ignore[no-untyped-def]
     """Number the distinct pairs of one level from `first` on; a pair with equal halves is that half.
 

@@ -13,8 +13,8 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bnnverify.compilation import njit
 from bnnverify.packing import popcount
 from bnnverify.simd import (
     address,
@@ -138,7 +138,7 @@ def _add_any(source, rows, i, end, shift, flip, digits, at, width, over):  # typ
     return over
 
 
-@njit(cache=True)
+@njit
 def at_least(source, rows, start, plus, minus, need, shift, tiles, out, at, digits):  # type: ignore[no-untyped-def]
     """Where at least `need` of these rows are set, for `tiles` times 512 bits, into ``out[at:]``.
 
@@ -191,7 +191,7 @@ def at_least(source, rows, start, plus, minus, need, shift, tiles, out, at, digi
         vstore(out, at + 8 * t, over)
 
 
-@njit(cache=True)
+@njit
 def count_rows(source, rows, start, plus, minus, initial, width, shift, tiles, out, at):  # type: ignore[no-untyped-def]
     """As `at_least`, but the sum of `initial` and the rows, as `width` digits per tile from the lowest on.
 
@@ -296,7 +296,7 @@ def _reach(out_weights, out_present, p, q, width, active):  # type: ignore[no-un
     return far
 
 
-@njit(cache=True)
+@njit
 def settled_place(margins, row, bounds, upper_row, lower_row, net, scratch):  # type: ignore[no-untyped-def]
     """The place of the class that all inputs below a node of the walk get, or -1 if bounds do not tell."""
     upper, lower = bounds
@@ -432,7 +432,7 @@ def _either(where, ours, theirs):  # type: ignore[no-untyped-def]
     return vxor(theirs, vand(where, vxor(ours, theirs)))
 
 
-@njit(cache=True)
+@njit
 def _winners(counts, t, stride, vectors, rivals, leader, place_of, wins, best):  # type: ignore[no-untyped-def]
     """Where each contender beats all before it, into `wins`, from the scores of tile t."""
     if vectors <= 6:
@@ -466,7 +466,7 @@ def _winners(counts, t, stride, vectors, rivals, leader, place_of, wins, best): 
                 vstore(best, 8 * v, _either(greater, vload(counts, first + 8 * v), vload(best, 8 * v)))
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def leaf(margins, row, tail, bits, segments, prune, net, scratch, tallies, at):  # type: ignore[no-untyped-def]
     """Classes of the inputs of a tail, from the margins before it.
 

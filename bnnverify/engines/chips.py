@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.engines.flips import cells_of, draw
 from bnnverify.faults import FaultModel
@@ -43,7 +43,7 @@ from bnnverify.stages import (
 _ONE = np.uint64(1)
 
 
-@njit(cache=True)
+@njit
 def _toggle(row, filter_, bit, weights, limits):  # type: ignore[no-untyped-def]
     """Flip one cell of the stage that `row` describes; done twice, everything is as before."""
     at = row[WEIGHTS_AT] + (bit >> 6) * row[FILTERS] + filter_
@@ -63,7 +63,7 @@ def _toggle(row, filter_, bit, weights, limits):  # type: ignore[no-untyped-def]
                 limits[row[LIMITS_AT] + (i * row[PLACES] + j) * row[LIMITS_STEP] + filter_] += change
 
 
-@njit(cache=True)
+@njit
 def _correct(sums, padded, weights, stride, filter_, cell):  # type: ignore[no-untyped-def]
     """Flip one cell of the first block: its products change sign in the sums at all positions."""
     kernel_rows, kernel_columns = weights.shape[2], weights.shape[3]
@@ -75,7 +75,7 @@ def _correct(sums, padded, weights, stride, filter_, cell):  # type: ignore[no-u
             sums[filter_, i, j] -= twice * padded[channel, i * stride[0] + r, j * stride[1] + c]
 
 
-@njit(cache=True)
+@njit
 def _fire(sums, thresholds, pool, conjunction, places, bits):  # type: ignore[no-untyped-def]
     """Signs of the first block after pooling, each at its place in the string of bits."""
     for w in range(bits.shape[0]):
@@ -94,7 +94,7 @@ def _fire(sums, thresholds, pool, conjunction, places, bits):  # type: ignore[no
                 output += 1
 
 
-@njit(cache=True)
+@njit
 def _is_wrong(  # type: ignore[no-untyped-def]
     bits, padded, base, sums, front, is_front, packed, weights, limits, cells, of_first, stages, scratch, flips, label
 ):
@@ -120,7 +120,7 @@ def _is_wrong(  # type: ignore[no-untyped-def]
     return argmax_first(out) != label
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sample(  # type: ignore[no-untyped-def]
     bits,
     padded,
@@ -166,7 +166,7 @@ def _sample(  # type: ignore[no-untyped-def]
     return errors
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _judge(  # type: ignore[no-untyped-def]
     bits, padded, base, front, is_front, packed, cells, of_first, stages, scratch, flips, flip_starts, label, wrong
 ):
@@ -224,7 +224,7 @@ class SharedCells:
     def errors(self, index: int, label: int, seed: np.uint64, chips: int) -> int:
         """Chips that do not give image `index` the class `label`."""
         drawing = (self._starts, self._logs, self._packing.workspace(), seed, chips, label)
-        return int(_sample(*self._image(index), *self._setting(), *drawing))  # type: ignore[call-arg]
+        return int(_sample(*self._image(index), *self._setting(), *drawing))
 
     def wrong(
         self, index: int, label: int, flips: NDArray[np.int64], starts: NDArray[np.int64], wrong: NDArray[np.int64]
@@ -239,9 +239,7 @@ class SharedCells:
             wrong: One number for each chip.
         """
         return int(
-            _judge(  # type: ignore[call-arg]
-                *self._image(index), *self._setting(), self._packing.workspace(), flips, starts, label, wrong
-            )
+            _judge(*self._image(index), *self._setting(), self._packing.workspace(), flips, starts, label, wrong)
         )
 
     def _setting(self) -> tuple[Any, ...]:

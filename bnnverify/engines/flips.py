@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import FaultModel, PerRead, cell_rates, require_blocks
 from bnnverify.network import BinaryNetwork
@@ -21,7 +21,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SEEDS = 256  # chips whose seeds are made together; part of how seeds map to chips
 
 
-@njit(cache=True)
+@njit
 def _next(state):  # type: ignore[no-untyped-def]
     """SplitMix64: the next 64 random bits; `state` is an array of one word."""
     state[0] += _GOLDEN
@@ -31,7 +31,7 @@ def _next(state):  # type: ignore[no-untyped-def]
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True)
+@njit
 def gap(state, log_keep):  # type: ignore[no-untyped-def]
     """Cells skipped before the next flip: geometric. `log_keep` = log(1 - rate), 1 for rate 0 (never)."""
     if log_keep == 1.0:
@@ -90,7 +90,7 @@ def cells_of(network: BinaryNetwork, faults: FaultModel) -> Cells:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def draw(state, starts, logs, flips):  # type: ignore[no-untyped-def]
     """Cells that flip on one chip, in order, into `flips`; returns how many. The chip's seed is the `state` before."""
     count = 0

@@ -15,8 +15,8 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bnnverify.compilation import njit
 from bnnverify.engines.bitslice import leaf, settled_place
 from bnnverify.simd import address, hadd, hload, hmax, hmin, hstore, load
 
@@ -45,7 +45,7 @@ def _successor(rows, source, target_rows, target, delta, lows, highs, width, fli
         hstore(target_rows, target + at, hmax(hmin(v, hload(highs, bound)), hload(lows, bound)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def spread(
     rows,
     factors,
@@ -166,7 +166,7 @@ def _unpack(rows, first, neurons, margins):  # type: ignore[no-untyped-def]
         margins[j] = rows[first + j]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def close(
     rows, words, factors, starts, counts, first, last, width, neurons, bounds, moduli, net, scratch, margins, closed
 ):  # type: ignore[no-untyped-def]
@@ -212,7 +212,7 @@ def close(
         counts[partition] = kept
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def finish(
     rows,
     factors,
@@ -276,7 +276,7 @@ def finish(
                             found[flips + g, p, k] = value % moduli[k] if moduli[k] else value
 
 
-@njit(cache=True)
+@njit
 def growth(words, starts, counts, width, delta, lows, highs, most_flips, samples):  # type: ignore[no-untyped-def]
     """Of a sample of states, how many successors are not states themselves, for each candidate of `delta`.
 
@@ -341,7 +341,7 @@ def growth(words, starts, counts, width, delta, lows, highs, most_flips, samples
     return fresh
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def merge(words, factors, starts, counts, first, last, width, moduli):  # type: ignore[no-untyped-def]
     """Add up equal states of the partitions from `first` up to `last`; `counts` follows."""
     most = 1

@@ -6,16 +6,16 @@ Flips are drawn cell by cell (see `flips`) and correct the sums of the fault-fre
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.engines.flips import cells_of, gap
 from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
 from bnnverify.packing import argmax_first, pack_signs, popcount, score_ranks
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sample(  # type: ignore[no-untyped-def]
     x,
     base,
@@ -58,7 +58,7 @@ def _sample(  # type: ignore[no-untyped-def]
                     present = np.int64(0)
                     for w in range(words[b]):
                         at = offset + j * words[b] + w
-                        present += np.int64(popcount(mask[at]))  # type: ignore[call-arg]
+                        present += np.int64(popcount(mask[at]))
                         differ += np.int64(popcount((bits[w] ^ weights[at]) & mask[at]))
                     sums[j] = present - 2 * differ
                 offset += count * words[b]

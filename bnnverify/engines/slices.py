@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.packing import Words
 from bnnverify.simd import address, load, vand, vany, vload, vor, vsplat, vstore, vxor
 
@@ -124,7 +124,7 @@ def _half_of_difference(margins, value, digits, top):  # type: ignore[no-untyped
         carry = _majority(a, b, carry)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def margins_of_rows(planes, entries, starts, constants, top, margins):  # type: ignore[no-untyped-def]
     """Disagreements minus limit minus 1 of each neuron, `margins[chunk, neuron, digit, 8]`: negative iff it fires."""
     for c in range(planes.shape[0]):
@@ -135,7 +135,7 @@ def margins_of_rows(planes, entries, starts, constants, top, margins):  # type: 
             add_planes(source, where, starts[j], starts[j + 1], digits, top)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def refire(planes, margins, flips, flip_starts, touched, count, top, digits, hidden):  # type: ignore[no-untyped-def]
     """Fire the neurons of a first block that have flips, for one chunk: `hidden[neuron, 8]` is changed there.
 
@@ -151,7 +151,7 @@ def refire(planes, margins, flips, flip_starts, touched, count, top, digits, hid
         vstore(target, 8 * j, vload(counter, 8 * (top - 1)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fire(source, entries, starts, constants, top, digits, hidden):  # type: ignore[no-untyped-def]
     """Fire all neurons of a later block for one chunk; `source` is the address of the planes of its inputs."""
     where, counter, target = address(entries), address(digits), address(hidden)
@@ -161,7 +161,7 @@ def fire(source, entries, starts, constants, top, digits, hidden):  # type: igno
         vstore(target, 8 * j, vload(counter, 8 * (top - 1)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def right_by_counts(source, entries, starts, offsets, order, labels, top, digits, right):  # type: ignore[no-untyped-def]
     """Which images of a chunk get their label, where all classes have one scale.
 
@@ -189,7 +189,7 @@ def right_by_counts(source, entries, starts, offsets, order, labels, top, digits
         vstore(out, 0, vxor(lead, vand(vxor(lead, vload(marks, 8 * k)), more)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def right_by_ranks(source, entries, starts, ranks, labels, top, digits, counts, right):  # type: ignore[no-untyped-def]
     """As `right_by_counts`, by looking up the rank of every score: for scales of any kind."""
     where, counter = address(entries), address(digits)

@@ -13,9 +13,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.engines.plan import Plan
 from bnnverify.packing import Words
 from bnnverify.simd import address, bgreater_equal, bload
@@ -73,7 +73,7 @@ def ends() -> Words:
     return np.packbits(bits, axis=1, bitorder="little").view("<u8").astype(np.uint64).ravel()
 
 
-@njit(cache=True)
+@njit
 def _append(target, place, source, first, length):  # type: ignore[no-untyped-def]
     """Copy `length` bits from bit 0 of ``source[first:]`` to bit `place` of the zeroed bits of `target`."""
     word, shift = place >> 6, np.uint64(place & 63)
@@ -87,7 +87,7 @@ def _append(target, place, source, first, length):  # type: ignore[no-untyped-de
             target[word + i + 1] |= bits >> (np.uint64(64) - shift)
 
 
-@njit(cache=True)
+@njit
 def _fill(target, place, length):  # type: ignore[no-untyped-def]
     """Set `length` bits from bit `place` on."""
     end = place + length
@@ -104,7 +104,7 @@ def _fill(target, place, length):  # type: ignore[no-untyped-def]
         target[last] |= tail
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _subset_rows(deltas, divisor, flips, binomials, table, base, row_words, low_words, work):  # type: ignore[no-untyped-def]
     """Fill the rows of all neurons; `deltas` is `(inputs, neurons)` in order of the distance from the end.
 
@@ -159,7 +159,7 @@ def subset_tail(plan: Plan, flips: int, inputs: int) -> Tail:
     return Tail(table, base, row_words, divisor, upper, -upper, inputs, np.zeros(1, dtype=np.int64), sizes)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _setting_rows(deltas, downs, places, levels, table, base, row_words):  # type: ignore[no-untyped-def]
     """Fill the rows of all neurons for all settings of the inputs of `deltas` `(inputs, neurons)`."""
     inputs, neurons = deltas.shape

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.kernels import disagreement_limits, forward_ranks, pack_layers
 from bnnverify.packing import argmax_first, pack_fired, score_ranks
@@ -30,7 +30,7 @@ _CHUNK_OPERATIONS = 1 << 31  # about as many products of signs: well under a sec
 _TIES = {Ties.LOWEST_INDEX: 0, Ties.COUNTEREXAMPLE: 1, Ties.ROBUST: 2}
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _adversarial(ranks, klass, targeted, ties, best):  # type: ignore[no-untyped-def]
     """`Query.scores_adversarial` on score ranks; `best` is their argmax."""
     if ties == 0:
@@ -47,7 +47,7 @@ def _adversarial(ranks, klass, targeted, ties, best):  # type: ignore[no-untyped
     return False
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, ranks, masked, bits, scratch, out):  # type: ignore[no-untyped-def]
     """Score ranks of the input whose front block has these disagreement counts."""
     if front_ranks.shape[0] > 0:  # no hidden block: the front is the output block
@@ -58,7 +58,7 @@ def _ranks_of(counts, front_limits, front_ranks, shape, weights, mask, limits, r
         forward_ranks(bits, shape, weights, mask, limits, ranks, masked, scratch, out)
 
 
-@njit(cache=True)
+@njit
 def _walk_shell(base, deltas, flips, steps, stop, question, front, per_class):  # type: ignore[no-untyped-def]
     """Visit up to `steps` inputs with exactly `len(flips)` flips, from `flips` on (lexicographic).
 
@@ -96,7 +96,7 @@ def _walk_shell(base, deltas, flips, steps, stop, question, front, per_class):  
     return visited, adversarial, False, False
 
 
-@njit(cache=True)
+@njit
 def _walk_gray(counts, deltas, signs, start, total, steps, stop, question, front, per_class):  # type: ignore[no-untyped-def]
     """Visit up to `steps` of the 2^f inputs, from Gray-code index `start` on; `counts` and `signs` follow.
 
@@ -129,12 +129,12 @@ def _walk_gray(counts, deltas, signs, start, total, steps, stop, question, front
     return visited, adversarial, False
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _toggle(bits, place):  # type: ignore[no-untyped-def]
     bits[place >> 6] ^= np.uint64(1) << np.uint64(place & 63)
 
 
-@njit(cache=True)
+@njit
 def _walk_shell_stages(bits, places, flips, steps, stop, question, loops, scratch, per_class):  # type: ignore[no-untyped-def]
     """`_walk_shell` by evaluating each input: `bits` are those of the centre, input i is at ``places[i]``."""
     klass, targeted, ties = question
@@ -171,7 +171,7 @@ def _walk_shell_stages(bits, places, flips, steps, stop, question, loops, scratc
     return visited, adversarial, exhausted, found
 
 
-@njit(cache=True)
+@njit
 def _walk_gray_stages(bits, places, signs, start, total, steps, stop, question, loops, scratch, per_class):  # type: ignore[no-untyped-def]
     """`_walk_gray` by evaluating each input; `bits` and `signs` follow, free input i is at ``places[i]``."""
     klass, targeted, ties = question

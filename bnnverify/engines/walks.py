@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bnnverify.compilation import njit
 from bnnverify.engines.bitslice import leaf, settled_place
 from bnnverify.simd import address, badd, bload, bstore
 
@@ -17,7 +17,7 @@ def move(margins, source, target, deltas, input_row, words):  # type: ignore[no-
         bstore(margins, target + at, badd(bload(margins, source + at), bload(deltas, input_row + at)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def walk_shell(
     margins, deltas, head, low, high, flips, tail, tail_flips, binomials, uppers, prune, net, scratch, tallies
 ):  # type: ignore[no-untyped-def]
@@ -82,7 +82,7 @@ def walk_shell(
     return leaves, closed
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def walk_settings(margins, deltas, first, last, tail, tail_bits, bounds, prune, net, scratch, tallies):  # type: ignore[no-untyped-def]
     """Count all settings of free inputs `first` and later; the margins with those before set are in row `first`.
 

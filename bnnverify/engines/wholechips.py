@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from bnnverify.blocks import OutputBlock
+from bnnverify.compilation import njit
 from bnnverify.engines.chips import SharedCells
 from bnnverify.engines.flips import Cells, cells_of, drawn
 from bnnverify.engines.reads import ReadChips
@@ -54,7 +54,7 @@ def whole_chips(
     return (StagedChips if network.has_convolutions else SlicedChips)(network, points, labels, faults)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _group(flips, flip_starts, places, signs, of_first, rows):  # type: ignore[no-untyped-def]
     """Flips of the first block by neuron: entries where the flipped cells agree, and the neurons that have any."""
     chips = flip_starts.shape[0] - 1
@@ -92,7 +92,7 @@ def _group(flips, flip_starts, places, signs, of_first, rows):  # type: ignore[n
     return entries, touched, starts, touched_at, later_at
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _refire_integers(sums, inputs, thresholds, flips, flip_starts, touched, count, work, hidden):  # type: ignore[no-untyped-def]
     """As `slices.refire` where the inputs are integers: `sums[neuron, 512]`, `inputs[input, 512]`."""
     for t in range(count):
@@ -111,7 +111,7 @@ def _refire_integers(sums, inputs, thresholds, flips, flip_starts, touched, coun
             hidden[j, w] = word
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _wrong(  # type: ignore[no-untyped-def]
     flips, flip_starts, grouped, first, later, output, labels, valid, wrong, errors
 ):

@@ -21,9 +21,9 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.errors import UnsupportedError
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.reliability.exact import SAMPLE_INSTEAD
@@ -33,7 +33,7 @@ from bnnverify.reliability.rounding import UNIT, outward, rounded_rate
 _HALF = Fraction(1, 2)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _errors(  # type: ignore[no-untyped-def]
     weights, needed, labels, fires, silent, rates, pad, unit, bounds
 ):

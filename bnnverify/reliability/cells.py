@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.domain import IntArray
 from bnnverify.network import OutputBlock
 from bnnverify.packing import Words, score_ranks
@@ -67,7 +67,7 @@ class CellRows:
         return 3 * cells + cells * largest + 2
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _row_law(x, weights, flip, keep, law):  # type: ignore[no-untyped-def]
     """Law of the total size of the inputs that agree after the faults, 3 roundings a cell; returns the total size."""
     law[:] = 0.0
@@ -86,7 +86,7 @@ def _row_law(x, weights, flip, keep, law):  # type: ignore[no-untyped-def]
     return top
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _firing(points, weights, flip, keep, thresholds, fires, silent):  # type: ignore[no-untyped-def]
     """Fill `fires` and `silent`, both summed on their own."""
     most = 0
@@ -106,7 +106,7 @@ def _firing(points, weights, flip, keep, thresholds, fires, silent):  # type: ig
                     silent[s, j] += law[k]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _errors(points, weights, flip, keep, ranks, label, masses, charges):  # type: ignore[no-untyped-def]
     """Add P(class is not `label`) at every point, times its mass, to both charges."""
     classes, n = weights.shape

@@ -20,9 +20,9 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.convolution import ConvBlock
 from bnnverify.domain import IntArray
 from bnnverify.packing import Words
@@ -193,7 +193,7 @@ def _places(block: ConvBlock) -> IntArray:
     return np.ascontiguousarray(entry.reshape(channels * rows * columns, -1).astype(np.int64))
 
 
-@njit(cache=True)
+@njit
 def _flip_tails(flip, keep, tails):  # type: ignore[no-untyped-def]
     """``tails[f, t]`` = P(more than t cells of filter f flip), summed from its end."""
     cells = flip.shape[1]
@@ -209,7 +209,7 @@ def _flip_tails(flip, keep, tails):  # type: ignore[no-untyped-def]
             tails[f, t] = tails[f, t + 1] + law[t + 1]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_map(sums, mass, threshold, conjunction, window, maps):  # type: ignore[no-untyped-def]
     """Add the pooled map of a filter with these sums, windows together."""
     key = np.zeros(maps[0].shape[1], dtype=np.uint64)
@@ -222,7 +222,7 @@ def _add_map(sums, mass, threshold, conjunction, window, maps):  # type: ignore[
     add_vector(key, mass, *maps)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _filter_maps(entries, weights, odds, intact, threshold, conjunction, window, flips, maps):  # type: ignore[no-untyped-def]
     """Maps of one filter over all patterns of at most `flips` flips, with their probabilities."""
     cells, positions = entries.shape
@@ -250,7 +250,7 @@ def _filter_maps(entries, weights, odds, intact, threshold, conjunction, window,
         _add_map(sums[depth], masses[depth], threshold, conjunction, window, maps)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _placed(keys, shift, vectors):  # type: ignore[no-untyped-def]
     """Set the bits of each key in the vector, `shift` places up."""
     up = np.uint64(shift & 63)

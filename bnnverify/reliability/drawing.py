@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.network import OutputBlock
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def suffix_tables(terminal, fires, silent, step_fires, step_silent, by_difference, tables):  # type: ignore[no-untyped-def]
     """``tables[j, r, i]`` = P(rival r beats c | pair index i after the first j signs), backwards from `terminal`."""
     m = fires.shape[0]
@@ -34,7 +34,7 @@ def suffix_tables(terminal, fires, silent, step_fires, step_silent, by_differenc
                     tables[j, r, i] = q * tables[j + 1, r, i + up] + p * tables[j + 1, r, i + down]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def root_chances(terminal, fires, silent, step_fires, step_silent, chances):  # type: ignore[no-untyped-def]
     """``chances[r]`` = P(rival r beats c): the law of the pair index forwards, without the tables on the way."""
     size = terminal.shape[1]
@@ -63,7 +63,7 @@ def root_chances(terminal, fires, silent, step_fires, step_silent, chances):  # 
         chances[r] = total
 
 
-@njit(cache=True)
+@njit
 def _pair_indices(key, words, shifts, masks, pair_index, out):  # type: ignore[no-untyped-def]
     """Pair index of every rival from a packed state; class c is row 0 of the field tables."""
     own = np.int64(0)
@@ -76,7 +76,7 @@ def _pair_indices(key, words, shifts, masks, pair_index, out):  # type: ignore[n
         out[r] = pair_index[0] * own + pair_index[1] * theirs + pair_index[2]
 
 
-@njit(cache=True)
+@njit
 def _leaf(key, words, shifts, masks, strides, leaf_tables, alive, total):  # type: ignore[no-untyped-def]
     """P(some rival beats c | all signs): sum over the score of c; the union is built from beats and loses."""
     own, beats, loses, rivals = leaf_tables
@@ -101,7 +101,7 @@ def _leaf(key, words, shifts, masks, strides, leaf_tables, alive, total):  # typ
     return error
 
 
-@njit(cache=True)
+@njit
 def _insert(key, mass, keys, masses, count, slots):  # type: ignore[no-untyped-def]
     """Add `mass` to the state `key`, opening it if it is new; returns the number of states."""
     h = np.uint64(1469598103934665603)
@@ -128,7 +128,7 @@ def _insert(key, mass, keys, masses, count, slots):  # type: ignore[no-untyped-d
         slot = (slot + 1) & np.int64(wrap)
 
 
-@njit(cache=True)
+@njit
 def _closing_bucket(contribution, count, allowance, max_open):  # type: ignore[no-untyped-def]
     """The exponent e such that states with contribution < 2^e are closed: within the allowance, or by force."""
     sums = np.zeros(1100)
@@ -147,7 +147,7 @@ def _closing_bucket(contribution, count, allowance, max_open):  # type: ignore[n
     return bucket
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def draw_signs(  # type: ignore[no-untyped-def]
     fires,
     silent,
@@ -232,7 +232,7 @@ def draw_signs(  # type: ignore[no-untyped-def]
     return lower, upper, max(tolerance - spent, 0.0), closed, leaves, peak, j, keys[:kept], masses[:kept]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def disagreements(keys, fields):  # type: ignore[no-untyped-def]
     """Disagreements of packed states, `(states, classes, counters)`."""
     words, shifts, masks, _ = fields
@@ -244,7 +244,7 @@ def disagreements(keys, fields):  # type: ignore[no-untyped-def]
     return counts
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def state_chances(keys, fields, pair_index, table):  # type: ignore[no-untyped-def]
     """P(rival beats c | state), `(states, rivals)`."""
     words, shifts, masks, _ = fields

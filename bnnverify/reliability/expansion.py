@@ -29,8 +29,8 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bnnverify.compilation import njit
 from bnnverify.reliability.expansionterms import means, own_scores, pair_terms, triple_terms
 from bnnverify.reliability.jointlaws import joint_law, pair_laws
 
@@ -46,7 +46,7 @@ def slack_weight(rivals: int, triples: bool) -> int:
     return 4 + 6 * rivals + 10 * pairs + (4 * pairs * (rivals - 2) if triples else 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _triple_bound(a, b, e, absolute, square, second, largest, s):  # type: ignore[no-untyped-def]
     """A cheap bound on E[1(s) |d_a d_b d_e|], by the largest value or by Cauchy and Schwarz."""
     bound = min(absolute[a, b, s] * largest[e, s], absolute[a, e, s] * largest[b, s])
@@ -55,7 +55,7 @@ def _triple_bound(a, b, e, absolute, square, second, largest, s):  # type: ignor
     return min(bound, np.sqrt(min(by_squares, square[b, e, s] * second[a, s])))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _others(good, count, a, b, e, f, after, s):  # type: ignore[no-untyped-def]
     """Product of g_i over the rivals beyond `after` without a, b, e, f."""
     product = 1.0
@@ -65,7 +65,7 @@ def _others(good, count, a, b, e, f, after, s):  # type: ignore[no-untyped-def]
     return product
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _relevant(chances, shares):  # type: ignore[no-untyped-def]
     """Per state the rivals that matter, weakest first, padded by -1, and the summed chances of the others."""
     states, rivals = chances.shape
@@ -81,7 +81,7 @@ def _relevant(chances, shares):  # type: ignore[no-untyped-def]
     return members, dropped
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _second_order(mine, good, signed):  # type: ignore[no-untyped-def]
     """P(no rival beats c), up to second order."""
     count = good.shape[0]
@@ -94,7 +94,7 @@ def _second_order(mine, good, signed):  # type: ignore[no-untyped-def]
     return center
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _cheap_triples(good, pairs, singles, names, absolute_3, gains):  # type: ignore[no-untyped-def]
     """Cheap bounds on the absolute triple terms, and what each adds to the remainder of order 2."""
     _, absolute, square = pairs
@@ -108,7 +108,7 @@ def _cheap_triples(good, pairs, singles, names, absolute_3, gains):  # type: ign
             gains[t] += value * _others(good, good.shape[0], a, b, e, -1, a, s)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _third_order(good, names, place, is_exact, signed_3, absolute_3, square, largest):  # type: ignore[no-untyped-def]
     """(remainder of order 2, signed terms of order 3, remainder of order 3)."""
     count = good.shape[0]
@@ -133,7 +133,7 @@ def _third_order(good, names, place, is_exact, signed_3, absolute_3, square, lar
     return radius, third, radius_3
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _triple_names(count):  # type: ignore[no-untyped-def]
     """All a < b < e below `count`, and the row of each."""
     number = count * (count - 1) * (count - 2) // 6
@@ -147,7 +147,7 @@ def _triple_names(count):  # type: ignore[no-untyped-def]
     return names, place
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def expand(  # type: ignore[no-untyped-def]
     deviates,
     steps,

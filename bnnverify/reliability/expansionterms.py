@@ -7,16 +7,17 @@ disagreements; `loss` (d) the difference between a rival's mean chance and its c
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bnnverify.compilation import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_row(total, row, mass):  # type: ignore[no-untyped-def]
     for s in range(total.shape[0]):
         total[s] += mass * row[s]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _blend(total, law, rows, floor):  # type: ignore[no-untyped-def]
     """``total[s] = sum_x law[x] * rows[x, s]`` over the masses above `floor`; False if there is none."""
     found = False
@@ -29,7 +30,7 @@ def _blend(total, law, rows, floor):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_pair(weight, one, other, signed, absolute, square):  # type: ignore[no-untyped-def]
     for s in range(weight.shape[0]):
         both = one[s] * other[s]
@@ -38,7 +39,7 @@ def _add_pair(weight, one, other, signed, absolute, square):  # type: ignore[no-
         square[s] += weight[s] * (both * both)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_triple(weight, both, third, signed, absolute):  # type: ignore[no-untyped-def]
     for s in range(weight.shape[0]):
         term = weight[s] * (both[s] * third[s])
@@ -46,7 +47,7 @@ def _add_triple(weight, both, third, signed, absolute):  # type: ignore[no-untyp
         absolute[s] += abs(term)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def pair_terms(  # type: ignore[no-untyped-def]
     law, floor, widths, rows, one, other, weight, signed, absolute, square
 ):
@@ -63,7 +64,7 @@ def pair_terms(  # type: ignore[no-untyped-def]
                 at += width
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def triple_terms(  # type: ignore[no-untyped-def]
     law, floor, widths, rows, one, other, third, weight, both, signed, absolute
 ):
@@ -83,7 +84,7 @@ def triple_terms(  # type: ignore[no-untyped-def]
                     at += width
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _table_row(count, common, plus, stride, rows):  # type: ignore[no-untyped-def]
     """Row of a class's table for a count of its disagreements: of all of them if `stride` is 0.
 
@@ -95,7 +96,7 @@ def _table_row(count, common, plus, stride, rows):  # type: ignore[no-untyped-de
     return min(max(plus + count - common, 0), plus) * stride + min(max(count, 0), stride - 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def own_scores(base, low, plus, stride, own, own_law, exit_mass, rows, mine):  # type: ignore[no-untyped-def]
     """Law of the score of c into `mine`; (first, last) score that matters and the mass of the others.
 
@@ -119,7 +120,7 @@ def own_scores(base, low, plus, stride, own, own_law, exit_mass, rows, mine):  #
     return first, last, cut
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def means(  # type: ignore[no-untyped-def]
     law, base, low, plus, stride, beats, rows, mine, weight, loss, bad, largest, second
 ):

@@ -236,7 +236,7 @@ class _Search:
         """One slice, with neurons that need at most `dearest` flips each."""
         self.slices += 1
         work = (self._clean_signs, self._clean_sums, self._signs, self._needed, self._sums, self._frames, self._top)
-        state: int = flipsearch.advance(  # type: ignore[call-arg]
+        state: int = flipsearch.advance(
             *self._fixed, self._budget, dearest, *work, self._best, self.best_signs, _VISITS
         )
         return state

@@ -21,21 +21,22 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bnnverify.compilation import njit
 
 RUNNING, EXHAUSTED, FOUND = 0, 1, 2
 LEVEL, NEXT, LEFT, DESCENDED, SWITCHED, CLOSED = range(6)  # of a frame
 _NEVER = 2**62
 
 
-@njit(cache=True)
+@njit
 def _beats(ranks, rival, at, reference, own):  # type: ignore[no-untyped-def]
     """True if `rival` with `at` disagreements wins against `reference` with `own`."""
     a, b = ranks[rival, at], ranks[reference, own]
     return a > b or (a == b and rival < reference)
 
 
-@njit(cache=True)
+@njit
 def rival_cost(  # type: ignore[no-untyped-def]
     signs, needed, weights, ranks, steps, sizes, reference, rival, limit, counts
 ):
@@ -83,7 +84,7 @@ def rival_cost(  # type: ignore[no-untyped-def]
     return cost
 
 
-@njit(cache=True)
+@njit
 def nearest_rival(  # type: ignore[no-untyped-def]
     signs, needed, weights, ranks, steps, sizes, reference, limit, counts
 ):
@@ -97,7 +98,7 @@ def nearest_rival(  # type: ignore[no-untyped-def]
     return best, who
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def nearest_rivals(  # type: ignore[no-untyped-def]
     signs, needed, weights, ranks, steps, sizes, references, limit, costs, rivals
 ):
@@ -109,7 +110,7 @@ def nearest_rivals(  # type: ignore[no-untyped-def]
         )
 
 
-@njit(cache=True)
+@njit
 def _settle(level, width, sums, thresholds, present, signs, needed):  # type: ignore[no-untyped-def]
     """Signs of a block, and the flips that each neuron needs, from its pre-activations: `margins.needs_of_sums`."""
     for j in range(width):
@@ -122,7 +123,7 @@ def _settle(level, width, sums, thresholds, present, signs, needed):  # type: ig
             needed[level, j] = (t - s + 1) // 2 if (t - s + 1) // 2 <= (present[level, j] - s) // 2 else _NEVER
 
 
-@njit(cache=True)
+@njit
 def _spread(level, widths, columns, signs, clean_signs, sums, clean_sums):  # type: ignore[no-untyped-def]
     """Pre-activations of the next block, from those of the fault-free network and the signs that differ."""
     n = widths[level + 1]
@@ -133,7 +134,7 @@ def _spread(level, widths, columns, signs, clean_signs, sums, clean_sums):  # ty
             _add(level, j, n, 2 * signs[level, j], columns, sums)
 
 
-@njit(cache=True)
+@njit
 def _add(level, j, n, change, columns, sums):  # type: ignore[no-untyped-def]
     """Add `change` times the weights on neuron j to the pre-activations of the next block."""
     column = columns[level + 1, j]
@@ -141,7 +142,7 @@ def _add(level, j, n, change, columns, sums):  # type: ignore[no-untyped-def]
         sums[level + 1, i] += change * column[i]
 
 
-@njit(cache=True)
+@njit
 def _switchable(costs, first, width, left, dearest, free, switched):  # type: ignore[no-untyped-def]
     """``switched[i]``: how many neurons from `first` on i flips switch at most, each for its cost less `free`.
 
@@ -177,7 +178,7 @@ def _switchable(costs, first, width, left, dearest, free, switched):  # type: ig
     return True
 
 
-@njit(cache=True)
+@njit
 def _spread_reach(before, needed, width, left, work, after):  # type: ignore[no-untyped-def]
     """``after[i]``: neurons of a block that i flips in it and before switch at most; -1 if i is not enough.
 
@@ -196,7 +197,7 @@ def _spread_reach(before, needed, width, left, work, after):  # type: ignore[no-
                 after[i + more] = count
 
 
-@njit(cache=True)
+@njit
 def _can_reach(  # type: ignore[no-untyped-def]
     signs, needed, weights, ranks, steps, reference, left, common, switched, reach
 ):
@@ -243,7 +244,7 @@ def _can_reach(  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def advance(  # type: ignore[no-untyped-def]
     widths,
     columns,

@@ -10,11 +10,12 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 
-@njit(cache=True, nogil=True)
+
+@njit(nogil=True)
 def _exits(deviates, steps, low, high):  # type: ignore[no-untyped-def]
     """Mass of a walk with these steps that first leaves [low, high] below, and above."""
     size = high - low + 1
@@ -36,7 +37,7 @@ def _exits(deviates, steps, low, high):  # type: ignore[no-untyped-def]
     return below * 1.000001, above * 1.000001
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def windows(deviates, steps, exit_mass, low, high, exits):  # type: ignore[no-untyped-def]
     """A window [low, high] of each class's walk that it leaves at any time with probability at most `exit_mass`.
 
@@ -61,14 +62,14 @@ def windows(deviates, steps, exit_mass, low, high, exits):  # type: ignore[no-un
                 high[i] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mix(out, stayed, moved, stay, leave):  # type: ignore[no-untyped-def]
     """``stayed * stay + moved * leave``; a function of its own, for only so LLVM writes it as vectors."""
     for i in range(out.shape[0]):
         out[i] = stayed[i] * stay + moved[i] * leave
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def joint_law(classes, walk, start, law, spare):  # type: ignore[no-untyped-def]
     """Joint law of the walks of some classes, the last one fastest, in `law` or `spare`, flat and circular.
 
@@ -103,7 +104,7 @@ def pair_law_size(low: NDArray[np.int64], high: NDArray[np.int64]) -> int:
     return int((rivals.sum() ** 2 - (rivals**2).sum()) // 2 * sizes[0] * sizes[-1]) if rivals.size else 0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def pair_laws(needed, walk, largest):  # type: ignore[no-untyped-def]
     """Joint laws of (k, l, common, c) of all needed pairs, one after the other, and where each begins."""
     sizes, rivals = walk[4] - walk[3] + 1, needed.shape[0]

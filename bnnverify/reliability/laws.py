@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.domain import IntArray
 from bnnverify.faults import CellRates
 from bnnverify.network import DenseBlock
@@ -22,7 +22,7 @@ from bnnverify.reliability.rounding import rounded_rate
 FloatArray = NDArray[np.float64]
 
 
-@njit(cache=True)
+@njit
 def _bernoulli_sum(hits, misses, repeats, law):  # type: ignore[no-untyped-def]
     """Law of a sum of independent Bernoulli variables into `law`: 3 roundings a variable, rates included."""
     law[:] = 0.0
@@ -38,7 +38,7 @@ def _bernoulli_sum(hits, misses, repeats, law):  # type: ignore[no-untyped-def]
             law[0] *= miss
 
 
-@njit(cache=True)
+@njit
 def _weighted_sum(shift, hits, misses, law):  # type: ignore[no-untyped-def]
     """Law of the sum of ``shift[i]`` where variable i hits: 3 roundings a variable, rates included."""
     law[:] = 0.0

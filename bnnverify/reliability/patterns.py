@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.packing import Words
 from bnnverify.reliability.laws import FloatArray
 
@@ -70,7 +70,7 @@ class Vectors:
         return self.keys[order], self.masses[order]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def add_vector(key, mass, keys, masses, slots, totals, open_mass):  # type: ignore[no-untyped-def]
     """Add `mass` to the vector `key`; where there is no room for a new one, to what is left open."""
     h = np.uint64(1469598103934665603)
@@ -104,13 +104,13 @@ def add_vector(key, mass, keys, masses, slots, totals, open_mass):  # type: igno
         slot = (slot + 1) & wrap
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def has_room(keys, totals):  # type: ignore[no-untyped-def]
     """True while more may be drawn."""
     return totals[0] < keys.shape[0] and totals[1] < totals[2]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def draw(mass, modal, parts, threshold, stack, vectors):  # type: ignore[no-untyped-def]
     """Add the outcomes of independent parts whose probability times `mass` is at least `threshold` to `vectors`.
 

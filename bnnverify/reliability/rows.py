@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.faults import CellRates
 from bnnverify.reliability.laws import FloatArray
 from bnnverify.reliability.memory import require_memory
@@ -24,7 +24,7 @@ from bnnverify.reliability.rounding import rounded_rate
 Laws = tuple[FloatArray, NDArray[np.int64]]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _flip_laws(flip, keep, laws, tops):  # type: ignore[no-untyped-def]
     """``laws[k % rows, i]`` = P(i of k cells flip), 3 roundings a cell; ``tops[k]`` is the last i that is not 0."""
     rows, law = laws.shape[0], np.zeros(tops.shape[0])
@@ -74,7 +74,7 @@ def new_cache(size: int) -> tuple[NDArray[np.int64], FloatArray]:
     return np.full((slots, 2), -1, dtype=np.int64), np.zeros((slots, 2))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _group_law(agreeing, disagreeing, laws, tops, law):  # type: ignore[no-untyped-def]
     """Law of the disagreements after the faults of one group of cells into ``law[: agreeing + disagreeing + 1]``."""
     law[: agreeing + disagreeing + 1] = 0.0
@@ -83,7 +83,7 @@ def _group_law(agreeing, disagreeing, laws, tops, law):  # type: ignore[no-untyp
             law[x + disagreeing - y] += laws[agreeing, x] * laws[disagreeing, y]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fires_given(limit, counts, plus, minus, out):  # type: ignore[no-untyped-def]
     """(P(fires), P(does not)) of a row into `out`, both summed on their own.
 
@@ -110,7 +110,7 @@ def fires_given(limit, counts, plus, minus, out):  # type: ignore[no-untyped-def
         out[1] += one[v] * above[t]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def cache_slot(limit, a, b, c, d, slots):  # type: ignore[no-untyped-def]
     """Tag of a limit and four counts, and their place in a cache of so many slots."""
     one = (np.int64(limit + 1) << 40) | (np.int64(a) << 20) | np.int64(b)
@@ -166,7 +166,7 @@ class CountedRows:
         return firing_roundings(self.weights.shape[1])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _firing_at(points, weights, second, thresholds, plus, minus, tags, values, fires, silent):  # type: ignore[no-untyped-def]
     """Fill `fires` and `silent` from the counts of every row at every point."""
     counts = np.zeros(4, dtype=np.int64)

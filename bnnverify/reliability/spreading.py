@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.domain import IntArray
 from bnnverify.faults import CellRates
 from bnnverify.network import DenseBlock, OutputBlock
@@ -120,7 +120,7 @@ class Closing:
         return self.rows, self.pair
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sort_signs(fires, silent, mass, least, odds, bits, modal):  # type: ignore[no-untyped-def]
     """Signs that may turn, by falling odds: their number, P(all other signs are modal), P(some other is not).
 
@@ -146,7 +146,7 @@ def _sort_signs(fires, silent, mass, least, odds, bits, modal):  # type: ignore[
     return n, rest, other
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _suffixes(odds, bits, n, modal, rows, pair):  # type: ignore[no-untyped-def]
     """What the signs from i on do to every rival, by the half difference t that the signs before i made.
 
@@ -159,11 +159,11 @@ def _suffixes(odds, bits, n, modal, rows, pair):  # type: ignore[no-untyped-def]
     beats, turned = np.empty((n + 1, rivals, 2 * n + 1)), np.zeros((n + 1, rivals, 2 * n + 1))
     own = np.int64(0)
     for w in range(modal.shape[0]):
-        own += np.int64(popcount(modal[w] ^ rows[0, w]))  # type: ignore[call-arg]
+        own += np.int64(popcount(modal[w] ^ rows[0, w]))
     for r in range(rivals):
         start = inputs - own
         for w in range(modal.shape[0]):
-            start += np.int64(popcount(modal[w] ^ rows[r + 1, w]))  # type: ignore[call-arg]
+            start += np.int64(popcount(modal[w] ^ rows[r + 1, w]))
         for t in range(-n, n + 1):
             index = start + 2 * t
             beats[n, r, n + t] = pair[r, index] if 0 <= index < pair.shape[1] else 0.0  # else: cannot be reached
@@ -181,7 +181,7 @@ def _suffixes(odds, bits, n, modal, rows, pair):  # type: ignore[no-untyped-def]
     return shifts, beats, turned
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _draw_signs(mass, modal, odds, bits, n, threshold, stack, vectors, closing, charges):  # type: ignore[no-untyped-def]
     """As `patterns.draw` where each part is one sign; what is left out goes to `charges`, bounded."""
     rows, pair = closing
@@ -233,7 +233,7 @@ def _draw_signs(mass, modal, odds, bits, n, threshold, stack, vectors, closing, 
     charges[1] += min(added, left)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def draw_signs(fires, silent, mass, threshold, workspace, vectors, closing, charges):  # type: ignore[no-untyped-def]
     """Add the likely sign vectors of independent neurons to `vectors`, and bounds on the others to `charges`.
 
@@ -255,7 +255,7 @@ def draw_signs(fires, silent, mass, threshold, workspace, vectors, closing, char
     _draw_signs(mass * rest, modal, odds, bits, n, threshold, stack, vectors, closing, charges)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def spread(keys, masses, begin, end, step, threshold, workspace, vectors, closing, charges):  # type: ignore[no-untyped-def]
     """`draw_signs` for the states `begin` to `end`: packed signs before the block, and their probabilities."""
     weights, groups, sizes, limits, plus, minus = step
@@ -266,7 +266,7 @@ def spread(keys, masses, begin, end, step, threshold, workspace, vectors, closin
             one = two = np.int64(0)
             for w in range(keys.shape[1]):
                 apart = keys[s, w] ^ weights[j, w]
-                one += np.int64(popcount(apart & groups[0, j, w]))  # type: ignore[call-arg]
+                one += np.int64(popcount(apart & groups[0, j, w]))
                 if sizes[j, 1] > 0:
                     two += np.int64(popcount(apart & groups[1, j, w]))
             alike, also = sizes[j, 0] - one, sizes[j, 1] - two
@@ -279,7 +279,7 @@ def spread(keys, masses, begin, end, step, threshold, workspace, vectors, closin
         draw_signs(signs[0], signs[1], masses[s], threshold, scratch, vectors, closing, charges)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def leaves(keys, masses, begin, end, closing, own, beats, loses, strides, groups, slack, charges):  # type: ignore[no-untyped-def]
     """Add P(c is beaten | all hidden signs) times their probability, for the states `begin` to `end`, to `charges`.
 
@@ -312,7 +312,7 @@ def leaves(keys, masses, begin, end, closing, own, beats, loses, strides, groups
             first[k] = second[k] = 0
             for w in range(keys.shape[1]):
                 apart = keys[s, w] ^ groups[2, k, w]
-                first[k] += np.int64(popcount(apart & groups[0, k, w]))  # type: ignore[call-arg]
+                first[k] += np.int64(popcount(apart & groups[0, k, w]))
                 second[k] += np.int64(popcount(apart & groups[1, k, w]))
         if pair.shape[0] > 0:
             most, added = 0.0, 0.0

@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from bnnverify.compilation import njit
 from bnnverify.errors import QueryError
 from bnnverify.faults import PerRead, rate
 from bnnverify.network import BinaryNetwork
@@ -27,7 +27,7 @@ from bnnverify.results import Kind, Probability
 _GRID = 2**100
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _law(hits, misses, law):  # type: ignore[no-untyped-def]
     """Law of the number of independent events: 3 roundings an event, that of its probability included."""
     law[:] = 0.0

@@ -16,9 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.faults import CellRates
 from bnnverify.network import OutputBlock
 from bnnverify.packing import score_ranks
@@ -143,7 +143,7 @@ def _pair_tables(
     return table, (n + 1, 1, 0)
 
 
-@njit(cache=True)
+@njit
 def _sums_of_products(own, win):  # type: ignore[no-untyped-def]
     """``own @ win.T`` with the roundings of a plain loop (a BLAS product promises less)."""
     result = np.zeros((own.shape[0], win.shape[0]))
@@ -179,7 +179,7 @@ def _difference_table(output: OutputBlock, rates: CellRates, label: int, k: int)
     return table
 
 
-@njit(cache=True)
+@njit
 def _add_step(law, down, stay, up):  # type: ignore[no-untyped-def]
     """Law of the sum plus an independent step of -1, 0 or +1."""
     previous = law.copy()
@@ -192,7 +192,7 @@ def _add_step(law, down, stay, up):  # type: ignore[no-untyped-def]
         law[k] = value
 
 
-@njit(cache=True)
+@njit
 def _difference_tails(plus, not_plus, minus, not_minus, counts, limit, table):  # type: ignore[no-untyped-def]
     """Fill ``table[n + D]`` = P(D' <= limit | D) for every D that `counts` = (same +1, same -1, different) allows."""
     n = counts.sum()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.faults import FaultModel, PerBlock, StuckAt
 from bnnverify.training.randomness import Randomness, uniform
 from bnnverify.training.rules.base import Cells
@@ -56,7 +56,7 @@ class Injection:
         self._key = np.uint64(state["key"])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _read(
     cells: NDArray[np.int8], plus: float, minus: float, stuck: bool, key: np.uint64, out: NDArray[np.int8]
 ) -> None:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.nn import grad as conv_gradients
+
+from bnnverify.compilation import njit
 
 _FLOAT32_BITS = 24
 _FLOAT64_BITS = 53
@@ -86,7 +87,7 @@ def _two_parts(gradient: Tensor, scale: float, more: float) -> tuple[Tensor, Ten
     return first, ((exact - first) * more).round_()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _split(
     gradient: NDArray[np.float32],
     scale: np.float32,

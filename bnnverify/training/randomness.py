@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from bnnverify.compilation import njit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -23,7 +24,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _TO_UNIT = 1.0 / (1 << 53)
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def mixed(key: Any, index: Any) -> Any:
     """Number `index` of the SplitMix64 stream that starts at `key`: uint64."""
     z = np.uint64(key) + (np.uint64(index) + np.uint64(1)) * _GOLDEN
@@ -32,13 +33,13 @@ def mixed(key: Any, index: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def uniform(key: Any, index: Any) -> Any:
     """A uniform number in [0, 1) with 53 bits: an event of probability p happens iff it is below p."""
     return np.float64(mixed(key, index) >> np.uint64(11)) * _TO_UNIT
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def uniforms(key: Any, count: int) -> NDArray[np.float64]:
     """The first `count` numbers of a key, for what is not worth a kernel of its own."""
     out = np.empty(count)
@@ -47,14 +48,14 @@ def uniforms(key: Any, count: int) -> NDArray[np.float64]:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def flip_signs(signs: NDArray[np.int8], probability: float, key: Any) -> None:
     """Negates each entry of a flat int8 array, in place, with the given probability."""
     for i in range(signs.size):
         signs[i] = -signs[i] if uniform(key, i) < probability else signs[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def moved(images: NDArray[Any], height: int, width: int, most: int, fill: int, key: Any) -> NDArray[Any]:
     """Images, each moved by a random number of pixels from -most to most in either direction, `fill` moving in.
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.training.randomness import uniform
 from bnnverify.training.rules.base import Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
@@ -86,11 +86,15 @@ class Drive:
 
     def switched(self, cells: Signs, key: np.uint64) -> tuple[int, Indices]:
         """See `Request`."""
-        return _switched(self._values, cells, self._scale, self._power, self._law, key)
+        found: tuple[int, Indices] = _switched(self._values, cells, self._scale, self._power, self._law, key)
+        return found
 
     def pulses(self, cells: Signs) -> tuple[Indices, NDArray[np.float64]]:
         """See `Request`."""
-        return _requested(self._values, cells, self._scale, self._power, self._law)
+        found: tuple[Indices, NDArray[np.float64]] = _requested(
+            self._values, cells, self._scale, self._power, self._law
+        )
+        return found
 
 
 class Pending:
@@ -435,7 +439,7 @@ def mean_scale(gradient: Flat, rate: float) -> float:
 # kernels: serial; the random number of a weight depends on the key and its index alone
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def _raised(x: Any, power: Any) -> Any:
     if power == 1.0:
         return x
@@ -444,7 +448,7 @@ def _raised(x: Any, power: Any) -> Any:
     return x**power
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def probability_of(law: Any, x: Any) -> Any:
     """Probability in [0, 1] of the law number `law` at x >= 0; never above x."""
     if law == 2:
@@ -454,7 +458,7 @@ def probability_of(law: Any, x: Any) -> Any:
     return min(x, 1.0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _power_sum(values: Flat, power: float) -> float:
     """Sum of |value|^power in float64, always in the same order: eight sums of every eighth, then the rest."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
@@ -473,20 +477,20 @@ def _power_sum(values: Flat, power: float) -> float:
     return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _average(gradient: Flat, average: Flat, gamma: np.float32) -> None:
     keep = np.float32(1) - gamma
     for i in range(average.size):
         average[i] = keep * average[i] + gamma * gradient[i]
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def _against(value: Any, cell: Any) -> Any:
     """|a| of an eligible weight, else 0."""
     return max(np.float64(value) * np.float64(cell), 0.0)
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def _with_room(out: Any, used: Any) -> Any:
     """The list, twice as long if it has no room for a chunk."""
     if used + _CHUNK <= out.size:
@@ -496,7 +500,7 @@ def _with_room(out: Any, used: Any) -> Any:
     return grown
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _switched(values: Flat, cells: Signs, scale: float, power: float, law: int, key: np.uint64) -> tuple[int, Indices]:
     """Pulses and switching cells. A first look at a chunk (vectorized) tells whether any cell might switch there."""
     n, pulses, count = values.size, 0, 0
@@ -530,7 +534,7 @@ def _switched(values: Flat, cells: Signs, scale: float, power: float, law: int, 
     return pulses, out[:count].copy()
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _requested(values: Flat, cells: Signs, scale: float, power: float, law: int) -> tuple[Indices, NDArray[np.float64]]:
     """The eligible cells and their probabilities."""
     indices = np.empty(values.size, dtype=np.int32)
@@ -545,7 +549,7 @@ def _requested(values: Flat, cells: Signs, scale: float, power: float, law: int)
     return indices[:count].copy(), probabilities[:count].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _chosen(indices: Indices, probability: float, key: np.uint64) -> Indices:
     """Those of the indices that an event of this probability happens to."""
     out = np.empty(indices.size, dtype=np.int32)
@@ -557,7 +561,7 @@ def _chosen(indices: Indices, probability: float, key: np.uint64) -> Indices:
     return out[:count].copy()
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _count(
     gradient: Flat, cells: Signs, counts: NDArray[np.int8], limit: int, scale: float, law: int, key: np.uint64
 ) -> Indices:
@@ -592,7 +596,7 @@ def _count(
     return out[:found].copy()
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def _ones(bits: Any) -> Any:
     """Number of ones of a nonnegative int32."""
     v = np.uint32(bits)
@@ -602,7 +606,7 @@ def _ones(bits: Any) -> Any:
     return np.int64((v * np.uint32(0x01010101)) >> np.uint32(24)) & 0xFF
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _switch_devices(
     gradient: Flat,
     cells: Signs,
@@ -658,7 +662,7 @@ def _switch_devices(
     return pulses, switches, out[:found].copy()
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _device_switches(
     bits: np.int32,
     down: bool,

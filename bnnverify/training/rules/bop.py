@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
 from bnnverify.training.rules.schedules import Schedule
 
@@ -86,7 +86,7 @@ class _BopState:
         self.cells, self._average = list(state["cells"]), list(state["average"])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _bop(
     gradient: NDArray[np.float32],
     average: NDArray[np.float32],

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.errors import BnnVerifyWarning
 from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
 from bnnverify.training.rules.bop import require_weight
@@ -121,7 +121,7 @@ class _Bop2ndState:
         self._unseen = [float(x) for x in state["unseen"]]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _bop2nd(
     gradient: NDArray[np.float32],
     first: NDArray[np.float32],

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.devices import PRESETS, RESET, SET, PulseMenu, SwitchingCell, cell_from_json
 from bnnverify.errors import QueryError
 from bnnverify.training.randomness import uniform, uniforms
@@ -288,7 +288,7 @@ class HardwareCells(IdealCells):
         self.factors = state["factors"]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _level(wanted: float, nominal: NDArray[np.float64], random_rounding: bool, u: float) -> int:
     """Position of the pulse in ascending nominal probabilities; -1 for none."""
     at = int(np.searchsorted(nominal, wanted, side="right")) - 1
@@ -302,7 +302,7 @@ def _level(wanted: float, nominal: NDArray[np.float64], random_rounding: bool, u
     return at
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _pulse(
     indices: Indices,
     wanted: NDArray[np.float64],

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.training.randomness import uniform
 from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
@@ -147,7 +147,7 @@ def _glorot(shape: tuple[int, ...]) -> float:
     return math.sqrt(positions * (shape[1] + shape[0]) / 1.5)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _adam(
     gradient: NDArray[np.float32],
     latent: NDArray[np.float32],
@@ -175,7 +175,7 @@ def _adam(
         average[i] += news * (w - average[i])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _sgd(
     gradient: NDArray[np.float32],
     latent: NDArray[np.float32],
@@ -198,14 +198,14 @@ def _sgd(
         average[i] += news * (w - average[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _bernoulli(latent: NDArray[np.float32], cells: NDArray[np.int8], key: np.uint64) -> None:
     """+1 with probability (v + 1)/2, else -1."""
     for i in range(latent.size):
         cells[i] = np.int8(1) if 2.0 * uniform(key, i) - 1.0 < latent[i] else np.int8(-1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _magnitudes_flat(cells: NDArray[np.int8], init: float, key: np.uint64) -> NDArray[np.float32]:
     out = np.empty(cells.size, dtype=np.float32)
     for i in range(cells.size):

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.training.randomness import uniform
 from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
 from bnnverify.training.rules.schedules import Schedule
@@ -96,7 +96,7 @@ class _PBopState:
         self._steps = int(state["steps"])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _load(
     gradient: NDArray[np.float32],
     theta: NDArray[np.float32],
@@ -117,7 +117,7 @@ def _load(
         theta[i] = min(max(theta[i] - rate * m / (np.sqrt(u * inverse_bias) + eps), zero), one)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _throw(theta: NDArray[np.float32], cells: NDArray[np.int8], key: np.uint64) -> None:
     """+1 with probability theta, else -1."""
     for i in range(theta.size):

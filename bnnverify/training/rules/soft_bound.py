@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnverify.compilation import njit
 from bnnverify.devices.synapse import NOISES, SoftBoundSynapse
 from bnnverify.training.randomness import uniform, uniforms
 from bnnverify.training.rules.accumulators import mean_scale
@@ -179,7 +179,7 @@ def _start(rule: SoftBound, cells: NDArray[np.int8], random: Randomness) -> dict
     return {"latent": latent, "reference": reference, **{n: np.array(getattr(drawn, n)) for n in names}}
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _move(
     gradient: NDArray[np.float32],
     cells: NDArray[np.int8],
