@@ -1,6 +1,8 @@
 """The shipped networks are what their cards say."""
 
+import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from bnnverify.datasets import inputs_for, load
 from bnnverify.errors import UnsupportedError
 from bnnverify.formats import native
 from bnnverify.kernels import PackedNetwork
+from bnnverify.training import TrainingConfig
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 FLOORS = {
@@ -61,6 +64,15 @@ def test_a_network_is_the_one_of_its_card(name):
     assert (card["cells"], card["architecture"]) == (network.n_cells, network.architecture)
     assert network.provenance.data["accuracy"] == card["accuracy"]
     assert network.provenance.data["config"] == card["config"]
+
+
+def test_the_script_sets_what_the_cards_say_whatever_the_defaults_of_the_rules(monkeypatch):
+    monkeypatch.syspath_prepend(str(MODELS))
+    script = importlib.import_module("make_models")
+    configs = {name: config for name, (config, _) in script.MODELS.items()} | script.ONCE
+    for name, config in configs.items():
+        recorded = TrainingConfig.from_json(card_of(name)["config"])
+        assert replace(config, seed=recorded.seed) == recorded == recorded.for_steps(7), name
 
 
 @pytest.mark.parametrize("name", FLOORS)

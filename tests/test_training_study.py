@@ -18,9 +18,11 @@ import pytest
 from bnnverify.datasets import load
 from bnnverify.errors import FormatError
 from bnnverify.formats import native
+from bnnverify.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "case_studies" / "training"
+RESULTS = FOLDER / "results.jsonl"
 MODULES = ("settings", "records", "runs", "table", "figures", "claims")
 
 
@@ -68,6 +70,14 @@ def test_every_row_has_a_config_that_looks_at_the_last_epoch(study):
         config = row.config(3)
         assert (config.select, config.seed) == ("final", 3)
         assert row.config(0, epochs=7).epochs == 7
+
+
+def test_the_settings_are_those_of_the_recorded_runs_whatever_the_defaults_of_the_rules(study):
+    records = study.records
+    recorded = {(r["name"], r["seed"]): TrainingConfig.from_json(r["config"]) for r in records.read(RESULTS).values()}
+    settings = {(name, seed): row.config(seed) for name, row in study.settings.ROWS.items() for seed in row.seeds}
+    assert settings == recorded
+    assert all(config.for_steps(7) == config for config in settings.values())
 
 
 def test_rows_of_the_claims_keep_the_validation_images_aside(study):

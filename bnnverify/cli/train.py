@@ -146,6 +146,7 @@ def command(
             f"--checkpoint {checkpoint} exists, expected --resume to go on from it, or the name of a new file."
         )
     from bnnverify.training import export, train
+    from bnnverify.training.rules import rule_options
 
     given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT
     defaults = LARGE if data != "digits" and config is None else {}
@@ -180,6 +181,7 @@ def command(
         answer = {
             "type": "training",
             "rule": asked.rule.name,
+            "options": rule_options(trained.config.rule),
             "best_epoch": trained.best_epoch,
             "accuracy": found,
             "statistics": trained.statistics,
@@ -193,6 +195,9 @@ def command(
         chosen = "best epoch" if asked.select == "best" else "last epoch"
         how = " by validation accuracy" if asked.select == "best" else ""
         click.echo(f"rule {asked.rule.name}, {chosen} {trained.best_epoch} of {len(trained.history)}{how}")
+        followed = _followed(asked.rule, trained.config.rule)
+        if followed:
+            click.echo(f"settings  {followed}, which follow the number of steps")
         click.echo("accuracy  " + "  ".join(f"{split} {value:.2%}" for split, value in found.items()))
         if trained.statistics.get("pulses"):
             click.echo(_writes(trained.statistics))
@@ -214,6 +219,16 @@ def _writes(totals: Mapping[str, Any]) -> str:
     if totals.get("undo_events"):
         parts.append(f"{totals['undone_fraction']:.1%} of {totals['events']:,} events undone")
     return "writes    " + ", ".join(parts)
+
+
+def _followed(asked: Any, used: Any) -> str:
+    """The hyper-parameters that followed the number of steps, as ``--set`` takes them."""
+    from bnnverify.training.rules import rule_options
+
+    before = rule_options(asked)
+    return ", ".join(
+        f"{name}={value}" for name, value in rule_options(used).items() if before[name] is None and value is not None
+    )
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

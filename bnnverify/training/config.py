@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from bnnverify.errors import QueryError
@@ -23,7 +23,8 @@ SELECTIONS = ("best", "final")
 class TrainingConfig:
     """How to train; the same config, data and library versions give the same network, at any number of threads.
 
-    The defaults are those for `SteSign` on the digits; `for_rule` gives those for another rule.
+    The defaults are those for `SteSign` on the digits; `for_rule` gives those for another rule. Hyper-parameters of
+    the rule that are None are open: the training sets them by its number of steps, see `for_steps`.
 
     Attributes:
         hidden: Hidden blocks: neurons of a dense block, or `Conv`; empty for a network of scores only. Also text such
@@ -148,6 +149,10 @@ class TrainingConfig:
         if changes.get("input") == "pixels":
             changes.setdefault("noise", 0.0)
         return cls(rule=rule, **{**RULES[name].recipe, **changes})
+
+    def for_steps(self, steps: int) -> TrainingConfig:
+        """The config with every open hyper-parameter of the rule set to what suits so many steps."""
+        return replace(self, rule=self.rule.for_steps(steps))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the config back."""

@@ -193,6 +193,11 @@ class _Run:
     """One training run in progress, between two steps."""
 
     def __init__(self, config: TrainingConfig, dataset: Dataset, device: torch.device) -> None:
+        images = len(dataset.train) + (len(dataset.validation) if config.train_on_validation else 0)
+        if config.batch_size > images:
+            raise QueryError(f"batch_size is {config.batch_size}, but there are {images} training images.")
+        self.steps_per_epoch = images // config.batch_size
+        config = config.for_steps(config.epochs * self.steps_per_epoch)
         self.config, self.dataset, self.device = config, dataset, device
         self.random = Randomness(config.seed)
         self.reach = 1 if config.input == "binary" else brightest(dataset)
@@ -221,9 +226,6 @@ class _Run:
         inputs = [inputs_of(config, part) for part in parts]
         self.images = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
         self.labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
-        if config.batch_size > len(self.labels):
-            raise QueryError(f"batch_size is {config.batch_size}, but there are {len(self.labels)} training images.")
-        self.steps_per_epoch = len(self.labels) // config.batch_size
         self.steps = 0
         self.seconds = 0.0
         self.history: list[Metrics] = []

@@ -180,7 +180,7 @@ def test_the_energy_is_the_count_of_each_pulse_times_its_energy():
     cell = SetReset(PRESETS["mtj"], PRESETS["mtj"])
     hardware = Hardware(cell, PulseMenu.for_cell(PRESETS["mtj"], levels=5, lowest=1e-3))
     rule = StochasticSwitching(Memoryless(rate=0.1), hardware=hardware)
-    state = rule.start([random_signs((30, 40), 1)], random=Keys())
+    state = rule.for_steps(10_000).start([random_signs((30, 40), 1)], random=Keys())
     for step in range(20):
         state.step([np.random.RandomState(step).randn(30, 40).astype(np.float32)], 0.0, NoProbe())
     counts = state.pulses_per_level()
@@ -215,10 +215,10 @@ def test_every_accumulator_drives_the_hardware_and_a_restored_run_goes_on_with_i
         for step in range(first, first + steps):
             state.step([np.random.RandomState(step).randn(9, 11).astype(np.float32)], 0.0, Probe())
 
-    state = rule.start([random_signs((9, 11), 1)], random=Keys(1))
+    state = rule.for_steps(10_000).start([random_signs((9, 11), 1)], random=Keys(1))
     walk(state, 0, 30)
     assert state.statistics()["switches"] > 0
-    other = rule.start([random_signs((9, 11), 2)], random=Keys(2))
+    other = rule.for_steps(10_000).start([random_signs((9, 11), 2)], random=Keys(2))
     saved = {
         name: [{k: np.copy(v) for k, v in part.items()} for part in value]
         if name in ("arrays", "memories")
@@ -279,4 +279,4 @@ def test_bad_options_give_one_clear_sentence(options, message):
 def test_a_stuck_cell_that_does_not_exist_is_refused():
     hardware = Hardware(stuck_cells=((0, 6, 1),))
     with pytest.raises(QueryError, match="stuck_cells names cell 6 of block 0, which has 6 cells"):
-        StochasticSwitching(hardware=hardware).start([random_signs((2, 3), 0)], random=Keys())
+        StochasticSwitching(hardware=hardware).for_steps(10_000).start([random_signs((2, 3), 0)], random=Keys())

@@ -91,8 +91,10 @@ def test_the_glorot_scale_is_that_of_each_block(optimizer):
 
 
 def test_the_glorot_scale_of_filters_counts_their_positions_on_both_sides():
-    state = SteSign(learning_rate=0.001, optimizer="sgd", momentum=0.0, glorot=True).start(
-        [np.ones((6, 2, 3, 3), dtype=np.int8)], random=Keys()
+    state = (
+        SteSign(learning_rate=0.001, optimizer="sgd", momentum=0.0, glorot=True)
+        .for_steps(10_000)
+        .start([np.ones((6, 2, 3, 3), dtype=np.int8)], random=Keys())
     )
     before = state.state()["latent"][0].copy()
     state.step([np.ones((6, 2, 3, 3), dtype=np.float32)], 0.0, NoProbe())
@@ -111,7 +113,7 @@ def test_stochastic_weights_follow_the_plain_loops_and_deploy_signs(average):
 
 
 def test_stochastic_weights_are_plus_one_with_probability_half_of_one_plus_the_latent_weight():
-    state = SteSign(binarization="stochastic").start([np.ones((1, 6), dtype=np.int8)], random=Keys())
+    state = SteSign(binarization="stochastic").for_steps(10_000).start([np.ones((1, 6), dtype=np.int8)], random=Keys())
     latent = np.array([[-1.0, -0.9, -0.3, 0.0, 0.6, 1.0]], dtype=np.float32)
     state.restore({**state.state(), "latent": [latent]})
     trials, hits = 4000, np.zeros(6)
@@ -135,7 +137,7 @@ def test_stochastic_weights_are_plus_one_with_probability_half_of_one_plus_the_l
 def test_latent_weights_are_really_clipped(gradient, rate, optimizer):
     g = np.array([gradient], dtype=np.float32)
     rule = SteSign(learning_rate=rate, optimizer=optimizer, momentum=0.5)
-    state = rule.start([np.ones(g.shape, dtype=np.int8)], random=Keys())
+    state = rule.for_steps(10_000).start([np.ones(g.shape, dtype=np.int8)], random=Keys())
     for _ in range(4):
         state.step([g], 0.0, NoProbe())
         assert (np.abs(state.state()["latent"][0]) <= 1).all()
@@ -144,7 +146,7 @@ def test_latent_weights_are_really_clipped(gradient, rate, optimizer):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_way_back_from_the_clip_is_short(optimizer):
     rule = SteSign(learning_rate=0.25, optimizer=optimizer, momentum=0.0)
-    state = rule.start([np.ones((1, 1), dtype=np.int8)], random=Keys())
+    state = rule.for_steps(10_000).start([np.ones((1, 1), dtype=np.int8)], random=Keys())
     for gradient, cell in ((-1.0, 1), (1.0, -1)):
         for _ in range(30 if gradient < 0 else 20):  # unclipped, 30 steps one way take 30 back
             state.step([np.array([[gradient]], dtype=np.float32)], 0.0, NoProbe())
@@ -152,7 +154,7 @@ def test_the_way_back_from_the_clip_is_short(optimizer):
 
 
 def test_a_latent_weight_of_zero_is_plus_one_and_never_a_third_value():
-    state = SteSign(average=0.0).start([-np.ones((1, 3), dtype=np.int8)], random=Keys())
+    state = SteSign(average=0.0).for_steps(10_000).start([-np.ones((1, 3), dtype=np.int8)], random=Keys())
     state.restore({**state.state(), "latent": [np.array([[0.0, -0.0, -1e-30]], dtype=np.float32)]})
     state.step([np.zeros((1, 3), dtype=np.float32)], 0.0, NoProbe())
     assert state.cells[0].tolist() == state.deployed()[0].tolist() == [[1, 1, -1]]
@@ -160,7 +162,7 @@ def test_a_latent_weight_of_zero_is_plus_one_and_never_a_third_value():
 
 def test_latent_weights_start_behind_their_signs_and_uniform():
     start = random_signs((40, 50), 3)
-    latent = SteSign(init=0.25).start([start.copy()], random=Keys()).state()["latent"][0]
+    latent = SteSign(init=0.25).for_steps(10_000).start([start.copy()], random=Keys()).state()["latent"][0]
     np.testing.assert_array_equal(np.where(latent >= 0, 1, -1), start)
     assert (np.abs(latent) > 0).all() and (np.abs(latent) <= 0.25).all()
     for quarter in range(4):
@@ -170,7 +172,9 @@ def test_latent_weights_start_behind_their_signs_and_uniform():
 
 
 def test_an_evaluation_reads_the_majority_and_training_the_latest_signs():
-    state = SteSign(learning_rate=1.0, average=0.9).start([np.ones((1, 1), dtype=np.int8)], random=Keys())
+    state = (
+        SteSign(learning_rate=1.0, average=0.9).for_steps(10_000).start([np.ones((1, 1), dtype=np.int8)], random=Keys())
+    )
     for gradient in [-1.0] * 30 + [100.0] * 3:
         state.step([np.array([[gradient]], dtype=np.float32)], 0.0, NoProbe())
     assert state.cells[0].item() == -1
@@ -188,6 +192,9 @@ class Spy:
 
     def start(self, cells, *, random):
         return SpyState(self, list(cells))
+
+    def for_steps(self, steps):
+        return self
 
 
 class SpyState:

@@ -58,7 +58,7 @@ def test_the_scaler_is_scheduled():
 
 def test_every_pass_throws_coins_of_the_probability_within_exact_limits():
     start = np.where(np.arange(5) < 3, 1, -1).astype(np.int8)[None]
-    state = PBop(init=0.1).start([start], random=Keys())
+    state = PBop(init=0.1).for_steps(10_000).start([start], random=Keys())
     theta = np.array([[0.0, 0.03, 0.5, 0.7, 1.0]], dtype=np.float32)
     state.restore({**state.state(), "theta": [theta]})
     trials, hits = 4000, np.zeros(5)
@@ -72,7 +72,7 @@ def test_every_pass_throws_coins_of_the_probability_within_exact_limits():
 
 
 def test_one_coin_says_nothing_about_the_next():
-    state = PBop().start([np.ones((1, 2000), dtype=np.int8)], random=Keys())
+    state = PBop().for_steps(10_000).start([np.ones((1, 2000), dtype=np.int8)], random=Keys())
     state.restore({**state.state(), "theta": [np.full((1, 2000), 0.5, dtype=np.float32)]})
     throws = []
     for _ in range(3):
@@ -85,7 +85,7 @@ def test_one_coin_says_nothing_about_the_next():
 
 
 def test_the_likelier_sign_is_deployed_and_plus_one_at_one_half():
-    state = PBop().start([np.ones((1, 3), dtype=np.int8)], random=Keys())
+    state = PBop().for_steps(10_000).start([np.ones((1, 3), dtype=np.int8)], random=Keys())
     below = np.nextafter(np.float32(0.5), np.float32(0))
     state.restore({**state.state(), "theta": [np.array([[0.5, below, 0.9]], dtype=np.float32)]})
     assert state.deployed()[0].tolist() == [[1, -1, 1]]
@@ -101,7 +101,7 @@ def test_the_likelier_sign_is_deployed_and_plus_one_at_one_half():
 @settings(max_examples=60, deadline=None)
 def test_probabilities_stay_within_zero_and_one(gradient, scaler, init):
     g = np.array([gradient], dtype=np.float32)
-    state = PBop(scaler=scaler, init=init).start([np.ones(g.shape, dtype=np.int8)], random=Keys())
+    state = PBop(scaler=scaler, init=init).for_steps(10_000).start([np.ones(g.shape, dtype=np.int8)], random=Keys())
     for _ in range(4):
         state.step([g], 0.0, NoProbe())
         theta = state.state()["theta"][0]
@@ -111,7 +111,7 @@ def test_probabilities_stay_within_zero_and_one(gradient, scaler, init):
 
 
 def test_a_weight_driven_to_certainty_is_thrown_no_more_and_comes_back():
-    state = PBop(scaler=0.25, init=0.1).start([np.ones((1, 1), dtype=np.int8)], random=Keys())
+    state = PBop(scaler=0.25, init=0.1).for_steps(10_000).start([np.ones((1, 1), dtype=np.int8)], random=Keys())
     for _ in range(20):
         state.step([np.array([[-1.0]], dtype=np.float32)], 0.0, NoProbe())
     assert state.state()["theta"][0].item() == 1.0

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify import datasets
 from bnnverify.errors import QueryError
-from bnnverify.training import TrainingConfig
+from bnnverify.training import TrainingConfig, export, train
 from bnnverify.training.checkpoint import frozen, thawed
 from bnnverify.training.randomness import Randomness
 from bnnverify.training.rules import RULES, PBop, SteSign, rule_named, rule_options
@@ -41,7 +42,9 @@ class FlatProbe:
 
 def start(rule, seed=0):
     random = Randomness(seed)
-    return rule.start([random_signs(shape, i) for i, shape in enumerate(SHAPES)], random=random), random
+    return rule.for_steps(300).start(
+        [random_signs(shape, i) for i, shape in enumerate(SHAPES)], random=random
+    ), random
 
 
 def walk(state, steps, seed=0, first=0, scale=1.0):
@@ -116,3 +119,39 @@ def test_an_unknown_rule_or_option_is_answered_by_the_known_ones():
         rule_named("adam")
     with pytest.raises(QueryError, match="the rule bop has no option 'sigma', expected one of: tau, gamma"):
         rule_named("bop", sigma=1)
+
+
+# open hyper-parameters
+
+
+def open_ones(rule):
+    return {name for name, value in rule_options(rule).items() if value is None} - {"undo", "hardware"}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("steps", [1, 7, 90, 720, 10_000, 10**9])
+def test_an_open_hyper_parameter_follows_the_steps_and_a_given_one_stays(name, steps):
+    rule = rule_named(name)
+    assert open_ones(rule)
+    settled = rule.for_steps(steps)
+    assert not open_ones(settled)
+    assert settled.for_steps(3 * steps) == settled
+    assert rule_named(name, **json.loads(json.dumps(rule_options(settled)))) == settled
+    given = rule_options(rule_named(name).for_steps(777))
+    for option in open_ones(rule):
+        assert rule_options(rule_named(name, **{option: given[option]}).for_steps(steps))[option] == given[option]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_does_not_start_with_open_hyper_parameters(name):
+    with pytest.raises(QueryError, match=f"of the rule {name} is open, expected a value"):
+        rule_named(name).start([random_signs((2, 3), 0)], random=Randomness(0))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", RULES)
+def test_the_defaults_of_every_rule_learn_the_digits_in_five_epochs(name):
+    trained = train(TrainingConfig.for_rule(name, epochs=5, select="final"), datasets.load("digits"), progress=False)
+    assert trained.validation_accuracy > 0.6  # eight of ten rules were below with rates that suit 10,000 steps
+    assert not open_ones(trained.config.rule)
+    assert export(trained).provenance.data["config"]["options"] == rule_options(trained.config.rule)

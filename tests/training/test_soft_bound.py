@@ -20,7 +20,7 @@ class SoftBoundByLoops:
 
     def __call__(self, cells, keys):
         self.cells, self.keys = cells, keys
-        state = self.rule.start([c.copy() for c in cells], random=keys).state()
+        state = self.rule.for_steps(10_000).start([c.copy() for c in cells], random=keys).state()
         self.blocks = [{name: array.copy() for name, array in block.items()} for block in state["blocks"]]
         for cells, block in zip(self.cells, self.blocks, strict=True):
             np.testing.assert_array_equal(cells.ravel(), np.where(block["latent"] >= block["reference"], 1, -1))
@@ -81,7 +81,7 @@ def test_the_synapses_follow_the_plain_loops(seed, zero_shift, noise):
 
 def run(rule, steps, n=4000, seed=0):
     """Random gradients of mean zero; the state after them."""
-    state = rule.start([random_signs((1, n), seed)], random=Keys(seed))
+    state = rule.for_steps(10_000).start([random_signs((1, n), seed)], random=Keys(seed))
     for step in range(steps):
         state.step([np.random.RandomState(step).randn(1, n).astype(np.float32)], 0.0, NoProbe())
     return state
@@ -99,7 +99,11 @@ def test_imbalance_drives_the_weights_to_one_sign_and_zero_shifting_prevents_it(
 def test_the_pulses_are_the_stochastic_rounding_of_the_move():
     # moves of 2.25 steps: two pulses surely, a third with probability 1/4
     n = 20000
-    state = SoftBound(learning_rate=0.0225, dw_min=0.01).start([np.ones((1, n), dtype=np.int8)], random=Keys())
+    state = (
+        SoftBound(learning_rate=0.0225, dw_min=0.01)
+        .for_steps(10_000)
+        .start([np.ones((1, n), dtype=np.int8)], random=Keys())
+    )
     g = np.where(np.arange(n) % 2, -3.0, 3.0).astype(np.float32)[None]
     state.step([g], 0.0, NoProbe())
     statistics = state.statistics()
@@ -129,7 +133,7 @@ def test_states_stay_within_their_bounds_and_cells_are_their_signs(seed, up_down
 
 
 def test_a_gradient_of_zero_moves_nothing():
-    state = SoftBound().start([random_signs((3, 4), 0)], random=Keys())
+    state = SoftBound().for_steps(10_000).start([random_signs((3, 4), 0)], random=Keys())
     before = state.state()["blocks"][0]["latent"].copy()
     state.step([np.zeros((3, 4), dtype=np.float32)], 0.0, NoProbe())
     np.testing.assert_array_equal(state.state()["blocks"][0]["latent"], before)

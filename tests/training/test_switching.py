@@ -202,7 +202,7 @@ def test_every_accumulator_follows_the_plain_loops(accumulator, loops, options, 
 def test_the_pulses_are_counted_as_the_plain_loops_do():
     rule = StochasticSwitching(Average(gamma=0.25, rate=0.3))
     oracle = AverageByLoops(lambda q: 0.3, power=2)([c.copy() for c in blocks()], Keys())
-    state = rule.start(blocks(), random=Keys())
+    state = rule.for_steps(10_000).start(blocks(), random=Keys())
     for step in range(30):
         g = [np.random.RandomState(step).randn(*shape).astype(np.float32) for shape in SHAPES]
         state.step(g, 0.0, NoProbe())
@@ -237,8 +237,10 @@ def test_cells_switch_as_often_as_the_law_says_and_ineligible_ones_never(law, po
 def test_each_auxiliary_memristor_switches_on_its_own():
     # five devices at +1 pulsed down with probability 0.3: all 32 patterns as often as independent devices show them
     n, p = 20000, 0.3
-    state = StochasticSwitching(Memristors(count=5, threshold=5, rate=p), law="linear").start(
-        [np.ones((1, n), dtype=np.int8)], random=Keys(3)
+    state = (
+        StochasticSwitching(Memristors(count=5, threshold=5, rate=p), law="linear")
+        .for_steps(10_000)
+        .start([np.ones((1, n), dtype=np.int8)], random=Keys(3))
     )
     state.step([np.ones((1, n), dtype=np.float32)], 0.0, NoProbe())
     patterns = np.bincount(state.state()["memories"][0]["bits"], minlength=32)
@@ -254,7 +256,11 @@ def test_each_auxiliary_memristor_switches_on_its_own():
 
 def test_the_memristors_start_saturated_towards_their_weights_so_that_one_step_turns_none():
     cells = random_signs((4, 50), 1)
-    state = StochasticSwitching(Memristors(count=7, threshold=1, rate=1e-3)).start([cells.copy()], random=Keys())
+    state = (
+        StochasticSwitching(Memristors(count=7, threshold=1, rate=1e-3))
+        .for_steps(10_000)
+        .start([cells.copy()], random=Keys())
+    )
     bits = state.state()["memories"][0]["bits"].reshape(4, 50)
     np.testing.assert_array_equal(bits, np.where(cells > 0, 127, 0))
     state.step([cells.astype(np.float32)], 0.0, NoProbe())
@@ -265,7 +271,7 @@ def test_the_memristors_start_saturated_towards_their_weights_so_that_one_step_t
 @pytest.mark.parametrize("scale", [2.0**-120, 2.0**-60, 2.0**60])
 def test_under_the_relative_law_the_scale_of_the_loss_does_not_matter(accumulator, scale):
     def final(factor):
-        state = StochasticSwitching(accumulator).start(blocks(), random=Keys())
+        state = StochasticSwitching(accumulator).for_steps(10_000).start(blocks(), random=Keys())
         for step in range(60):
             g = [np.random.RandomState(step).randn(*shape).astype(np.float32) for shape in SHAPES]
             state.step([a * np.float32(factor) for a in g], 0.0, NoProbe())
@@ -277,7 +283,7 @@ def test_under_the_relative_law_the_scale_of_the_loss_does_not_matter(accumulato
 @pytest.mark.parametrize("accumulator", ACCUMULATORS, ids=lambda a: a.name)
 @pytest.mark.parametrize("law", LAWS)
 def test_without_a_gradient_no_cell_gets_a_pulse(accumulator, law):
-    state = StochasticSwitching(accumulator, law=law).start(blocks(), random=Keys())
+    state = StochasticSwitching(accumulator, law=law).for_steps(10_000).start(blocks(), random=Keys())
     for _ in range(5):
         state.step([np.zeros(shape, dtype=np.float32) for shape in SHAPES], 0.0, NoProbe())
     np.testing.assert_equal(state.cells, blocks())
@@ -321,7 +327,7 @@ def test_no_law_gives_more_than_the_linear_one(x, law):
 def test_counters_stay_within_their_bits(bits, n, steps, seed, law):
     cells = random_signs((1, n), seed)
     rule = StochasticSwitching(Counter(bits=bits, increment=1e9, pulse_probability=1e-9), law=law)
-    state = rule.start([cells], random=Keys(seed))
+    state = rule.for_steps(10_000).start([cells], random=Keys(seed))
     g = np.random.RandomState(seed).randn(1, n).astype(np.float32)
     for _ in range(steps):
         state.step([g], 0.0, NoProbe())
@@ -330,8 +336,10 @@ def test_counters_stay_within_their_bits(bits, n, steps, seed, law):
 
 
 def test_a_counter_keeps_asking_until_its_cell_has_switched_and_starts_anew_at_zero():
-    state = StochasticSwitching(Counter(bits=2, increment=1.0, pulse_probability=0.5), law="linear").start(
-        [np.ones((1, 1), dtype=np.int8)], random=Keys(5)
+    state = (
+        StochasticSwitching(Counter(bits=2, increment=1.0, pulse_probability=0.5), law="linear")
+        .for_steps(10_000)
+        .start([np.ones((1, 1), dtype=np.int8)], random=Keys(5))
     )
     pulses = 0
     while state.cells[0].item() == 1:
@@ -345,7 +353,11 @@ def test_a_counter_keeps_asking_until_its_cell_has_switched_and_starts_anew_at_z
 
 
 def test_the_endurance_counts_the_switches_of_every_cell():
-    state = StochasticSwitching(Memoryless(rate=1e9)).start([np.array([[1, 1, -1]], dtype=np.int8)], random=Keys())
+    state = (
+        StochasticSwitching(Memoryless(rate=1e9))
+        .for_steps(10_000)
+        .start([np.array([[1, 1, -1]], dtype=np.int8)], random=Keys())
+    )
     for gradient in ([1, -1, 0], [-1, 1, 0], [1, 1, 0]):  # the second cell is at -1 in the third step
         state.step([np.array([gradient], dtype=np.float32)], 0.0, NoProbe())
     assert state.cells[0].tolist() == [[-1, -1, -1]]

@@ -72,7 +72,7 @@ def gradients(step=0):
 @settings(max_examples=40, deadline=None)
 def test_an_undo_restores_exactly_the_cells_of_before(seed, which, scope):
     rule = StochasticSwitching(ACCUMULATORS[which], undo=Undo(scope=scope))
-    state = rule.start(blocks(seed), random=Keys(seed))
+    state = rule.for_steps(10_000).start(blocks(seed), random=Keys(seed))
     for step in range(12):
         before = [c.copy() for c in state.cells]
         probe = Losses(1.0, *([1.5] * (1 if scope == "network" else 2)))  # the loss always rises
@@ -87,7 +87,7 @@ def test_an_undo_restores_exactly_the_cells_of_before(seed, which, scope):
 @pytest.mark.parametrize(("after", "kept"), [(0.5, True), (1.0, True), (1.25, True), (1.2501, False), (9.0, False)])
 def test_the_rise_that_is_accepted_is_a_fraction_of_the_loss(after, kept):
     start = blocks()
-    state = StochasticSwitching(ALL, undo=Undo(tolerance=0.25)).start(blocks(), random=Keys())
+    state = StochasticSwitching(ALL, undo=Undo(tolerance=0.25)).for_steps(10_000).start(blocks(), random=Keys())
     state.step(gradients(), 0.0, Losses(1.0, after))
     switched = sum(int((a != b).sum()) for a, b in zip(start, state.cells, strict=True))
     assert (switched > 0) == kept
@@ -98,7 +98,7 @@ def test_the_rise_that_is_accepted_is_a_fraction_of_the_loss(after, kept):
 
 @pytest.mark.parametrize(("options", "asked"), [({"data": "batch"}, "batch"), ({"size": 37}, 37)])
 def test_both_losses_of_an_event_are_of_the_same_images_and_those_are_fresh_in_every_step(options, asked):
-    state = StochasticSwitching(ALL, undo=Undo(**options)).start(blocks(), random=Keys())
+    state = StochasticSwitching(ALL, undo=Undo(**options)).for_steps(10_000).start(blocks(), random=Keys())
     probe = Losses(1.0)
     for step in range(3):
         state.step(gradients(step), 0.0, probe)
@@ -107,13 +107,17 @@ def test_both_losses_of_an_event_are_of_the_same_images_and_those_are_fresh_in_e
 
 
 def test_nothing_is_measured_where_no_cell_gets_a_pulse():
-    state = StochasticSwitching(BatchSum(3), undo=Undo()).start(blocks(), random=Keys())
+    state = StochasticSwitching(BatchSum(3), undo=Undo()).for_steps(10_000).start(blocks(), random=Keys())
     state.step(gradients(), 0.0, NoProbe())
     state.step(gradients(), 0.0, NoProbe())
 
 
 def test_pulses_that_switch_nothing_are_no_event():
-    state = StochasticSwitching(Memoryless(rate=1e-12), undo=Undo(highest=2.0)).start(blocks(), random=Keys())
+    state = (
+        StochasticSwitching(Memoryless(rate=1e-12), undo=Undo(highest=2.0))
+        .for_steps(10_000)
+        .start(blocks(), random=Keys())
+    )
     state.step(gradients(), 0.0, Losses(1.0, 9.0))
     statistics = state.statistics()
     assert statistics["pulses"] > 0
@@ -123,7 +127,7 @@ def test_pulses_that_switch_nothing_are_no_event():
 
 def test_the_rate_backs_off_after_an_undo_recovers_after_a_success_and_has_limits():
     undo = Undo(down=0.5, up=1.5, lowest=0.2, highest=2.0)
-    state = StochasticSwitching(ALL, undo=undo).start(blocks(), random=Keys())
+    state = StochasticSwitching(ALL, undo=undo).for_steps(10_000).start(blocks(), random=Keys())
     factors = []
     for step, rises in enumerate([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]):
         state.step(gradients(step), 0.0, Losses(1.0, 2.0 if rises else 1.0))
@@ -134,7 +138,7 @@ def test_the_rate_backs_off_after_an_undo_recovers_after_a_success_and_has_limit
 def test_the_back_off_reaches_the_probabilities():
     def switches(undo, losses):
         cells = [np.ones((1, 20000), dtype=np.int8)]
-        state = StochasticSwitching(Memoryless(rate=0.4), undo=undo).start(cells, random=Keys())
+        state = StochasticSwitching(Memoryless(rate=0.4), undo=undo).for_steps(10_000).start(cells, random=Keys())
         g = [np.ones((1, 20000), dtype=np.float32)]
         state.step(g, 0.0, Losses(1.0, losses))
         before = state.statistics()["switches"]
@@ -148,7 +152,7 @@ def test_the_back_off_reaches_the_probabilities():
 def test_by_block_each_block_is_judged_alone_against_the_loss_it_found():
     # block 0 lowers the loss to 0.5 and is kept; block 1 raises it to 0.8, less than at first, and is taken back
     start = blocks()
-    state = StochasticSwitching(ALL, undo=Undo(scope="block")).start(blocks(), random=Keys())
+    state = StochasticSwitching(ALL, undo=Undo(scope="block")).for_steps(10_000).start(blocks(), random=Keys())
     probe = Losses(1.0, 0.5, 0.8)
     state.step(gradients(), 0.0, probe)
     assert (state.cells[0] != start[0]).any()
@@ -156,7 +160,7 @@ def test_by_block_each_block_is_judged_alone_against_the_loss_it_found():
     assert probe.measured == [1, 1, 1]
     assert state.statistics()["events"] == 2 and state.statistics()["undo_events"] == 1
 
-    state = StochasticSwitching(ALL, undo=Undo()).start(blocks(), random=Keys())
+    state = StochasticSwitching(ALL, undo=Undo()).for_steps(10_000).start(blocks(), random=Keys())
     state.step(gradients(), 0.0, Losses(1.0, 0.8))
     assert (state.cells[0] != start[0]).any() and (state.cells[1] != start[1]).any()
 
@@ -164,8 +168,10 @@ def test_by_block_each_block_is_judged_alone_against_the_loss_it_found():
 @pytest.mark.parametrize("scope", ["network", "block"])
 def test_with_tolerance_zero_the_loss_of_the_cells_never_rises(scope):
     probe = Bumps(blocks(seed=50))
-    state = StochasticSwitching(Memoryless(rate=0.1), undo=Undo(tolerance=0.0, scope=scope, down=1.0)).start(
-        blocks(), random=Keys()
+    state = (
+        StochasticSwitching(Memoryless(rate=0.1), undo=Undo(tolerance=0.0, scope=scope, down=1.0))
+        .for_steps(10_000)
+        .start(blocks(), random=Keys())
     )
     probe.state = state
     losses = []
@@ -179,7 +185,7 @@ def test_with_tolerance_zero_the_loss_of_the_cells_never_rises(scope):
 
 def test_a_switch_that_is_undone_leaves_its_counter_at_zero():
     rule = StochasticSwitching(Counter(2, 1.0, 1.0), law="linear", undo=Undo())
-    state = rule.start([np.ones((1, 2), dtype=np.int8)], random=Keys())
+    state = rule.for_steps(10_000).start([np.ones((1, 2), dtype=np.int8)], random=Keys())
     state.step([np.array([[1.0, -1.0]], dtype=np.float32)], 0.0, Losses(1.0, 2.0))
     assert state.cells[0].tolist() == [[1, 1]]
     assert state.state()["memories"][0]["counts"].tolist() == [0, -1]
@@ -189,7 +195,7 @@ def undo_by_pulses(tries, highest, n=4000, stuck=()):
     hardware = {**HARDWARE, "menu": {"levels": 1, "highest": highest}, "stuck_cells": stuck}
     undo = Undo(writes="stochastic", tries=tries)
     rule = StochasticSwitching(ALL, undo=undo, hardware=hardware)
-    state = rule.start([np.ones((1, n), dtype=np.int8)], random=Keys())
+    state = rule.for_steps(10_000).start([np.ones((1, n), dtype=np.int8)], random=Keys())
     state.step([np.ones((1, n), dtype=np.float32)], 0.0, Losses(1.0, 2.0))
     return state, state.statistics()
 
@@ -213,7 +219,7 @@ def test_a_stochastic_undo_pulses_until_the_cells_are_back_and_counts_what_is_le
 def test_where_cells_are_left_the_loss_before_the_next_block_is_measured_anew():
     hardware = {**HARDWARE, "menu": {"levels": 1, "highest": 0.5}}
     rule = StochasticSwitching(ALL, undo=Undo(writes="stochastic", tries=1, scope="block"), hardware=hardware)
-    state = rule.start([np.ones((1, 500), dtype=np.int8)] * 2, random=Keys())
+    state = rule.for_steps(10_000).start([np.ones((1, 500), dtype=np.int8)] * 2, random=Keys())
     probe = Losses(1.0, 2.0, 1.7, 1.7)  # block 1 changes nothing: compared with 1.7, it is kept
     state.step([np.ones((1, 500), dtype=np.float32)] * 2, 0.0, probe)
     assert probe.measured == [1, 1, 1, 1]

@@ -79,7 +79,7 @@ def follow(rule, oracle, *, steps=40, seed=1):
     start = [random_signs(shape, seed + i) for i, shape in enumerate(SHAPES)]
     images = random_signs((IMAGES, N), seed + 10)
     labels = np.random.RandomState(seed + 20).randint(CLASSES, size=IMAGES)
-    state = rule.start([c.copy() for c in start], random=Keys())
+    state = rule.for_steps(10_000).start([c.copy() for c in start], random=Keys())
     expected = oracle([c.copy() for c in start], Keys())
     flips = 0
     for step in range(steps + 1):

@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.compilation import njit
 from bnnverify.training.randomness import uniform
-from bnnverify.training.rules.base import Randomness, require, require_numbers
-from bnnverify.training.rules.schedules import Schedule
+from bnnverify.training.rules.base import Randomness, known, plain_fields, require, require_numbers
+from bnnverify.training.rules.schedules import Schedule, neat, read_schedules
 
 LAWS = ("relative", "linear", "tanh", "poisson")
 _LARGEST_POWER = 6.0  # float64 holds the sixth power of every float32
 _CHUNK = 64
+
+# What a run gets in all, whatever its number of steps; docs/training.md has the derivation, the values were measured.
+_WITHOUT_MEMORY, _AVERAGED = 10.0, 8.0  # rate at the start times the switching events of the run
+_SUMS = 400  # of the run
+_MEMORIES = 20.0  # lengths of the average in the run
+_WALKS = 17.0  # counts asked for, in units of what a random walk needs to the end of the counter
+_MOST_COUNTING = 2.0  # increment; above about 2 nearly every step counts
+_MOST = 0.1  # rate: the fraction of a block that may switch in one event
+_DEVICE = 10.0  # rate at the start times the steps
 
 Flat = NDArray[np.float32]
 Signs = NDArray[np.int8]
@@ -70,6 +79,9 @@ class Accumulator(Protocol):
     """Hyper-parameters of a memory; the name is that of the rule with this accumulator."""
 
     name: ClassVar[str]
+
+    def for_steps(self, steps: int) -> Self:
+        """See `bnnverify.training.rules.base.UpdateRule`."""
 
     def block(self, cells: Signs, law: str, random: Randomness) -> Memory:
         """A memory for these flat cells."""
@@ -147,7 +159,7 @@ class Memoryless:
     """The gradient of the mini-batch alone: ``a = g``.
 
     Attributes:
-        rate: r or eta of the law, a schedule.
+        rate: r or eta of the law, a schedule. None: 10 divided by the steps, falling hundredfold.
         power: k of the law.
 
     References:
@@ -155,13 +167,17 @@ class Memoryless:
         states.
     """
 
-    rate: Schedule = Schedule(1e-3, 1e-5, "exponential")
+    rate: Schedule | None = None
     power: float = 1.0
 
     name: ClassVar[str] = "ss-none"
 
     def __post_init__(self) -> None:
         _check_drive(self)
+
+    def for_steps(self, steps: int) -> Self:
+        """See `Accumulator`: the switches are shared out over the steps."""
+        return replace(self, rate=self.rate or Schedule.shared(_WITHOUT_MEMORY, steps, 100, _MOST))
 
     def block(self, cells: Signs, law: str, random: Randomness) -> Memory:
         """See `Accumulator`."""
@@ -170,10 +186,10 @@ class Memoryless:
 
 class _NoMemory(_Stateless):
     def __init__(self, of: Memoryless, law: str) -> None:
-        self._of, self._law = of, law
+        self._of, self._law, self._rate = of, law, known(of.rate, "rate", of.name)
 
     def request(self, gradient: Flat, cells: Signs, progress: float, factor: float) -> Request | None:
-        return _drive(gradient, self._of.rate.at(progress) * factor, self._of.power, self._law)
+        return _drive(gradient, self._rate.at(progress) * factor, self._of.power, self._law)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +197,27 @@ class BatchSum:
     """The sum of the gradients of `batches` steps; one switching event after them, then the sum starts anew.
 
     Attributes:
-        batches: Steps for one event.
-        rate: r or eta of the law, a schedule.
+        batches: Steps for one event. None: 400 events in the run, or one in every step.
+        rate: r or eta of the law, a schedule. None: 10 divided by the events, falling hundredfold.
         power: k of the law.
     """
 
-    batches: int = 20
-    rate: Schedule = Schedule(1e-2, 1e-4, "exponential")
+    batches: int | None = None
+    rate: Schedule | None = None
     power: float = 1.0
 
     name: ClassVar[str] = "ss-batch"
 
     def __post_init__(self) -> None:
         _check_drive(self)
-        require(self.name, "batches", self.batches, _whole(self.batches) and self.batches >= 1, "a positive integer")
+        fits = self.batches is None or (_whole(self.batches) and self.batches >= 1)
+        require(self.name, "batches", f"{self.batches!r:.80}", fits, "a positive integer")
+
+    def for_steps(self, steps: int) -> Self:
+        """See `Accumulator`: `_SUMS` in the run, over which the switches are shared out."""
+        batches = self.batches or max(1, round(steps / _SUMS))
+        events = max(1, steps // batches)
+        return replace(self, batches=batches, rate=self.rate or Schedule.shared(_WITHOUT_MEMORY, events, 100, _MOST))
 
     def block(self, cells: Signs, law: str, random: Randomness) -> Memory:
         """See `Accumulator`."""
@@ -203,21 +226,22 @@ class BatchSum:
 
 class _Sum(_Stateless):
     def __init__(self, of: BatchSum, law: str, n: int) -> None:
-        self._of, self._law = of, law
+        self._of, self._law, self._rate = of, law, known(of.rate, "rate", of.name)
+        self._batches = known(of.batches, "batches", of.name)
         self._sum = np.zeros(n, dtype=np.float32)
         self._summands = 0
 
     def request(self, gradient: Flat, cells: Signs, progress: float, factor: float) -> Request | None:
-        if self._summands == self._of.batches:
+        if self._summands == self._batches:
             self._summands = 0
         if self._summands:
             self._sum += gradient
         else:
             self._sum[:] = gradient
         self._summands += 1
-        if self._summands < self._of.batches:
+        if self._summands < self._batches:
             return None
-        return _drive(self._sum, self._of.rate.at(progress) * factor, self._of.power, self._law)
+        return _drive(self._sum, self._rate.at(progress) * factor, self._of.power, self._law)
 
     def state(self) -> dict[str, Any]:
         return {"sum": self._sum, "summands": self._summands}
@@ -231,14 +255,14 @@ class Average:
     r"""An exponential moving average: :math:`m \leftarrow (1-\gamma)m + \gamma\,g`, ``a = m``.
 
     Attributes:
-        gamma: Adaptivity; 1 is memoryless.
-        rate: r or eta of the law, a schedule.
+        gamma: Adaptivity; 1 is memoryless. None: 20 divided by the steps.
+        rate: r or eta of the law, a schedule. None: 8 divided by the steps, falling to a sixteenth.
         power: k of the law; above 1 it favours weights with a strong and steady gradient.
         reset: Whether the average of a weight starts anew at 0 when its cell has switched.
     """
 
-    gamma: float = 0.005
-    rate: Schedule = Schedule(5e-4, 3e-5, "exponential")
+    gamma: float | None = None
+    rate: Schedule | None = None
     power: float = 2.0
     reset: bool = False
 
@@ -246,9 +270,15 @@ class Average:
 
     def __post_init__(self) -> None:
         _check_drive(self)
-        require_numbers(self.name, self, "gamma")
-        require(self.name, "gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and at most 1")
+        if self.gamma is not None:
+            require_numbers(self.name, self, "gamma")
+            require(self.name, "gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and at most 1")
         require(self.name, "reset", self.reset, isinstance(self.reset, bool), "True or False")
+
+    def for_steps(self, steps: int) -> Self:
+        """See `Accumulator`: the average forgets `_MEMORIES` times, the switches are shared out over the steps."""
+        gamma = neat(min(1.0, _MEMORIES / steps)) if self.gamma is None else self.gamma
+        return replace(self, gamma=gamma, rate=self.rate or Schedule.shared(_AVERAGED, steps, 16, _MOST))
 
     def block(self, cells: Signs, law: str, random: Randomness) -> Memory:
         """See `Accumulator`."""
@@ -257,12 +287,13 @@ class Average:
 
 class _Average(_Stateless):
     def __init__(self, of: Average, law: str, n: int) -> None:
-        self._of, self._law = of, law
+        self._of, self._law, self._rate = of, law, known(of.rate, "rate", of.name)
+        self._gamma = np.float32(known(of.gamma, "gamma", of.name))
         self._average = np.zeros(n, dtype=np.float32)
 
     def request(self, gradient: Flat, cells: Signs, progress: float, factor: float) -> Request | None:
-        _average(gradient, self._average, np.float32(self._of.gamma))
-        return _drive(self._average, self._of.rate.at(progress) * factor, self._of.power, self._law)
+        _average(gradient, self._average, self._gamma)
+        return _drive(self._average, self._rate.at(progress) * factor, self._of.power, self._law)
 
     def succeeded(self, indices: Indices) -> None:
         if self._of.reset:
@@ -285,20 +316,22 @@ class Counter:
     counter at 0.
 
     Attributes:
-        bits: Of a counter, 2 to 8.
-        increment: r or eta of the law of counting, a schedule.
+        bits: Of a counter, 2 to 8. None: up to 6, as many as get an increment of at most 2.
+        increment: r or eta of the law of counting, a schedule. None: 17 c_max^2 divided by the steps, falling to 1/40.
         pulse_probability: Probability that a pulse switches its cell.
     """
 
-    bits: int = 6
-    increment: Schedule = Schedule(2.0, 0.05, "exponential")
+    bits: int | None = None
+    increment: Schedule | None = None
     pulse_probability: float = 0.5
 
     name: ClassVar[str] = "ss-count"
 
     def __post_init__(self) -> None:
-        _check_schedule(self, "increment")
-        require(self.name, "bits", self.bits, _whole(self.bits) and 2 <= self.bits <= 8, "an integer from 2 to 8")
+        plain_fields(self)
+        read_schedules(self, "increment")
+        fits = self.bits is None or (_whole(self.bits) and 2 <= self.bits <= 8)
+        require(self.name, "bits", f"{self.bits!r:.80}", fits, "an integer from 2 to 8")
         require_numbers(self.name, self, "pulse_probability")
         fits = 0 < self.pulse_probability <= 1
         require(self.name, "pulse_probability", self.pulse_probability, fits, "above 0 and at most 1")
@@ -306,7 +339,13 @@ class Counter:
     @property
     def limit(self) -> int:
         """The largest count, c_max."""
-        return int(2 ** (self.bits - 1) - 1)
+        return _limit(known(self.bits, "bits", self.name))
+
+    def for_steps(self, steps: int) -> Self:
+        """See `Accumulator`: the counters have time to walk to their ends `_WALKS` times, in up to 6 bits."""
+        bits = self.bits or max([2, *(b for b in range(3, 7) if _counts(b) <= _MOST_COUNTING * steps)])
+        increment = self.increment or Schedule.shared(_counts(bits), steps, 40, _MOST_COUNTING)
+        return replace(self, bits=bits, increment=increment)
 
     def block(self, cells: Signs, law: str, random: Randomness) -> Memory:
         """See `Accumulator`."""
@@ -316,12 +355,13 @@ class Counter:
 class _Counters(_Stateless):
     def __init__(self, of: Counter, law: str, n: int, random: Randomness) -> None:
         self._of, self._law, self._random = of, law, random
+        self._increment, self._limit = known(of.increment, "increment", of.name), of.limit
         self._counts = np.zeros(n, dtype=np.int8)
 
     def request(self, gradient: Flat, cells: Signs, progress: float, factor: float) -> Request | None:
-        scale = _scale(gradient, self._of.increment.at(progress) * factor, self._law)
+        scale = _scale(gradient, self._increment.at(progress) * factor, self._law)
         law, key = LAWS.index(self._law), self._random.key()
-        pending = _count(gradient, cells, self._counts, self._of.limit, scale, law, key)
+        pending = _count(gradient, cells, self._counts, self._limit, scale, law, key)
         return Pending(pending, self._of.pulse_probability) if pending.size else None
 
     def succeeded(self, indices: Indices) -> None:
@@ -346,7 +386,7 @@ class Memristors:
 
     Attributes:
         count: K, odd, at most 31.
-        rate: r or eta of the law of the devices, a schedule.
+        rate: r or eta of the law of the devices, a schedule. None: 10 divided by the steps, falling tenfold.
         threshold: Smallest sum that reprograms a weight, odd, at most K.
         write_probability: Probability that a pulse switches the weight's cell.
 
@@ -355,14 +395,15 @@ class Memristors:
     """
 
     count: int = 15
-    rate: Schedule = Schedule(3e-3, 3e-4, "exponential")
+    rate: Schedule | None = None
     threshold: int = 3
     write_probability: float = 1.0
 
     name: ClassVar[str] = "ss-mem"
 
     def __post_init__(self) -> None:
-        _check_schedule(self, "rate")
+        plain_fields(self)
+        read_schedules(self, "rate")
         odd = _whole(self.count) and self.count % 2 == 1
         require(self.name, "count", self.count, odd and 1 <= self.count <= 31, "an odd integer from 1 to 31")
         odd = _whole(self.threshold) and self.threshold % 2 == 1
@@ -372,6 +413,10 @@ class Memristors:
         fits = 0 < self.write_probability <= 1
         require(self.name, "write_probability", self.write_probability, fits, "above 0 and at most 1")
 
+    def for_steps(self, steps: int) -> Self:
+        """See `Accumulator`: the switches of a device are shared out over the steps."""
+        return replace(self, rate=self.rate or Schedule.shared(_DEVICE, steps, 10, _MOST))
+
     def block(self, cells: Signs, law: str, random: Randomness) -> Memory:
         """See `Accumulator`."""
         return _Devices(self, law, cells, random)
@@ -380,12 +425,13 @@ class Memristors:
 class _Devices(_Stateless):
     def __init__(self, of: Memristors, law: str, cells: Signs, random: Randomness) -> None:
         self._of, self._law, self._random = of, law, random
+        self._rate = known(of.rate, "rate", of.name)
         self._bits = np.where(cells > 0, 2**of.count - 1, 0).astype(np.int32)
         self._pulses = self._switches = 0
 
     def request(self, gradient: Flat, cells: Signs, progress: float, factor: float) -> Request | None:
         of, law = self._of, LAWS.index(self._law)
-        scale = _scale(gradient, of.rate.at(progress) * factor, self._law)
+        scale = _scale(gradient, self._rate.at(progress) * factor, self._law)
         keys = self._random.key(), self._random.key()
         pulses, switches, pending = _switch_devices(
             gradient, cells, self._bits, of.count, of.threshold, scale, law, *keys
@@ -407,15 +453,18 @@ class _Devices(_Stateless):
 ACCUMULATORS: dict[str, type[Any]] = {a.name: a for a in (Memoryless, BatchSum, Average, Counter, Memristors)}
 
 
-def _check_schedule(of: Any, name: str) -> None:
-    what = f"{name} of the rule {of.name}"
-    schedule = Schedule.of(getattr(of, name), what)
-    object.__setattr__(of, name, schedule)
-    require(of.name, name, schedule, schedule.start > 0, "above 0 at the start")
+def _limit(bits: int) -> int:
+    return int(2 ** (bits - 1) - 1)
+
+
+def _counts(bits: int) -> float:
+    """Increment at the start times the steps: a counter, a random walk where gradients are noise, reaches its ends."""
+    return _WALKS * _limit(bits) ** 2
 
 
 def _check_drive(of: Any) -> None:
-    _check_schedule(of, "rate")
+    plain_fields(of)
+    read_schedules(of, "rate")
     require_numbers(of.name, of, "power")
     fits = 0 < of.power <= _LARGEST_POWER
     require(of.name, "power", of.power, fits, f"above 0 and at most {_LARGEST_POWER:g}")

@@ -9,7 +9,8 @@ rule; the loop gives them to Adam.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from bnnverify.errors import QueryError
 
 Cells = NDArray[np.int8]
 Gradient = NDArray[np.float32]
+
+T = TypeVar("T")
 
 
 class Randomness(Protocol):
@@ -74,7 +77,7 @@ class RuleState(Protocol):
 
 
 class UpdateRule(Protocol):
-    """Hyper-parameters of a rule, as a frozen dataclass.
+    """Hyper-parameters of a rule, as a frozen dataclass. One that is None is open: it follows the number of steps.
 
     Attributes:
         name: Short name in the registry and on the command line.
@@ -83,6 +86,9 @@ class UpdateRule(Protocol):
 
     name: ClassVar[str]
     recipe: ClassVar[Mapping[str, Any]]
+
+    def for_steps(self, steps: int) -> Self:
+        """The rule with all open hyper-parameters set to what suits a training of so many steps."""
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> RuleState:
         """A state that begins with these cells, arrays of -1/+1 that it may keep, and draws its keys from `random`."""
@@ -93,6 +99,25 @@ def is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return isinstance(value, float) or abs(value) < 2**1023
+
+
+def known(value: T | None, name: str, rule: str) -> T:
+    """The hyper-parameter.
+
+    Raises:
+        QueryError: It is open.
+    """
+    if value is None:
+        raise QueryError(f"{name} of the rule {rule} is open, expected a value, such as for_steps(1000) gives it.")
+    return value
+
+
+def plain_fields(of: Any) -> None:
+    """Turns numpy's numbers in the fields of a frozen dataclass into Python's."""
+    for f in fields(of):
+        value = getattr(of, f.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(of, f.name, value.item())
 
 
 def require_numbers(rule: str, of: Any, *names: str) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.compilation import njit
 from bnnverify.errors import BnnVerifyWarning
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require
-from bnnverify.training.rules.bop import require_weight
-from bnnverify.training.rules.schedules import Schedule
+from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, known, plain_fields, require
+from bnnverify.training.rules.bop import average_weight, require_weight
+from bnnverify.training.rules.schedules import Schedule, neat, read_schedules
 
 _EPSILON = 1e-10
+_MOST_SIGMA = 0.1
+_ABOVE_NOISE = 3.0  # tau, in units of what the ratio of noise is
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,14 @@ class Bop2ndOrder:
     :math:`w\,m / (\sqrt{u} + 10^{-10}) > \tau`. A tie never flips.
 
     Of gradients that are noise, the ratio :math:`m/\sqrt{u}` is about :math:`\gamma/\sqrt{\sigma}` at first and
-    :math:`\sqrt{\gamma/2}` in the long run. So tau should be at least four times the larger of the two, which the
-    defaults obey. With a tau that is not above the former, the first step flips every weight with w g > 0: half of
+    :math:`\sqrt{\gamma/2}` in the long run. So tau should be some times the larger of the two; three times, where it
+    is left open. With a tau that is not above the former, the first step flips every weight with w g > 0: half of
     the network, which one without batch norm does not survive. `start` warns of it.
 
     Attributes:
-        tau: Threshold, a schedule, at least 0, without unit. Published: 1e-6, and 1e-7 for ImageNet.
-        gamma: Weight of a new gradient in m, a schedule. Published: 1e-7, and 1e-4 to 1e-6 for ImageNet.
-        sigma: Weight of a new squared gradient in u, a schedule. Published: 1e-3, and 1e-3 to 1e-5 for ImageNet.
+        tau: Threshold, a schedule, at least 0, without unit. None: three times that of noise. Published: 1e-6, and 1e-7 for ImageNet.
+        gamma: Weight of a new gradient in m, a schedule. None: 3 divided by the steps. Published: 1e-7, and 1e-4 to 1e-6 for ImageNet.
+        sigma: Weight of a new squared gradient in u, a schedule. None: ten times gamma, at most 0.1. Published: 1e-3, and 1e-3 to 1e-5 for ImageNet.
         unbiased: Whether the ratio is that of the bias-corrected moments, each divided by the total weight that
             gradients have in it so far. The first ratio is then 1, so tau should start above it and fall.
 
@@ -46,31 +48,41 @@ class Bop2ndOrder:
         on tau: ours.
     """
 
-    tau: Schedule = Schedule(0.1, 0.1)
-    gamma: Schedule = Schedule(1e-3, 1e-3)
-    sigma: Schedule = Schedule(1e-2, 1e-2)
+    tau: Schedule | None = None
+    gamma: Schedule | None = None
+    sigma: Schedule | None = None
     unbiased: bool = False
 
     name: ClassVar[str] = "bop2nd"
     recipe: ClassVar[Mapping[str, Any]] = {"epochs": 300}
 
     def __post_init__(self) -> None:
-        for option in ("tau", "gamma", "sigma"):
-            object.__setattr__(self, option, Schedule.of(getattr(self, option), f"{option} of the rule bop2nd"))
+        plain_fields(self)
+        read_schedules(self, "tau", "gamma", "sigma", zero=True)
         require_weight("bop2nd", "gamma", self.gamma)
         require_weight("bop2nd", "sigma", self.sigma)
         require("bop2nd", "unbiased", repr(self.unbiased), isinstance(self.unbiased, bool), "True or False")
 
+    def for_steps(self, steps: int) -> Self:
+        """See `UpdateRule`: gamma is `MEMORIES` divided by the steps, sigma follows it, and tau both."""
+        gamma = self.gamma or average_weight(steps)
+        second = neat(min(_MOST_SIGMA, 10 * gamma.start))
+        sigma = self.sigma or Schedule(second, second)
+        noise = max(math.sqrt(gamma.start / 2), gamma.start / math.sqrt(sigma.start))
+        value = neat(_ABOVE_NOISE * noise)
+        tau = Schedule.falling(2.0, 2 / value) if self.unbiased else Schedule(value, value)
+        return replace(self, tau=self.tau or tau, gamma=gamma, sigma=sigma)
+
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _Bop2ndState:
         """Moments of zero; a BnnVerifyWarning if the first step will flip half of the network."""
-        message = self._first_step()
+        state = _Bop2ndState(self, cells)
+        message = self._first_step(state.tau.at(0), state.gamma.at(0), state.sigma.at(0))
         if message:
             warnings.warn(message, BnnVerifyWarning, stacklevel=2)
-        return _Bop2ndState(self, cells)
+        return state
 
-    def _first_step(self) -> str:
+    def _first_step(self, tau: float, gamma: float, sigma: float) -> str:
         """What is wrong with tau in the first step, or nothing."""
-        tau, gamma, sigma = self.tau.at(0), self.gamma.at(0), self.sigma.at(0)
         ratio = gamma / math.sqrt(sigma)
         if self.unbiased and tau <= 1:
             return (
@@ -90,18 +102,18 @@ class Bop2ndOrder:
 
 class _Bop2ndState:
     def __init__(self, rule: Bop2ndOrder, cells: Sequence[Cells]) -> None:
-        self._rule = rule
+        self.tau, self.gamma, self.sigma = (known(getattr(rule, n), n, rule.name) for n in ("tau", "gamma", "sigma"))
+        self._unbiased = rule.unbiased
         self.cells = [np.ascontiguousarray(c) for c in cells]
         self._first = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
         self._second = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
         self._unseen = [1.0, 1.0]  # what is left in the moments of the zeros that they started with
 
     def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
-        rule = self._rule
-        gamma, sigma = rule.gamma.at(progress), rule.sigma.at(progress)
+        gamma, sigma = self.gamma.at(progress), self.sigma.at(progress)
         self._unseen = [self._unseen[0] * (1 - gamma), self._unseen[1] * (1 - sigma)]
-        inverse = [1 / (1 - rest) if rule.unbiased else 1.0 for rest in self._unseen]
-        numbers = [np.float32(x) for x in (gamma, sigma, rule.tau.at(progress), *inverse)]
+        inverse = [1 / (1 - rest) if self._unbiased else 1.0 for rest in self._unseen]
+        numbers = [np.float32(x) for x in (gamma, sigma, self.tau.at(progress), *inverse)]
         for i, cells in enumerate(self.cells):
             arrays = (gradients[i].ravel(), self._first[i].ravel(), self._second[i].ravel(), cells.ravel())
             _bop2nd(*arrays, *numbers)

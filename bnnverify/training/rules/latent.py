@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.compilation import njit
 from bnnverify.training.randomness import uniform
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
-from bnnverify.training.rules.schedules import Schedule
+from bnnverify.training.rules.base import (
+    Cells,
+    Gradient,
+    Probe,
+    Randomness,
+    known,
+    plain_fields,
+    require,
+    require_numbers,
+)
+from bnnverify.training.rules.schedules import Schedule, neat, read_schedules
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+_RATE, _TRAVEL, _MOST = 0.01, 20.0, 0.3  # step: at least, times the number of steps, at most
+_AVERAGE, _MEMORIES = 0.99, 12.0  # at most; lengths of the average in a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,8 @@ class SteSign:
     average of w.
 
     Attributes:
-        learning_rate: Step size eta, a schedule, in units of the latent weights.
+        learning_rate: Step size eta, a schedule, in units of the latent weights. None: 20 divided by the steps, at
+            least 0.01, falling along half a cosine to a hundredth.
         optimizer: ``adam`` (betas 0.9 and 0.999, epsilon 1e-8) or ``sgd``.
         momentum: Of SGD, at least 0 and below 1.
         glorot: Whether the step of each weight array is multiplied by ``sqrt((n_in + n_out) / 1.5)``, with n_in the
@@ -39,7 +51,8 @@ class SteSign:
         binarization: ``deterministic``: sgn(v). ``stochastic``: +1 with probability (v + 1)/2, drawn afresh for
             every training pass; an evaluation and the export read the deterministic signs.
         init: Latent weights start uniform in (0, `init`) times the weight's sign, at most 1.
-        average: Weight of the past in the moving average of w, per step; 0 deploys the signs as they are.
+        average: Weight of the past in the moving average of w, per step; 0 deploys the signs as they are. None: 12
+            lengths of the average in a run, at most 0.99.
 
     References:
         Hubara et al., "Binarized neural networks", NeurIPS 2016, Sec. 1 and Algorithm 1; its released code for the
@@ -49,29 +62,35 @@ class SteSign:
         majority against it: ours.
     """
 
-    learning_rate: Schedule = Schedule(0.01, 0.0001, "cosine")
+    learning_rate: Schedule | None = None
     optimizer: str = "adam"
     momentum: float = 0.9
     glorot: bool = False
     binarization: str = "deterministic"
     init: float = 1.0
-    average: float = 0.99
+    average: float | None = None
 
     name: ClassVar[str] = "ste"
     recipe: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learning_rate", Schedule.of(self.learning_rate, "learning_rate of the rule ste"))
-        require_numbers("ste", self, "momentum", "init", "average")
-        rate = self.learning_rate
-        require("ste", "learning_rate", rate, rate.start > 0, "above 0 at the start")
+        plain_fields(self)
+        read_schedules(self, "learning_rate")
+        require_numbers("ste", self, "momentum", "init", *(["average"] if self.average is not None else []))
         require("ste", "optimizer", repr(self.optimizer), self.optimizer in ("adam", "sgd"), "adam or sgd")
         require("ste", "momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
         require("ste", "glorot", repr(self.glorot), isinstance(self.glorot, bool), "True or False")
         kinds = ("deterministic", "stochastic")
         require("ste", "binarization", repr(self.binarization), self.binarization in kinds, " or ".join(kinds))
         require("ste", "init", self.init, 0 < self.init <= 1, "above 0 and at most 1")
-        require("ste", "average", self.average, 0 <= self.average < 1, "at least 0 and below 1")
+        fits = self.average is None or 0 <= self.average < 1
+        require("ste", "average", self.average, fits, "at least 0 and below 1")
+
+    def for_steps(self, steps: int) -> Self:
+        """See `UpdateRule`: many steps as published; few take longer strides, and the average is a part of them."""
+        rate = neat(min(_MOST, max(_RATE, _TRAVEL / steps)))
+        average = neat(max(0.0, min(_AVERAGE, 1 - _MEMORIES / steps))) if self.average is None else self.average
+        return replace(self, learning_rate=self.learning_rate or Schedule(rate, rate / 100, "cosine"), average=average)
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _LatentState:
         """Latent weights of random size behind the given signs."""
@@ -81,6 +100,8 @@ class SteSign:
 class _LatentState:
     def __init__(self, rule: SteSign, cells: Sequence[Cells], random: Randomness) -> None:
         self._rule, self._random = rule, random
+        self._rate = known(rule.learning_rate, "learning_rate", rule.name)
+        self._past = known(rule.average, "average", rule.name)
         self.cells = [np.ascontiguousarray(c) for c in cells]
         self._latent = [_magnitudes(c, rule.init, random.key()) for c in self.cells]
         self._first = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
@@ -94,11 +115,11 @@ class _LatentState:
     def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
         rule = self._rule
         self._steps += 1
-        rate = rule.learning_rate.at(progress)
+        rate = self._rate.at(progress)
         for i, cells in enumerate(self.cells):
             scale = rate * (_glorot(cells.shape) if rule.glorot else 1.0)
             arrays = (gradients[i].ravel(), self._latent[i].ravel(), self._first[i].ravel())
-            rest = (self._average[i].ravel(), cells.ravel(), np.float32(1 - rule.average))
+            rest = (self._average[i].ravel(), cells.ravel(), np.float32(1 - self._past))
             if rule.optimizer == "adam":
                 bias_1, bias_2 = 1 - _BETA_1**self._steps, 1 - _BETA_2**self._steps
                 _adam(
@@ -119,7 +140,7 @@ class _LatentState:
 
     def deployed(self) -> list[Cells]:
         """The majority, or the signs of the latent weights."""
-        behind = self._average if self._rule.average else self._latent
+        behind = self._average if self._past else self._latent
         return [np.where(v >= 0, 1, -1).astype(np.int8) for v in behind]
 
     def statistics(self) -> dict[str, Any]:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.compilation import njit
 from bnnverify.training.randomness import uniform
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
-from bnnverify.training.rules.schedules import Schedule
+from bnnverify.training.rules.base import (
+    Cells,
+    Gradient,
+    Probe,
+    Randomness,
+    known,
+    plain_fields,
+    require,
+    require_numbers,
+)
+from bnnverify.training.rules.schedules import Schedule, neat, read_schedules
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+_TRAVEL, _MOST = 40.0, 0.05  # move of a probability in a run and in a step, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class PBop:
     the likelier sign, sgn(theta - 1/2).
 
     Attributes:
-        scaler: Step size s, a schedule, in units of probability.
+        scaler: Step size s, a schedule, in units of probability. None: 40 divided by the steps, at most 0.05.
         init: Distance of theta from 1/2 at the start, towards the weight's initial sign; above 0, at most 1/2, where
             every coin starts certain. Nearly fair coins trained worse on the digits.
 
@@ -37,17 +47,22 @@ class PBop:
         binarization with the latent weight 2 theta - 1: Courbariaux et al., "BinaryConnect", NeurIPS 2015, Sec. 2.3.
     """
 
-    scaler: Schedule = Schedule(0.01, 0.01)
+    scaler: Schedule | None = None
     init: float = 0.5
 
     name: ClassVar[str] = "pbop"
     recipe: ClassVar[Mapping[str, Any]] = {"epochs": 300}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scaler", Schedule.of(self.scaler, "scaler of the rule pbop"))
-        require("pbop", "scaler", self.scaler, self.scaler.start > 0, "above 0 at the start")
+        plain_fields(self)
+        read_schedules(self, "scaler")
         require_numbers("pbop", self, "init")
         require("pbop", "init", self.init, 0 < self.init <= 0.5, "above 0 and at most 1/2")
+
+    def for_steps(self, steps: int) -> Self:
+        """See `UpdateRule`: all steps together move a probability by `_TRAVEL` at most."""
+        value = neat(min(_MOST, _TRAVEL / steps))
+        return replace(self, scaler=self.scaler or Schedule(value, value))
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _PBopState:
         """Coins loaded towards the given signs, and thrown once."""
@@ -56,7 +71,7 @@ class PBop:
 
 class _PBopState:
     def __init__(self, rule: PBop, cells: Sequence[Cells], random: Randomness) -> None:
-        self._rule, self._random = rule, random
+        self._scaler, self._random = known(rule.scaler, "scaler", rule.name), random
         self.cells = [np.ascontiguousarray(c) for c in cells]
         self._theta = [np.float32(0.5) + np.float32(rule.init) * c for c in self.cells]
         self._first = [np.zeros(c.shape, dtype=np.float32) for c in self.cells]
@@ -67,7 +82,7 @@ class _PBopState:
 
     def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
         self._steps += 1
-        rate = np.float32(self._rule.scaler.at(progress) / (1 - _BETA_1**self._steps))
+        rate = np.float32(self._scaler.at(progress) / (1 - _BETA_1**self._steps))
         inverse_bias = np.float32(1 / (1 - _BETA_2**self._steps))
         for i, cells in enumerate(self.cells):
             moments = (self._first[i].ravel(), self._second[i].ravel())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnnverify.errors import QueryError
+from bnnverify.training.rules.base import require
 
 KINDS = ("constant", "exponential", "polynomial", "cosine", "step")
 
@@ -84,6 +85,20 @@ class Schedule:
                 f"Kinds: {', '.join(KINDS)}."
             ) from None
 
+    @classmethod
+    def falling(cls, start: float, ratio: float) -> Schedule:
+        """From `start` to `start / ratio` in equal ratios, three digits of each.
+
+        >>> str(Schedule.falling(0.012345, 10))
+        '0.0123:0.00123:exponential'
+        """
+        return cls(neat(start), neat(start / ratio), "exponential")
+
+    @classmethod
+    def shared(cls, total: float, steps: int, ratio: float, most: float) -> Schedule:
+        """Falling by `ratio`, from the share of a step in `total`; however few the steps, from `most` at most."""
+        return cls.falling(min(most, total / steps), ratio)
+
     def at(self, progress: float) -> float:
         """The value after the fraction `progress` of the training."""
         q = min(max(progress, 0.0), 1.0)
@@ -116,6 +131,30 @@ class Schedule:
             return repr(self.start)
         extra = f":{self.power!r}" if self.kind == "polynomial" else f":{self.steps}" if self.kind == "step" else ""
         return f"{self.start!r}:{self.end!r}:{self.kind}{extra}"
+
+
+def read_schedules(of: Any, *names: str, zero: bool = False) -> None:
+    """Turns these hyper-parameters of a rule into schedules; None, one that follows the steps, stays None.
+
+    Args:
+        of: The frozen dataclass, with the `name` of its rule.
+        names: Of the hyper-parameters.
+        zero: Whether they may start at 0.
+
+    Raises:
+        QueryError: A value that is no schedule, or 0.
+    """
+    for name in names:
+        value = getattr(of, name)
+        if value is not None:
+            schedule = Schedule.of(value, f"{name} of the rule {of.name}")
+            require(of.name, name, schedule, zero or schedule.start > 0, "above 0 at the start")
+            object.__setattr__(of, name, schedule)
+
+
+def neat(value: float) -> float:
+    """Three significant digits: a value that is chosen is one that can be written down."""
+    return float(f"{value:.3g}")
 
 
 def _plain(value: float) -> float:

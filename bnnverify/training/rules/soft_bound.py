@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,20 @@ from bnnverify.compilation import njit
 from bnnverify.devices.synapse import NOISES, SoftBoundSynapse
 from bnnverify.training.randomness import uniform, uniforms
 from bnnverify.training.rules.accumulators import mean_scale
-from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, require, require_numbers
-from bnnverify.training.rules.schedules import Schedule
+from bnnverify.training.rules.base import (
+    Cells,
+    Gradient,
+    Probe,
+    Randomness,
+    known,
+    plain_fields,
+    require,
+    require_numbers,
+)
+from bnnverify.training.rules.schedules import Schedule, read_schedules
 
 _CHUNK = 64
+_TRAVEL, _MOST = 3.0, 0.05  # move of the mean cell in a run and in a step, in units of the state
 
 FloatArray = NDArray[np.float64]
 
@@ -33,7 +43,8 @@ class SoftBound:
     reference, cell by cell.
 
     Attributes:
-        learning_rate: eta, the mean move that is asked for in a step, in units of the state, a schedule.
+        learning_rate: eta, the mean move that is asked for in a step, in units of the state, a schedule. None: 3 divided
+            by the steps, at most 0.05, falling tenfold.
         dw_min: Mean of the steps up and down at state 0, in units of the state.
         up_down: Imbalance: steps at state 0 are ``dw_min * (1 +- up_down)``; within (-1, 1).
         step_sigma: Standard deviation of the logarithm of a cell's steps from cell to cell.
@@ -53,7 +64,7 @@ class SoftBound:
         al., "Hybrid analog-digital learning with differential RRAM synapses", IEDM 2019.
     """
 
-    learning_rate: Schedule = Schedule(0.001, 0.0001, "exponential")
+    learning_rate: Schedule | None = None
     dw_min: float = 0.02
     up_down: float = 0.0
     step_sigma: float = 0.0
@@ -70,9 +81,8 @@ class SoftBound:
     recipe: ClassVar[Mapping[str, Any]] = {"output_scale": False}
 
     def __post_init__(self) -> None:
-        what = "learning_rate of the rule soft-bound"
-        object.__setattr__(self, "learning_rate", Schedule.of(self.learning_rate, what))
-        require("soft-bound", "learning_rate", self.learning_rate, self.learning_rate.start > 0, "above 0 at the start")
+        plain_fields(self)
+        read_schedules(self, "learning_rate")
         sigmas = ("step_sigma", "bound_sigma", "c2c_sigma")
         require_numbers("soft-bound", self, "dw_min", "up_down", *sigmas, "b_min", "b_max", "init")
         require("soft-bound", "dw_min", self.dw_min, 0 < self.dw_min < math.inf, "above 0")
@@ -103,6 +113,10 @@ class SoftBound:
             noise=self.noise,
         )
 
+    def for_steps(self, steps: int) -> Self:
+        """See `UpdateRule`: all steps together ask for a fixed move of the mean cell."""
+        return replace(self, learning_rate=self.learning_rate or Schedule.shared(_TRAVEL, steps, 10, _MOST))
+
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> SoftBoundState:
         """Synapses drawn by the seed, their states on the side of the given signs."""
         return SoftBoundState(self, cells, random)
@@ -113,6 +127,7 @@ class SoftBoundState:
 
     def __init__(self, rule: SoftBound, cells: Sequence[Cells], random: Randomness) -> None:
         self._rule, self._random = rule, random
+        self._rate = known(rule.learning_rate, "learning_rate", rule.name)
         self.cells = [np.ascontiguousarray(c) for c in cells]
         self._blocks = [_start(rule, c.reshape(-1), random) for c in self.cells]
         self._up = self._down = 0
@@ -120,7 +135,7 @@ class SoftBoundState:
     def step(self, gradients: Sequence[Gradient], progress: float, probe: Probe) -> None:
         """See `RuleState`."""
         rule = self._rule
-        rate = rule.learning_rate.at(progress)
+        rate = self._rate.at(progress)
         for cells, gradient, block in zip(self.cells, gradients, self._blocks, strict=True):
             flat = gradient.reshape(-1)
             scale = mean_scale(flat, rate) / rule.dw_min

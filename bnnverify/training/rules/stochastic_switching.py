@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,10 @@ class StochasticSwitching:
         undo = None if self.undo is None else self.undo.to_json()
         hardware = None if self.hardware is None else self.hardware.to_json()
         return {**flat, "law": self.law, "undo": undo, "hardware": hardware}
+
+    def for_steps(self, steps: int) -> Self:
+        """See `UpdateRule`: the accumulator's."""
+        return replace(self, accumulator=self.accumulator.for_steps(steps))
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> SwitchingState:
         """Empty memories and fresh cells that hold these signs, stuck ones excepted."""
