@@ -33,6 +33,15 @@ class Provenance:
 
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What a reader had to assume about the file that the network comes from, and what can change answers.
+
+        Sentences; whoever answers about the network says them again.
+        """
+        found = self.data.get("assumed", ())
+        return tuple(text[:500] for text in found if isinstance(text, str)) if isinstance(found, (list, tuple)) else ()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BinaryNetwork:

@@ -1,6 +1,7 @@
 """`bnnverify import` and `export`, and agreement with onnxruntime."""
 
 import json
+import pickle
 
 import numpy as np
 import onnx
@@ -47,14 +48,14 @@ def test_import_as_json_is_one_line(model, capsys):
     ("options", "message"),
     [
         ([], "an ONNX file does not say which numbers are inputs"),
-        (["--input", "signs", "--input-range", "0", "9"], "the inputs are given twice"),
+        (["--input", "signs", "--input-range", "0", "9"], "--input and --input-range are both given"),
         (["--input", "signs", "--input-scale", "1/2"], "--input-scale and --input-offset are for integers"),
         (["--input-range", "0", "9", "--input-scale", "1/0"], "--input-scale is '1/0', expected a number"),
         (["--input-range", "9", "0"], "the input range is 9 to 0"),
         (["--input-range", "0", "9", "--input-scale", "0"], "the input scale is 0"),
         (["--input-range", "0", "9", "--input-shape", "1,a"], "--input-shape is '1,a', expected sizes"),
         (["--input-range", "0", "9", "--samples", "0"], "--samples is 0, expected 1 to 1000000"),
-        (["--input-range", "0", "9", "--layer", "c:pool=2"], "--layer is for torch state dicts"),
+        (["--input-range", "0", "9", "--layer", "c:pool=2"], "--layer: for torch state dicts only"),
         (["--input-range", "0", "9", "--data", "digits"], "the images have 64 pixels, but the network takes 9"),
     ],
 )
@@ -139,8 +140,16 @@ def test_kinds_are_told_by_content_and_suffix(tmp_path):
     with pytest.raises(FormatError, match=r"a\.txt: is of an unknown kind"):
         import_model(tmp_path / "a.txt")
     native.save(BinaryNetwork(InputDomain.binary(1), (), OutputBlock.create([[1], [-1]])), tmp_path / "a.npz")
-    with pytest.raises(UnsupportedError, match=r"a\.npz: is read as it is"):
+    with pytest.raises(UnsupportedError, match=r"a\.npz: is a network of bnnverify.*Use it directly"):
         import_model(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", weights=np.ones(2), bias=np.ones(2))
+    with pytest.raises(
+        FormatError, match=r"b\.npz: is of an unknown kind \(it is an archive of bias, weights\), expected"
+    ):
+        import_model(tmp_path / "b.npz")
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(FormatError, match=r"c\.pkl: is of an unknown kind \(it is a pickle of Python objects"):
+        import_model(tmp_path / "c.pkl")
 
 
 def test_a_missing_package_names_the_extra(model, capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """Keras models in HDF5 as larq writes them, against the meaning of their layers in plain loops."""
 
+import io
 import json
+import zipfile
 
 import h5py
 import numpy as np
@@ -179,7 +181,7 @@ def test_branches_are_refused(tmp_path):
 def test_what_is_no_model_is_refused(tmp_path):
     path = tmp_path / "m.h5"
     path.write_bytes(b"hello")
-    refused(path, r"m\.h5: cannot be read", FormatError)
+    refused(path, r"m\.h5: is neither HDF5 nor a \.keras archive \(it starts with b'hell'\)", FormatError)
     refused(tmp_path / "none.h5", r"none\.h5: cannot be read \(no such file", FormatError)
     with h5py.File(path, "w") as file:
         file["layer"] = np.zeros(3)
@@ -187,7 +189,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_group("model_weights")
         file.attrs["model_config"] = "{"
-    refused(path, r"m\.h5: is damaged", FormatError)
+    refused(path, r"m\.h5: is not valid JSON", FormatError)
 
 
 def dense_file(path, names, kernels, options=None, wrap=None, prefix="", dtype=np.float32):
@@ -209,6 +211,52 @@ def dense_file(path, names, kernels, options=None, wrap=None, prefix="", dtype=n
             chain = {"class_name": "Sequential", "config": {"name": "m", "layers": [chain]}}
         file.attrs["model_config"] = json.dumps(chain)
     return path
+
+
+def as_archive(path, config, arrays):
+    """A .keras archive with groups `layers/...` of numbered arrays."""
+    weights = io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        for place, values in arrays.items():
+            for k, array in enumerate(values):
+                file[f"{place}/vars/{k}"] = np.asarray(array, dtype=np.float32)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", weights.getvalue())
+    return path
+
+
+def test_a_keras_archive_is_the_same_network_as_the_hdf5_file(tmp_path):
+    rng = np.random.default_rng(8)
+    kernels, norm = (rng.normal(size=(4, 3)), rng.normal(size=(3, 2))), norm_arrays(rng, 3)
+    quiet = {"kernel_quantizer": SIGN, "use_bias": False}
+    entries = [
+        ("QuantDense", quiet, {"kernel": kernels[0]}),
+        ("BatchNormalization", {}, norm),
+        ("QuantDense", {**quiet, "use_bias": True, "input_quantizer": SIGN}, {"kernel": kernels[1], "bias": [0.5, 0]}),
+    ]
+    plain = load(save(tmp_path / "m.h5", entries, (4,)), coding=SMALL).network
+    with h5py.File(tmp_path / "m.h5") as file:
+        config = json.loads(file.attrs["model_config"])
+    arrays = {
+        "layers/quant_dense": [kernels[0]],
+        "layers/batch_normalization": [norm[name] for name in ("gamma", "beta", "moving_mean", "moving_variance")],
+        "layers/quant_dense_1": [kernels[1], [0.5, 0]],
+    }
+    path = as_archive(tmp_path / "m.keras", config, arrays)
+    assert kind_of(path) == "keras"
+    assert load(path, coding=SMALL).network.identity == plain.identity
+    inner = {"class_name": "Sequential", "config": {"name": "m", "layers": [config]}}
+    nested = {f"layers/sequential/{place}": values for place, values in arrays.items()}
+    again = load(as_archive(tmp_path / "n.keras", inner, nested), coding=SMALL).network
+    assert again.identity == plain.identity
+    arrays["layers/quant_dense"].append([0.0])
+    refused(
+        as_archive(path, config, arrays),
+        r"layer 'layer_0' \(QuantDense\) has 2 arrays, expected 1: kernel",
+        FormatError,
+    )
 
 
 SIGNS = InputCoding.signs()

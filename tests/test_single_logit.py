@@ -45,7 +45,7 @@ def test_a_batch_norm_of_a_single_score_is_compared_with_0_without_rounding(gamm
 
     expected = [int(fires(float(s))) for s in CUBE @ WEIGHTS[0]]
     assert done.network.evaluate_batch(CUBE).tolist() == expected
-    assert done.notes[-1] == assembly.SINGLE_LOGIT
+    assert done.network.provenance.assumptions == (assembly.SINGLE_LOGIT,)
 
 
 def test_a_rounded_score_of_exactly_0_is_still_class_1():

@@ -7,8 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bnnverify.errors import FormatError, UnsupportedError  # noqa: E402
-from bnnverify.formats import import_model, kind_of, onnx, torchstate  # noqa: E402
+from bnnverify.formats import import_model, kind_of, onnx  # noqa: E402
 from bnnverify.formats.coding import InputCoding  # noqa: E402
 from bnnverify.formats.torchstate import Between  # noqa: E402
 
@@ -109,39 +108,7 @@ def test_a_state_dict_of_convolutions_is_what_torch_computes(tmp_path, after):
         expected = module(x).numpy()
     points = imported.read(x.numpy())
     assert [[float(v) for v in imported.network.scores(p)] for p in points] == expected.tolist()
-    assert any("sign was put before every layer" in note for note in imported.notes)
-
-
-def test_latent_weights_become_their_signs_and_it_is_said(tmp_path):
-    state = {"module.fc1.weight": torch.tensor([[0.3, -0.2, 0.0], [1.0, 2.0, -3.0]]), "module.fc1.bias": torch.zeros(2)}
-    state |= {"module.fc2.weight": torch.tensor([[0.5, -0.1], [-0.2, 0.2]])}
-    torch.save({"epoch": torch.tensor(3), "state_dict": state}, tmp_path / "m.pth")
-    imported = torchstate.load(tmp_path / "m.pth")
-    assert imported.network.blocks[0].weights.tolist() == [[1, -1, 1], [1, 1, -1]]
-    assert imported.notes[0] == "all weights were replaced by their signs (1 latent weights of 0 became +1)"
-
-
-def test_what_is_no_layer_of_a_binarized_network_is_refused_by_name(tmp_path):
-    torch.save({"gru.weight_ih_l0": torch.zeros(3, 3)}, tmp_path / "m.pt")
-    with pytest.raises(UnsupportedError, match=r"m\.pt: module 'gru' holds weight_ih_l0, expected a linear"):
-        torchstate.load(tmp_path / "m.pt")
-    torch.save({"c.weight": torch.ones(2, 1, 3, 3)}, tmp_path / "m.pt")
-    with pytest.raises(UnsupportedError, match=r"m\.pt: the first layer is a convolution.*--input-shape"):
-        torchstate.load(tmp_path / "m.pt")
-    with pytest.raises(FormatError, match=r"there is no layer 'x', expected one of c"):
-        torchstate.load(tmp_path / "m.pt", between={"x": Between()})
-
-
-def test_what_is_no_state_dict_is_refused(tmp_path):
-    (tmp_path / "m.pt").write_bytes(b"hello")
-    with pytest.raises(FormatError, match=r"m\.pt: cannot be read .*Save model\.state_dict"):
-        torchstate.load(tmp_path / "m.pt")
-    torch.save(torch.zeros(3), tmp_path / "m.pt")
-    with pytest.raises(FormatError, match=r"m\.pt: holds a Tensor"):
-        torchstate.load(tmp_path / "m.pt")
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "m.pt")  # a pickle of code is not run
-    with pytest.raises(FormatError, match=r"m\.pt: cannot be read"):
-        torchstate.load(tmp_path / "m.pt")
+    assert "layer '4' was taken with stride 1, without padding and without pooling (--layer)" in imported.notes
 
 
 def test_the_text_of_a_layer_means_what_it_says():

@@ -76,13 +76,13 @@ def command(model: Path, **options: Any) -> int:
     from bnnverify.certification import VerdictStore, robust_accuracies
     from bnnverify.cli import questions as q
     from bnnverify.cli.images import choose
+    from bnnverify.cli.models import load
     from bnnverify.errors import QueryError
-    from bnnverify.formats import load_network
     from bnnverify.query import Ties
 
     if options["jobs"] < 1:
         raise QueryError(f"--jobs is {options['jobs']}, expected at least 1.")
-    network = load_network(model)
+    network = load(model)
     source = {name: options[name] for name in ("data", "data_dir", "split", "index", "input_file")}
     images = choose(network, **source, default="all")
     sizes = _sizes(network, options["radius"], options["linf"], options["eps"])

@@ -34,12 +34,12 @@ def command(certificate: Path, model: Path | None, jobs: int, as_json: bool) -> 
     import json
 
     from bnnverify.checking import certificate as checking
-    from bnnverify.formats import load_network
+    from bnnverify.cli.models import load
 
     checking.read_manifest(certificate)
     path = certificate / checking.NETWORK if model is None else model
     with _progress() as look:
-        checked = checking.check_certificate(certificate, load_network(path), jobs=jobs, look=look)
+        checked = checking.check_certificate(certificate, load(path), jobs=jobs, look=look)
     if as_json:
         line = {
             "type": "check",

@@ -63,11 +63,11 @@ def build(
     Name one image, and a region around it: --radius, --free, --hold, --fixed or --whole-cube.
     """
     from bnnverify.cli.images import choose
+    from bnnverify.cli.models import load
     from bnnverify.cli.questions import limits_of
     from bnnverify.encodings.classdiagram import compile_diagram
     from bnnverify.engines.base import Clock
     from bnnverify.errors import QueryError, ResourceLimitError
-    from bnnverify.formats import load_network
     from bnnverify.formats.diagrams import save_diagram
 
     clock = Clock(limits_of(timeout).seconds)
@@ -76,7 +76,7 @@ def build(
         if clock.is_over:
             raise ResourceLimitError(f"{clock.reason} with {nodes:,} states")
 
-    network = load_network(model)
+    network = load(model)
     images = choose(network, **source).images
     if len(images) != 1:
         raise QueryError(f"{len(images)} images are named, expected one: a diagram is of one region.")

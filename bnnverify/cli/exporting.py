@@ -27,11 +27,12 @@ def command(model: Path, output: Path, as_json: bool, quiet: bool) -> int:
     classes on random inputs.
     """
     from bnnverify.cli.lines import emit, envelope
+    from bnnverify.cli.models import load
     from bnnverify.errors import EngineError
-    from bnnverify.formats import load_network, onnx, onnxwriter
+    from bnnverify.formats import onnx, onnxwriter
     from bnnverify.formats.agreement import compare, random_inputs
 
-    network = load_network(model)
+    network = load(model)
     require_writable(output, "the ONNX file")
     onnxwriter.save(network, output)
     again = onnx.load(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bnnverify.formats.agreement import Agreement
     from bnnverify.formats.coding import InputCoding
     from bnnverify.formats.imported import Imported
+    from bnnverify.formats.torchstate import Between
 
 EXAMPLES = """\b
 Examples:
@@ -49,7 +51,31 @@ model_options = together(
         "layers",
         multiple=True,
         metavar="NAME:KEY=N,...",
-        help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign. Repeatable.",
+        help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign, and sign=0 or "
+        "1 (whether a sign stands in front of it). Repeatable.",
+    ),
+    click.option(
+        "--latent-weights",
+        type=click.Choice(["sign", "xnor", "dorefa"]),
+        help="Real weights of a torch state dict are latent: the model takes their signs (xnor: times the mean "
+        "magnitude of each row; dorefa: of each layer). Default: refuse real weights where nothing says so.",
+    ),
+    click.option(
+        "--zero-weights",
+        type=click.Choice(["absent", "plus", "minus"]),
+        help="What a weight of exactly 0 in a torch state dict becomes. Default: absent (masked) among -1/+1; refuse "
+        "it among latent weights.",
+    ),
+    click.option(
+        "--activation",
+        type=click.Choice(["sign", "step"]),
+        help="What stands between the layers of a torch state dict: -1/+1, or 0/1. Default: sign is assumed, and said "
+        "with every answer.",
+    ),
+    click.option(
+        "--epsilon",
+        metavar="E",
+        help="Of the batch norms of a torch state dict. Default: 1e-5 is assumed, and said with every answer.",
     ),
 )
 
@@ -58,6 +84,8 @@ RULES = (
     *(Needs(name, ("data",), "the images are those of a data set") for name in ("data_dir", "split", "index")),
     Excludes("data", ("samples",), "networks are compared on the images or on random inputs"),
 )
+
+TORCH_ONLY = ("layers", "latent_weights", "zero_weights", "activation", "epsilon")
 
 
 def coding_of(
@@ -71,7 +99,10 @@ def coding_of(
     from bnnverify.errors import QueryError
     from bnnverify.formats.coding import InputCoding
 
-    scale, offset = _rational(input_scale or "1", "scale"), _rational(input_offset or "0", "offset")
+    scale, offset = (
+        _rational(input_scale or "1", "--input-scale", "1/255"),
+        _rational(input_offset or "0", "--input-offset", "-1 or 0.5"),
+    )
     if input_range is not None:
         return InputCoding.integers(*input_range, scale=scale, offset=offset)
     if scale != 1 or offset != 0:
@@ -103,24 +134,47 @@ def zero_sign_of(text: str | None) -> int | None:
     return {None: None, "plus": 1, "minus": -1}[text]
 
 
-def between_of(layers: tuple[str, ...], kind: str) -> dict[str, Any]:
-    """Options of `formats.torchstate` for ``conv1:padding=1,pool=2``.
+def torch_options(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Options of `formats.torchstate` by the names of their parameters there.
+
+    Args:
+        given: Values of the options above by parameter, those of `TORCH_ONLY` among them.
+        kind: Of the file.
 
     Raises:
-        QueryError: The file is of another kind than ``torch``, or the text is none of the above.
+        QueryError: The file is of another kind than ``torch``, or the text of an option means nothing.
     """
+    from bnnverify.errors import QueryError
+
+    named = [name for name in TORCH_ONLY if given.get(name) not in (None, ())]
+    if not named:
+        return {}
+    if kind != "torch":
+        shown = ", ".join("--layer" if name == "layers" else "--" + name.replace("_", "-") for name in named)
+        raise QueryError(f"{shown}: for torch state dicts only; this file says it itself. Leave it out.")
+    from bnnverify.formats.latentweights import Latent
+
+    options: dict[str, Any] = {"latent": Latent(given.get("latent_weights"), given.get("zero_weights"))}
+    options["activation"] = given.get("activation")
+    if "epsilon" in named:
+        options["epsilon"] = float(_rational(given["epsilon"], "--epsilon", "2e-5"))
+    if "layers" in named:
+        options["between"] = _between(given["layers"])
+    return options
+
+
+def _between(texts: Sequence[str]) -> dict[str, Between]:
+    """Layers by name of ``conv1:padding=1,pool=2``."""
     from bnnverify.errors import QueryError
     from bnnverify.formats.torchstate import Between
 
-    if layers and kind != "torch":
-        raise QueryError("--layer is for torch state dicts; this file says it itself.")
-    found = {}
-    for text in layers:
-        name, colon, options = text.partition(":")
+    found: dict[str, Between] = {}
+    for text in texts:
+        name, colon, options = text.rpartition(":")
         if not colon or name in found:
             raise QueryError(f"--layer is {text!r:.60}, expected NAME:KEY=N,... such as conv1:pool=2, once each.")
         found[name] = Between.parse(options)
-    return {"between": found} if found else {}
+    return found
 
 
 @click.command(cls=Verb, name="import", epilog=EXAMPLES, rules=RULES)
@@ -148,9 +202,9 @@ def command(
     input_offset: str | None,
     input_shape: str | None,
     zero_sign: str | None,
-    layers: tuple[str, ...],
     as_json: bool,
     quiet: bool,
+    **torch_only: Any,
 ) -> int:
     """Read a model of another tool (ONNX, eevbnn, Keras/larq, torch) as an exact network.
 
@@ -170,7 +224,7 @@ def command(
         coding=coding,
         zero_sign=zero_sign_of(zero_sign),
         input_shape=shape_of(input_shape),
-        **between_of(layers, kind),
+        **torch_options(torch_only, kind),
     )
     points, labels, described = _inputs(imported, data, data_dir, split, index, samples)
     agreement = _compared(imported, points, model, kind)
@@ -194,13 +248,15 @@ def command(
     return 0 if agreement.equal in (None, agreement.inputs) else 1
 
 
-def _rational(text: str, what: str) -> Fraction:
+def _rational(text: str, option: str, example: str) -> Fraction:
+    """The number of an option; QueryError if it is none."""
     from bnnverify.errors import QueryError
 
+    exponent = text.lower().rpartition("e")[2] if "e" in text.lower() else "0"
     try:
-        return Fraction(text) if len(text) < 100 else Fraction("")
+        return Fraction(text) if len(text) < 100 and len(exponent) < 5 else Fraction("")
     except (ValueError, ZeroDivisionError):
-        raise QueryError(f"--input-{what} is {text!r:.60}, expected a number such as 1/255 or 0.5.") from None
+        raise QueryError(f"{option} is {text!r:.60}, expected a number such as {example}.") from None
 
 
 def _inputs(
@@ -261,8 +317,12 @@ def _print(
         if layer.closest is not None:
             facts.append(f"other sums come within {layer.closest:.3g}")
         click.echo(f"{'':9} {layer.name}: {', '.join(facts)}")
+    assumed = network.provenance.assumptions
+    for note in assumed:
+        click.echo(f"assumed   {note}")
     for note in imported.notes:
-        click.echo(f"note      {note}")
+        if note not in assumed:
+            click.echo(f"note      {note}")
     click.echo(f"\non {described}:")
     for margins in agreement.margins:
         near = "none" if margins.smallest is None else f"{margins.smallest:.3g}"

@@ -29,10 +29,10 @@ def command(model: Path, as_json: bool, quiet: bool) -> int:
     Reading checks the file: every shape and type, and the function against the sha256 in the header.
     """
     from bnnverify.cli.lines import emit, envelope
-    from bnnverify.formats import load_network
+    from bnnverify.cli.models import load
     from bnnverify.summary import summarize
 
-    network = load_network(model)
+    network = load(model)
     costs = summarize(network)
     if as_json:
         blocks = [

@@ -42,6 +42,7 @@ def envelope(verb: str, path: Path, network: BinaryNetwork) -> dict[str, Any]:
             "cells": network.n_cells,
             "classes": network.n_classes,
             "shape": list(network.domain.shape),
+            "assumed": list(network.provenance.assumptions),
         },
     }
 

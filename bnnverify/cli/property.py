@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from bnnverify.cli.lines import emit, envelope
+from bnnverify.cli.models import say_assumptions
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
@@ -57,6 +58,7 @@ def verify_property(
     clock = Clock(limits.seconds)
     specification = vnnlib.load(path)
     imported = imported_of(model, specification, reading or {})
+    say_assumptions(model, imported.network)
     queries = specification.queries(imported)
     answer = _decided(queries, engine, limits, clock, jobs)
     if answer.counterexample is not None:  # a question may be about some of the classes only
@@ -97,7 +99,7 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
         QueryError: An option says what the file itself says.
         UnsupportedError: The file takes quantized pixels, so what X means there is open.
     """
-    from bnnverify.cli.importing import between_of, coding_of, shape_of, zero_sign_of
+    from bnnverify.cli.importing import coding_of, shape_of, torch_options, zero_sign_of
 
     given = {name: value for name, value in reading.items() if value not in (None, ())}
     kind = kind_of(model)
@@ -115,7 +117,7 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
             coding=coding_of(None, pixels, scale, offset) or specification.coding(),
             zero_sign=zero_sign_of(given.get("zero_sign")),
             input_shape=shape_of(given.get("input_shape")),
-            **between_of(given.get("layers", ()), kind),
+            **torch_options(given, kind),
         )
     if given:
         named = ", ".join("--layer" if name == "layers" else "--" + name.replace("_", "-") for name in given)

@@ -13,10 +13,10 @@ import click
 
 from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
+from bnnverify.cli.models import load
 from bnnverify.cli.workers import answers
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import QueryError, UnsupportedError
-from bnnverify.formats import load_network
 from bnnverify.network import BinaryNetwork
 from bnnverify.quantities import NoiseError, Quantity, SafeDistance
 from bnnverify.query import Query, Targeted, Ties, Untargeted
@@ -232,7 +232,7 @@ def ask(
     """
     if jobs < 1:
         raise QueryError(f"--jobs is {jobs}, expected at least 1.")
-    network = load_network(model)
+    network = load(model)
     if not network.domain.is_binary and box is None:
         others = {"verify": "Give --linf R or --eps E.", "distance": "Give --linf."}.get(
             verb, "Use a network with a binary input domain."

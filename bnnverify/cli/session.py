@@ -131,10 +131,10 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
     from bnnverify.cli.faultmodels import fault_points
     from bnnverify.cli.images import choose
     from bnnverify.cli.lines import envelope
+    from bnnverify.cli.models import load
     from bnnverify.cli.questions import class_to_keep
     from bnnverify.engines.base import Monitor
     from bnnverify.errors import QueryError
-    from bnnverify.formats import load_network
     from bnnverify.reliability.probability import FaultyNetwork
 
     faults: dict[str, Any] = dict(options.faults)
@@ -149,7 +149,7 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
     for name, value in (("--samples", options.samples), ("--chips", options.chips), ("--yield", options.least)):
         if value is not None and not of_rates:
             raise QueryError(f"{name} needs an error rate, expected --ber RATES or another one.")
-    network = load_network(options.model)
+    network = load(options.model)
     points = fault_points(len(network.blocks) + 1, **faults)
     images = choose(network, default="all", **options.source)
     known = all(image.label is not None for image in images.images)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.dumping import dump_options, dump_query
-from bnnverify.cli.importing import model_options
+from bnnverify.cli.importing import TORCH_ONLY, model_options
 from bnnverify.cli.options import (
     deciding_engine_options,
     image_options,
@@ -37,7 +37,7 @@ Examples:
 """
 
 DUMPS = ("dump_cnf", "dump_opb", "dump_cp")
-READING = ("input_range", "input_scale", "input_offset", "input_shape", "zero_sign", "layers")
+READING = ("input_range", "input_scale", "input_offset", "input_shape", "zero_sign", *TORCH_ONLY)
 RULES = (
     Excludes("property_file", ("data", "data_dir", "split", "index", "input_file"), "PROPERTY says which inputs"),
     Excludes(
@@ -106,8 +106,8 @@ def command(
 
     Every verdict is exact: robust is proved, and not-robust comes with an input that was replayed on the exact
     network. Unknown means that a limit was reached, and the exit code is 3. PROPERTY is a VNN-LIB file, which says the
-    region and what is adversarial in it; the --input options, --zero-sign and --layer say of MODEL what its file
-    leaves open there, as in `bnnverify import`.
+    region and what is adversarial in it; the --input options, --zero-sign, and those for torch state dicts say of
+    MODEL what its file leaves open there, as in `bnnverify import`.
     """
     from bnnverify.certificates import require_empty
     from bnnverify.cli import questions as q
@@ -141,11 +141,11 @@ def command(
 def _require_one(model: Path, options: Mapping[str, Any]) -> None:
     """QueryError unless the options name a single image."""
     from bnnverify.cli.images import choose
+    from bnnverify.cli.models import load
     from bnnverify.errors import QueryError
-    from bnnverify.formats import load_network
 
     source = {name: options[name] for name in ("data", "data_dir", "split", "index", "input_file")}
-    count = len(choose(load_network(model), **source).images)
+    count = len(choose(load(model), **source).images)
     if count != 1:
         raise QueryError(f"{count} images are named, expected one with --certificate and --dump options.")
 
@@ -200,7 +200,7 @@ def _write_files(
     model: Path, asked: list[Asked], save: Path | None, certificate: Path | None, dumps: dict[str, Path | None]
 ) -> None:
     """Counterexamples, evidence, and the question for other solvers."""
-    from bnnverify.formats import load_network
+    from bnnverify.cli.models import load
     from bnnverify.results import Decision
 
     if save is None and certificate is None and not any(dumps.values()):
@@ -209,7 +209,7 @@ def _write_files(
     from bnnverify.cli.importing import correspondence_of
 
     imported = correspondence_of(model)
-    network = load_network(model) if imported is None else imported.network
+    network = load(model) if imported is None else imported.network
     for one in asked:
         assert isinstance(one.answer, Decision)
         query = one.question.about(network)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats import bnnquanalyst, native
 from bnnverify.network import BinaryNetwork
-from bnnverify.reading import Archive, opened
+from bnnverify.reading import Archive, opened, shown
 
 if TYPE_CHECKING:
     from bnnverify.formats.coding import InputCoding
@@ -24,7 +24,12 @@ _KINDS = {
     ".keras": "keras",
     ".pt": "torch",
     ".pth": "torch",
+    ".npz": "native",
 }
+
+
+_NETWORK = "a network file"
+_HDF5, _ZIP, _LEGACY_TORCH = b"\x89HDF", b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF"
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
@@ -38,28 +43,38 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """
     if Path(path).is_dir():
         return "bnnquanalyst"
-    with opened(path, "a network file") as file:
+    with opened(path, _NETWORK) as file:
         start = file.read(8)
-    name = Path(path).name.lower()
-    for suffix, kind in _KINDS.items():
-        if name.endswith(suffix):
-            return kind
-    if start.startswith(b"\x89HDF"):
+    if start.startswith(_HDF5):
         return "keras"
-    if start.startswith(b"PK\x03\x04"):
-        return _archive_kind(path)
-    return "native" if name.endswith(".npz") else "unknown"
+    if start.startswith(_LEGACY_TORCH):
+        return "torch"
+    kind = _archive_kind(_members(path)) if start.startswith(_ZIP) else None
+    name = Path(path).name.lower()
+    by_name = next((known for suffix, known in _KINDS.items() if name.endswith(suffix)), "unknown")
+    return kind or by_name
 
 
-def _archive_kind(path: str | os.PathLike[str]) -> str:
-    try:
-        with opened(path, "a network file") as file, Archive(file, os.fspath(path), "a network file") as archive:
-            names = set(archive.names)
-    except FormatError:
-        return "native"  # which says what is wrong with it
-    if "header.npy" not in names and {"meta.npy", "L0_w.npy"} <= names:
+def _members(path: str | os.PathLike[str]) -> frozenset[str]:
+    """Names in an archive; none if it is damaged, which its own reader says better."""
+    with opened(path, _NETWORK) as file:
+        try:
+            with Archive(file, shown(path), _NETWORK) as archive:
+                return frozenset(archive.names)
+        except FormatError:
+            return frozenset()
+
+
+def _archive_kind(names: frozenset[str]) -> str | None:
+    if "header.npy" in names:
+        return "native"
+    if {"meta.npy", "L0_w.npy"} <= names:
         return "eevbnn"
-    return "torch" if any(name.endswith("/data.pkl") for name in names) else "native"
+    if {"config.json", "model.weights.h5"} <= names:
+        return "keras"
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return "torch"
+    return "unknown" if names else None
 
 
 def load_network(path: str | os.PathLike[str]) -> BinaryNetwork:
@@ -77,6 +92,11 @@ def load_network(path: str | os.PathLike[str]) -> BinaryNetwork:
         return bnnquanalyst.load(path)
     if kind == "native":
         return native.load(path)
+    if kind in ("keras", "torch"):
+        raise UnsupportedError(
+            f"{shown(path)}: leaves open what its inputs are, expected a network file. Run `bnnverify import` once, "
+            "with -o FILE, and use that file."
+        )
     return import_model(path).network
 
 
@@ -121,18 +141,28 @@ def import_model(
     if kind == "torch":
         from bnnverify.formats import torchstate
 
-        zero = 1 if zero_sign is None else zero_sign
-        return torchstate.load(path, coding=coding, input_shape=input_shape, zero_sign=zero, **options)
+        return torchstate.load(path, coding=coding, input_shape=input_shape, zero_sign=zero_sign, **options)
     if kind in ("native", "bnnquanalyst"):
-        raise UnsupportedError(f"{os.fspath(path)}: is read as it is, expected another tool's file. Use load_network.")
+        what = "network of bnnverify" if kind == "native" else "model folder of BNNQuanalyst"
+        raise UnsupportedError(
+            f"{shown(path)}: is a {what}, which every command reads as it is, expected another tool's file. Use it "
+            "directly, as in `bnnverify info FILE`."
+        )
     raise _unknown(path)
 
 
 def _unknown(path: str | os.PathLike[str]) -> FormatError:
-    with opened(path, "a network file") as file:
-        start = file.read(4)
+    with opened(path, _NETWORK) as file:
+        start = file.read(8)
+    found = f"starts with {start[:4]!r}" if start else "is empty"
+    if start.startswith(_ZIP):
+        names = sorted(name.removesuffix(".npy") for name in _members(path))
+        rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        found = f"is an archive of {', '.join(names[:4])}{rest}"
+    elif start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        found = "is a pickle of Python objects, which is not loaded, because that would run code"
     return FormatError(
-        f"{os.fspath(path)}: is of an unknown kind (it starts with {start!r}), expected a network file that "
-        "bnnverify wrote (.npz), a model folder of BNNQuanalyst, or a file of another tool that `bnnverify import` "
-        "reads. Make one with `bnnverify train` or bnnverify.save."
+        f"{shown(path)}: is of an unknown kind (it {found}), expected a network that bnnverify wrote (.npz), a model "
+        "folder of BNNQuanalyst, or a file that `bnnverify import` reads: ONNX, Keras (.h5, .keras), a state dict of "
+        "torch, or .npz of eevbnn."
     )

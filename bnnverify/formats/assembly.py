@@ -50,13 +50,10 @@ class Assembled:
 
     @property
     def notes(self) -> list[str]:
-        """What was rounded or decided about the scores, in sentences."""
-        found = []
-        if self.rounded:
-            found.append(f"the scales of {self.rounded} classes hold a square root and were rounded to float64")
-        if self.is_single_logit:
-            found.append(SINGLE_LOGIT)
-        return found
+        """What was rounded, in sentences."""
+        if not self.rounded:
+            return []
+        return [f"the scales of {self.rounded} classes hold a square root and were rounded to float64"]
 
 
 def finished(
@@ -101,6 +98,7 @@ def finished(
     single = allow_single and len(weights) == 1
     if single:
         weights, scale, bias = two_classes(weights, scale, bias, exact, int(order[0]))
+        provenance = {**provenance, "assumed": [*provenance.get("assumed", ()), SINGLE_LOGIT]}
     output = OutputBlock.create(weights, scale=list(scale), bias=list(bias), mask=weights != 0)
     domain = source.coding.domain(source.order.size, source.shape)
     network = BinaryNetwork(domain, source.blocks, output, Provenance(provenance))

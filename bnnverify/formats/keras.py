@@ -1,4 +1,4 @@
-"""Keras models in HDF5 (``.h5``), as larq writes binarized networks.
+"""Keras models (``.h5`` and ``.keras``), as larq writes binarized networks.
 
 The file holds the layers with their options, so everything but the range of the inputs is in it. Latent weights of a
 layer with a quantizer are binarized by it, and the notes say so; those of a layer without one must have one magnitude
@@ -26,6 +26,7 @@ from bnnverify.formats.imported import Imported
 from bnnverify.formats.kerasfile import LayerEntry, chain, read
 from bnnverify.formats.larqquantizers import PLAIN, Quantizer, quantized_input, quantized_kernel
 from bnnverify.formats.tensors import Tensor
+from bnnverify.reading import shown
 
 
 def load(
@@ -49,7 +50,7 @@ def load(
         UnsupportedError: A layer has no place in a binarized network; the message names it and the reason.
         ImportError: h5py is not installed.
     """
-    where = os.fspath(path)
+    where = shown(path)
     if coding is None:
         raise UnsupportedError(
             f"{where}: a Keras file does not say which numbers are inputs, expected a range of integers, or signs. "
@@ -73,7 +74,8 @@ def load(
     except UnsupportedError as error:
         raise UnsupportedError(f"{where}: {error}") from None
     notes += done.notes
-    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), gives=done.gives)
+    assumed = done.network.provenance.assumptions
+    return Imported(done.network, coding, done.order, "input", shape, done.layers, (*assumed, *notes), gives=done.gives)
 
 
 def _require_plain_sign(found: Sequence[LayerEntry]) -> None:

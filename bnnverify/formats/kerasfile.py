@@ -1,26 +1,26 @@
 """Keras files: the layers of a model as a chain, with their options and arrays.
 
 ``.h5``: the configuration is JSON in an attribute, the arrays lie in groups by the name of the layer, which may hold
-slashes (groups within groups); an inner model has the group of its outermost layer.
+slashes (groups within groups); an inner model has the group of its outermost layer. ``.keras``: a zip archive, whose
+arrays are counted instead of named (`kerasarchive`).
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
+from bnnverify.formats import kerasarchive
 from bnnverify.formats.units import require_finite
-from bnnverify.reading import opened, parsed, require_growth
+from bnnverify.reading import Archive, json_of, opened, reason, require_growth, shown
 
-MODELS = ("Sequential", "Functional", "Model")
-_WHAT = "a Keras model in HDF5 that model.save wrote (.h5)"
-_EXPECTED = f"expected {_WHAT}"
+EXPECTED = "a Keras model that model.save wrote (.h5 or .keras)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,58 +47,77 @@ class LayerEntry:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, NDArray[Any]]]]:
-    """The configuration, and the arrays of each layer."""
+    """The configuration, and the arrays of each outermost layer by their full names.
+
+    Raises:
+        FormatError: The file cannot be read, or holds no model.
+        ImportError: h5py is not installed.
+    """
+    where = shown(path)
+    with opened(path, EXPECTED) as stream:
+        start = stream.read(4)
+        stream.seek(0)
+        if start == b"\x89HDF":
+            return _from_hdf5(stream, where, None)
+        if start != b"PK\x03\x04":
+            raise FormatError(
+                f"{where}: is neither HDF5 nor a .keras archive (it starts with {start!r}), expected {EXPECTED}."
+            )
+        with Archive(stream, where, EXPECTED) as archive:
+            if missing := {"config.json", "model.weights.h5"} - set(archive.names):
+                raise FormatError(f"{where}: is an archive without {min(missing)}, expected {EXPECTED}.")
+            config = json_of(archive.read("config.json"), where, EXPECTED)
+            return _from_hdf5(io.BytesIO(archive.read("model.weights.h5")), where, config)
+
+
+def _from_hdf5(stream: BinaryIO, where: str, config: Any) -> tuple[dict[str, Any], dict[str, dict[str, NDArray[Any]]]]:
+    """All from a ``.h5``, or with a configuration only the arrays: those of a ``.keras`` archive."""
     import h5py
 
-    where = os.fspath(path)
     try:
-        with opened(path, _WHAT) as stream, h5py.File(stream, "r") as file:
+        with h5py.File(stream, "r") as file:
             file.visititems_links(lambda name, link: _require_inside(name, link, where))
-            text = file.attrs.get("model_config")
-            if text is None or "model_weights" not in file:
-                raise FormatError(f"{where}: holds no model, only weights or other data, {_EXPECTED}.")
-            config = parsed(text if isinstance(text, str) else bytes(text).decode("utf-8"))
-            names = _layer_names(config)
-            arrays = {name: _arrays(group, where) for name in names if (group := file["model_weights"].get(name))}
-            packed, unpacked = os.fstat(stream.fileno()).st_size, _size(arrays)
-            require_growth(packed, unpacked, where, _WHAT)
+            archived = config is not None
+            if not archived:
+                text = file.attrs.get("model_config")
+                if text is None or "model_weights" not in file:
+                    raise FormatError(f"{where}: holds no model, only weights or other data, expected {EXPECTED}.")
+                config = json_of(text if isinstance(text, str) else bytes(text), where, EXPECTED)
+            if not isinstance(config, dict):
+                raise FormatError(f"{where}: its configuration is no object, expected {EXPECTED}.")
+            if archived:
+                arrays = kerasarchive.arrays(config, file)
+            else:
+                groups = {name: file["model_weights"].get(name) for name in _layer_names(config)}
+                arrays = {name: _arrays(group) for name, group in groups.items() if group is not None}
+            require_growth(stream.seek(0, os.SEEK_END), _size(arrays), where, EXPECTED)
+            return config, arrays
     except FormatError:
         raise
-    except OSError as error:
-        reason = (error.strerror or " ".join(str(error).split())).lower()
-        raise FormatError(f"{where}: cannot be read ({reason}), {_EXPECTED}.") from None
-    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        raise FormatError(f"{where}: is damaged ({' '.join(str(error).split())[:80]}), {_EXPECTED}.") from None
-    if not isinstance(config, dict):
-        raise FormatError(f"{where}: its model_config is no object, {_EXPECTED}.")
-    return config, arrays
+    except ModelError as error:
+        raise FormatError(f"{where}: {error}") from None
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
+        raise FormatError(f"{where}: is damaged ({reason(error):.80}), expected {EXPECTED}.") from None
 
 
 def _layer_names(config: Any) -> list[str]:
     """Names of the outermost layers; those with slashes are groups within groups."""
-    entries = _entries(config) if isinstance(config, dict) else None
+    entries = kerasarchive.entries(config) if isinstance(config, dict) else None
     options = [entry.get("config") for entry in entries or () if isinstance(entry, dict)]
     names = [str(inner["name"]) for inner in options if isinstance(inner, dict) and inner.get("name")]
     return [name for name in names if not name.startswith("/") and "." not in name.split("/")]
 
 
-def _arrays(group: Any, where: str) -> dict[str, NDArray[Any]]:
+def _arrays(group: Any) -> dict[str, NDArray[Any]]:
     """The arrays of one layer, or inner model, by their full names."""
-    found: dict[str, NDArray[Any]] = {}
-    for raw in group.attrs.get("weight_names", ()):
-        name = raw if isinstance(raw, str) else bytes(raw).decode("utf-8")
-        data = group[name]
-        if data.dtype.kind not in "fiu" or data.is_virtual or data.external:
-            raise FormatError(f"{where}: the array {name!r:.60} is of type {data.dtype} or elsewhere, {_EXPECTED}.")
-        require_growth(data.id.get_storage_size(), data.nbytes, f"{where}: the array {name!r:.60}", "an array")
-        found[name] = np.asarray(data)
-    return found
+    names = [raw if isinstance(raw, str) else bytes(raw).decode("utf-8") for raw in group.attrs.get("weight_names", ())]
+    return {name: kerasarchive.array_in(group[name], name) for name in names}
 
 
 def _require_inside(name: str, link: Any, where: str) -> None:
     """FormatError if a link leads to another file."""
     if type(link).__name__ == "ExternalLink":
-        raise FormatError(f"{where}: {name!r:.60} leads to another file, {_EXPECTED} with all of it.")
+        raise FormatError(f"{where}: {name!r:.60} leads to another file, expected {EXPECTED} with all of it.")
 
 
 def _size(arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> int:
@@ -107,8 +126,8 @@ def _size(arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> int:
 
 def chain(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, NDArray[Any]]]) -> list[LayerEntry]:
     """The layers in order, those of inner models among them; UnsupportedError unless they are a chain."""
-    kind, entries = config.get("class_name"), _entries(config)
-    if kind not in MODELS or not isinstance(entries, list) or not entries:
+    kind, entries = config.get("class_name"), kerasarchive.entries(config)
+    if kind not in kerasarchive.MODELS or not isinstance(entries, list) or not entries:
         raise UnsupportedError(f"the model is a {kind!r:.40}, expected a Sequential or Functional chain of layers.")
     found: list[LayerEntry] = []
     before: str | None = None
@@ -123,7 +142,7 @@ def chain(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, NDArray[A
             if sources != ([] if before is None else [before]):
                 raise layer.refuse(f"follows {', '.join(sources) or 'nothing'}, expected a chain of layers.")
         before = name
-        if short in MODELS:
+        if short in kerasarchive.MODELS:
             parts = chain(entry, _inner_arrays(entry, layer))
             found += [part for part in parts if part.kind != "InputLayer" or not found]
         else:
@@ -131,19 +150,14 @@ def chain(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, NDArray[A
     return found
 
 
-def _entries(config: Mapping[str, Any]) -> Any:
-    inner = config.get("config")
-    return inner.get("layers") if isinstance(inner, dict) else inner
-
-
 def _inner_arrays(entry: Mapping[str, Any], model: LayerEntry) -> dict[str, dict[str, NDArray[Any]]]:
     """The arrays of an inner model, by its layers: their names end in ``layer/array``."""
-    entries = _entries(entry)
+    entries = kerasarchive.entries(entry)
     found: dict[str, dict[str, NDArray[Any]]] = {}
     for inner in entries if isinstance(entries, list) else ():
         options = inner.get("config") if isinstance(inner, dict) else None
         name = str(options.get("name", "?")) if isinstance(options, dict) else "?"
-        deep = isinstance(inner, dict) and inner.get("class_name") in MODELS
+        deep = isinstance(inner, dict) and inner.get("class_name") in kerasarchive.MODELS
         found[name] = {path: array for path, array in model.arrays.items() if deep or _owner(path).endswith(f"/{name}")}
     return found
 

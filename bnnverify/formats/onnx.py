@@ -107,7 +107,7 @@ def load(
         graph.input_name,
         shape,
         done.layers,
-        tuple(notes),
+        (*network.provenance.assumptions, *notes),
         open_zero,
         _gives(gives, done.is_single_logit),
     )

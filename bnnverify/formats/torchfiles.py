@@ -44,10 +44,12 @@ def load(path: str | os.PathLike[str], expected: str, remedy: str) -> Any:
 
 def _why(error: Exception) -> str:
     """What is wrong with the file, without torch's advice to trust it all the same."""
-    if isinstance(error, pickle.UnpicklingError):
-        found = re.search(r"GLOBAL ([\w.]{1,60})", str(error))
-        return f"it holds an object of {found[1]}" if found else "it is no file of tensors"
-    return reason(error)
+    text = str(error)
+    if found := re.search(r"GLOBAL ([\w.]{1,60})", text):
+        return f"it holds an object of {found[1]}: a whole module or checkpoint was pickled, which would run code"
+    if "TorchScript" in text:
+        return "it is a TorchScript program, of which torch.jit.load(FILE).state_dict() gives the tensors"
+    return "it is no file of tensors" if isinstance(error, pickle.UnpicklingError) else reason(error)
 
 
 def array_of(tensor: Any, where: str) -> NDArray[Any]:

@@ -1,10 +1,10 @@
 """State dicts of torch networks made of the common binarized layers.
 
 A state dict holds parameters by name in the order of definition, and nothing of what happens between them. It is read
-as the networks are that most code builds: linear or convolutional layers whose latent weights are binarized by their
-sign, each followed by its batch norm if there is one, and by a sign before the next layer. What the file cannot say is
-given for a layer by name (`Between`): stride, padding, pooling. All of it is stated in the notes: check the network
-on data.
+as the networks are that most code builds: linear or convolutional layers with binarized weights (`latentweights`),
+each followed by its batch norm if there is one, and by a sign before the next layer. What the file cannot say is given
+as an option, for a layer by its name (`Between`). What is not given is assumed, and every assumption that can change
+an answer is kept in the provenance of the network and said again with every answer.
 
 References:
     The layers: Hubara, Courbariaux, Soudry, El-Yaniv, Bengio, "Binarized neural networks", NIPS 2016.
@@ -13,23 +13,31 @@ References:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
-from bnnverify.formats import assembly, elementwise, layers, pooling, tensors, torchfiles
+from bnnverify.formats import assembly, elementwise, layers, pooling, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
+from bnnverify.formats.latentweights import MEMBERS, Latent, Reading, read_weights
+from bnnverify.formats.statedict import read_state
 from bnnverify.formats.tensors import Tensor
+from bnnverify.formats.units import require_finite
+from bnnverify.network import Provenance
+from bnnverify.reading import shown
 
 NORM = ("weight", "bias", "running_mean", "running_var")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_WHAT = "a state dict that torch.save wrote (a dictionary of tensors)"
-_EXPECTED = f"expected {_WHAT}"
+ACTIVATIONS = ("sign", "step")
+EPSILON = 1e-5  # of torch
+_COPIES = re.compile(r"(.*?)\.?(weight|bias)[._]org")
+
+Members = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +49,15 @@ class Between:
         padding: Of a convolution, with zeros.
         pool: Windows of max-pooling after the layer; 1 for none.
         pool_after_sign: True if the signs are pooled, False if the sums are, before batch norm.
+        sign: Whether a sign stands in front of the layer; None for all layers but the first, and for the first if a
+            batch norm stands before it.
     """
 
     stride: int = 1
     padding: int = 0
     pool: int = 1
     pool_after_sign: bool = False
+    sign: bool | None = None
 
     @classmethod
     def parse(cls, text: str) -> Between:
@@ -62,129 +73,197 @@ class Between:
                 known = ", ".join(cls.__dataclass_fields__)
                 raise ModelError(f"a layer has {part!r:.40}, expected numbers for {known}.")
             values[name] = int(number)
-        after = bool(values.pop("pool_after_sign", 0))
-        return cls(**values, pool_after_sign=after)
+        after, sign = bool(values.pop("pool_after_sign", 0)), values.pop("sign", None)
+        return cls(**values, pool_after_sign=after, sign=None if sign is None else bool(sign))
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaid:
+    """What a state dict does not say about the network; None where the user does not say it, either.
+
+    Attributes:
+        coding: What the inputs are. Assumed: -1/+1.
+        zero_sign: What the activation makes of 0, +1 or -1. Assumed: +1, where a sum can be 0.
+        epsilon: Of all batch norms. Assumed: 1e-5.
+        activation: Between the layers: `sign`, -1/+1, or `step`, 0/1. Assumed: `sign`.
+        latent: What real weights mean.
+        between: By the name of a layer.
+    """
+
+    coding: InputCoding | None = None
+    zero_sign: int | None = None
+    epsilon: float | None = None
+    activation: str | None = None
+    latent: Latent = field(default_factory=Latent)
+    between: Mapping[str, Between] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.activation not in (None, *ACTIVATIONS):
+            raise ModelError(f"the activation is {self.activation!r:.40}, expected one of {', '.join(ACTIVATIONS)}.")
+        if self.epsilon is not None and not 0 <= self.epsilon < 2**63:
+            raise ModelError(f"the epsilon of batch norms is {self.epsilon}, expected a number of at least 0.")
 
 
 def load(
     path: str | os.PathLike[str],
     *,
     coding: InputCoding | None = None,
-    zero_sign: int | None = 1,
+    zero_sign: int | None = None,
     input_shape: Sequence[int] | None = None,
     between: Mapping[str, Between] | None = None,
-    epsilon: float = 1e-5,
+    epsilon: float | None = None,
+    activation: str | None = None,
+    latent: Latent | None = None,
 ) -> Imported:
     """The exact network of the state dict at `path`.
 
     Args:
-        path: A file of torch.save; tensors only are unpickled.
-        coding: What the inputs are. Default: -1/+1.
-        zero_sign: What the model's sign makes of 0.
+        path: A file of torch.save: a state dict, or a checkpoint with one; tensors only are unpickled.
+        coding: As in `Unsaid`.
+        zero_sign: As in `Unsaid`.
         input_shape: `(channels, height, width)` for a network that begins with a convolution.
-        between: What the file does not say about a layer, by the name of the layer.
-        epsilon: Of all batch norms.
+        between: As in `Unsaid`.
+        epsilon: As in `Unsaid`.
+        activation: As in `Unsaid`.
+        latent: As in `Unsaid`.
 
     Raises:
         FormatError: The file cannot be read, or shapes do not fit.
-        UnsupportedError: A parameter is of no layer that is understood.
+        UnsupportedError: A parameter is of no layer that is understood, or weights are real and nothing says that they
+            are latent.
         ImportError: torch is not installed.
     """
-    where = os.fspath(path)
-    modules = _modules(where, _state(path))
-    inputs = coding or InputCoding.signs()
+    where = shown(path)
+    state = read_state(path)
     try:
-        return _build(modules, inputs, zero_sign, input_shape, dict(between or {}), epsilon)
+        unsaid = Unsaid(coding, zero_sign, epsilon, activation, latent or Latent(), dict(between or {}))
+        return _build(_modules(state), unsaid, input_shape)
     except ModelError as error:
         raise FormatError(f"{where}: {error}") from None
     except UnsupportedError as error:
         raise UnsupportedError(f"{where}: {error}") from None
 
 
-def _state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Arrays by name, in the order of the file."""
-    import torch
-
-    where = os.fspath(path)
-    data = torchfiles.load(path, _WHAT, "Save model.state_dict().")
-    for name in _WRAPPERS:
-        if isinstance(data, dict) and isinstance(data.get(name), dict):
-            data = data[name]
-    if not isinstance(data, dict) or not data:
-        raise FormatError(f"{where}: holds a {type(data).__name__}, {_EXPECTED}. Save model.state_dict().")
-    bad = [name for name, value in data.items() if not isinstance(value, torch.Tensor)]
-    if bad:
-        raise FormatError(f"{where}: {bad[0]!r:.60} is no tensor, {_EXPECTED}.")
-    return {
-        str(name).removeprefix("module."): torchfiles.array_of(value, f"{where}: {name!r:.60}")
-        for name, value in data.items()
-    }
-
-
-def _modules(where: str, state: Mapping[str, NDArray[Any]]) -> list[tuple[str, dict[str, NDArray[Any]]]]:
+def _modules(state: Members) -> list[tuple[str, dict[str, NDArray[Any]]]]:
     """Parameters by module, in order."""
     found: dict[str, dict[str, NDArray[Any]]] = {}
     for name, array in state.items():
-        module, _, leaf = name.rpartition(".")
-        if leaf != "num_batches_tracked":
-            found.setdefault(module, {})[leaf] = array
+        module, leaf = _place(name)
+        found.setdefault(module, {})[leaf] = array
     for module, members in found.items():
-        rank = members["weight"].ndim if "weight" in members else 0
-        norm = set(members) in ({*NORM}, {"running_mean", "running_var"})
-        if not norm and not (set(members) <= {"weight", "bias"} and rank in (2, 4)):
+        if not _is_norm(members) and not _is_linear(members):
             raise UnsupportedError(
-                f"{where}: module {module or '(top)'!r} holds {', '.join(sorted(members))[:80]}, expected a linear or "
-                "2-d convolutional layer (weight, bias) or a batch norm with its running statistics."
+                f"module {module or '(top)'!r:.60} holds {', '.join(sorted(members))[:80]}, expected a linear or 2-d "
+                "convolutional layer (weight, bias, a latent copy or scale) or a batch norm with its running "
+                "statistics. Export the whole model to ONNX instead: torch.onnx.export(model.eval(), ...)."
             )
     return list(found.items())
 
 
+def _place(name: str) -> tuple[str, str]:
+    """Module and parameter: ``fc1``, ``weight_org`` of ``fc1.weight.org``."""
+    if match := _COPIES.fullmatch(name):
+        return match[1], f"{match[2]}_org"
+    module, dot, leaf = name.partition(".weight_quant.")
+    if dot:
+        return module, f"weight_quant.{leaf}"
+    module, _, leaf = name.rpartition(".")
+    return module, leaf
+
+
+def _is_norm(members: Members) -> bool:
+    return {"running_mean", "running_var"} <= set(members) <= {*NORM}
+
+
+def _is_linear(members: Members) -> bool:
+    return "weight" in members and members["weight"].ndim in (2, 4) and set(members) <= {*MEMBERS}
+
+
 def _build(
-    modules: list[tuple[str, dict[str, NDArray[Any]]]],
-    coding: InputCoding,
-    zero_sign: int | None,
-    input_shape: Sequence[int] | None,
-    between: dict[str, Between],
-    epsilon: float,
+    modules: list[tuple[str, dict[str, NDArray[Any]]]], unsaid: Unsaid, input_shape: Sequence[int] | None
 ) -> Imported:
-    linear = [name for name, members in modules if "running_mean" not in members]
-    unknown = sorted(set(between) - set(linear))
+    linear = [name for name, members in modules if _is_linear(members)]
+    unknown = sorted(set(unsaid.between) - set(linear))
     if unknown or not linear:
         raise ModelError(
             f"there is no layer {(unknown or ['?'])[0]!r:.60}, expected one of {', '.join(linear) or 'none'}."
         )
+    coding, epsilon = unsaid.coding or InputCoding.signs(), EPSILON if unsaid.epsilon is None else unsaid.epsilon
     shape = _input_shape(dict(modules)[linear[0]]["weight"], input_shape)
-    tensor = tensors.start(shape, coding, zero_sign=zero_sign)
-    zeros, last = 0, Between()
+    tensor = tensors.start(shape, coding, zero_sign=unsaid.zero_sign or 1)
+    last, readings, norms, signed = Between(), {}, 0, []
     for name, members in modules:
-        if "running_mean" in members:
-            tensor = _normed(tensor, members, epsilon, name)
+        if _is_norm(members):
+            tensor, norms = _normed(tensor, members, epsilon, name), norms + 1
             continue
-        if name != linear[0]:
-            tensor = _signed(tensor, last, f"the sign before {name!r}")
-        weights = members["weight"]
-        zeros += int((weights == 0).sum())
-        signs = np.where(weights >= 0, 1, -1)
-        last = between.get(name, Between())
-        if weights.ndim == 2:
-            tensor = layers.dense(_flat(tensor), signs, members.get("bias"), f"layer {name!r}")
-        else:
-            step, pad = (last.stride, last.stride), (last.padding,) * 4
-            tensor = layers.convolved(tensor, signs, members.get("bias"), f"layer {name!r}", stride=step, pads=pad)
-        if last.pool > 1 and not last.pool_after_sign:
-            window = last.pool, last.pool
-            tensor = pooling.pooled(tensor, window, window, (0, 0, 0, 0), f"the pooling after {name!r}")
-    notes = [f"all weights were replaced by their signs ({zeros} latent weights of 0 became +1)"]
-    notes.append("a sign was put before every layer but the first; the file does not say so")
-    if zero_sign is not None:
-        notes.append(f"sign(0) was taken as {zero_sign:+d}; torch.sign gives 0")
-    norms = sum("running_mean" in members for _, members in modules)
-    if norms:
-        notes.append(f"epsilon of {norms} batch norms was taken as {epsilon:g}; the file does not say it")
-    provenance = {"format": "torch state dict", "input": coding.to_json(), "read as": notes}
-    done = assembly.finished(tensor, provenance, f"layer {linear[-1]!r}", allow_single=True)
+        here = unsaid.between.get(name, Between())
+        if (name != linear[0] or norms > 0) if here.sign is None else here.sign:
+            tensor = _activated(tensor, last, unsaid, f"the sign before {name!r}")
+            signed.append(name)
+        last, readings[name] = here, read_weights(members, name, unsaid.latent)
+        tensor = _summed(tensor, readings[name], members.get("bias"), last, name)
+    done = assembly.finished(tensor, {}, f"layer {linear[-1]!r}", allow_single=True)
+    ties = sum(layer.ties for layer in done.layers)
+    assumed = [*_assumptions(unsaid, readings, signed, norms, ties), *done.network.provenance.assumptions]
+    notes = [f"layer {name!r}: weights read as {reading.text}" for name, reading in readings.items()]
     notes += done.notes
-    return Imported(done.network, coding, done.order, "input", shape, done.layers, tuple(notes), gives=done.gives)
+    provenance = {"format": "torch state dict", "input": coding.to_json(), "read as": notes, "assumed": assumed}
+    network = replace(done.network, provenance=Provenance(provenance))
+    found = (*assumed, *notes)
+    return Imported(network, coding, done.order, "input", shape, done.layers, found, gives=done.gives)
+
+
+def _summed(tensor: Tensor, reading: Reading, bias: Any, between: Between, name: str) -> Tensor:
+    """A linear layer with its scale and bias, and the pooling of its sums."""
+    where = f"layer {name!r}"
+    if reading.signs.ndim == 2:
+        tensor = layers.dense(_flat(tensor), reading.signs, None, where)
+    else:
+        step, pad = (between.stride, between.stride), (between.padding,) * 4
+        tensor = layers.convolved(tensor, reading.signs, None, where, stride=step, pads=pad)
+    channels = (1, -1, *[1] * (tensor.index.ndim - 2))
+    if reading.scale is not None:
+        tensor = elementwise.times(tensor, reading.scale.reshape(channels), where)
+    if bias is not None:
+        if bias.size != reading.signs.shape[0]:
+            raise ModelError(f"{where} has a bias of shape {bias.shape}, expected {reading.signs.shape[0]} numbers.")
+        tensor = elementwise.plus(tensor, bias.reshape(channels), f"{where}: the bias")
+    if between.pool > 1 and not between.pool_after_sign:
+        window = between.pool, between.pool
+        tensor = pooling.pooled(tensor, window, window, (0, 0, 0, 0), f"the pooling after {name!r}")
+    return tensor
+
+
+def _assumptions(
+    unsaid: Unsaid,
+    readings: Mapping[str, Reading],
+    signed: Sequence[str],
+    norms: int,
+    ties: int,
+) -> list[str]:
+    """What neither the file nor the user says, and can change answers."""
+    found = [guess for reading in readings.values() for guess in reading.guesses]
+    if unsaid.coding is None:
+        found.append("the inputs were taken as -1/+1 (--input, --input-range)")
+    if unsaid.activation is None and signed:
+        found.append(
+            f"the layers were taken in the order of the file, with a sign in front of {_listed(signed)} (--activation)"
+        )
+    if unsaid.zero_sign is None and ties:
+        found.append(
+            f"the sign of exactly 0 was taken as +1, torch.sign gives 0; {ties} units can meet it (--zero-sign)"
+        )
+    if unsaid.epsilon is None and norms:
+        found.append(f"the epsilon of {norms} batch norms was taken as {EPSILON:g} (--epsilon)")
+    convolutions = [n for n, reading in readings.items() if reading.signs.ndim == 4 and n not in unsaid.between]
+    if convolutions:
+        found.append(f"{_listed(convolutions)} was taken with stride 1, without padding and without pooling (--layer)")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown_names = ", ".join(map(repr, names[:4]))
+    return f"layer {shown_names}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _input_shape(weights: NDArray[Any], given: Sequence[int] | None) -> tuple[int, ...]:
@@ -199,16 +278,22 @@ def _input_shape(weights: NDArray[Any], given: Sequence[int] | None) -> tuple[in
     return 1, int(weights.shape[1])
 
 
-def _normed(tensor: Tensor, members: Mapping[str, NDArray[Any]], epsilon: float, name: str) -> Tensor:
+def _normed(tensor: Tensor, members: Members, epsilon: float, name: str) -> Tensor:
+    where = f"batch norm {name!r}"
+    for what, array in members.items():
+        require_finite(array, where, f"the numbers of {what}")
     mean = members["running_mean"]
     gamma, beta = members.get("weight", np.ones_like(mean)), members.get("bias", np.zeros_like(mean))
-    return elementwise.normed(
-        tensor, gamma, beta, mean, members["running_var"], epsilon, axis=1, where=f"batch norm {name!r}"
-    )
+    if tensor.index.ndim > 1 and mean.size != tensor.index.shape[1] and mean.size == tensor.index.size:
+        tensor = _flat(tensor)  # flattened before it
+    return elementwise.normed(tensor, gamma, beta, mean, members["running_var"], epsilon, axis=1, where=where)
 
 
-def _signed(tensor: Tensor, last: Between, where: str) -> Tensor:
-    tensor = elementwise.sign(tensor, where)
+def _activated(tensor: Tensor, last: Between, unsaid: Unsaid, where: str) -> Tensor:
+    if unsaid.activation == "step":
+        tensor = elementwise.compared(tensor, 0, ">" if unsaid.zero_sign == -1 else ">=", where)
+    else:
+        tensor = elementwise.sign(tensor, where)
     if last.pool > 1 and last.pool_after_sign:
         window = last.pool, last.pool
         tensor = pooling.pooled(tensor, window, window, (0, 0, 0, 0), where)

@@ -55,8 +55,16 @@ def require_finite(values: NDArray[Any], where: str, what: str = "weights") -> N
 
 def mean_magnitudes(latent: NDArray[Any]) -> Column:
     """The mean of ``|w|`` over each row of `latent`, whose first axis counts rows: exact, as one Fraction each."""
-    rows = np.abs(np.asarray(latent, dtype=np.float64)).reshape(latent.shape[0], -1)
-    return column([sum(map(Fraction, row), Fraction(0)) / len(row) for row in rows.tolist()])
+    mantissas, exponents = np.frexp(np.abs(np.asarray(latent, dtype=np.float64)).reshape(latent.shape[0], -1))
+    whole = (mantissas * 2.0**53).astype(np.int64)
+    means = []
+    for row, powers in zip(whole, exponents, strict=True):
+        total = Fraction(0)
+        for power in np.unique(powers).tolist():
+            part = row[powers == power]  # two sums, neither of which overflows
+            total += Fraction(2) ** (power - 53) * ((int((part >> 27).sum()) << 27) + int((part & (2**27 - 1)).sum()))
+        means.append(total / row.size)
+    return column(means)
 
 
 def rational_root(value: Fraction) -> Fraction | None:
