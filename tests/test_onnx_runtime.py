@@ -132,7 +132,7 @@ def test_inputs_of_any_type_are_fed_to_onnxruntime(tmp_path, kind):
     imported = load(tmp_path / "m.onnx", coding=InputCoding.integers(0, 255))
     assert compare(imported, random_inputs(imported, 30), tmp_path / "m.onnx").equal == 30
     if kind == np.uint8:
-        with pytest.raises(NotImplementedError, match=r"the input .x. takes uint8, but is fed integers -1..255"):
+        with pytest.raises(NotImplementedError, match=r"the input 'x' takes uint8, but is fed integers -1\.\.255"):
             load(tmp_path / "m.onnx", coding=InputCoding.integers(-1, 255))
 
 

@@ -434,7 +434,7 @@ def folded(kind, opset, rng):
         "Shape": ([a], {}), "Size": ([a], {}), "Split": ([a], {"axis": 0}), "Tile": ([a, np.array([1, 2])], {}),
         "Transpose": ([a], {}), "Where": ([truth, a, b], {}),
         "Clip": ([a], {"min": -1.0, "max": 1.0}) if opset < 11 else ([a, np.float32(-1), np.float32(1)], {}),
-        "Slice": ([a], {"starts": [0], "ends": [2], "axes": [1]}) if opset < 10 else ([a, axes - 1, axes + 1, axes], {}),
+        "Slice": ([a], {"starts": [0], "ends": [2], "axes": [1]}) if opset < 10 else ([a, axes - 1, axes, axes], {}),
         "Squeeze": ([a[None]], {"axes": [0]}) if opset < 13 else ([a[None], axes * 0], {}),
         "Unsqueeze": ([a], {"axes": [1]}) if opset < 13 else ([a, axes], {}),
     }  # fmt: skip

@@ -14,6 +14,7 @@ from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnx import load as load_onnx
 from bnnverify.formats.vnnlib import load
+from bnnverify.formats.vnnlibtext import VnnlibText
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Targeted, Ties, Untargeted
 from tests import oracle
@@ -142,9 +143,103 @@ def test_the_questions_have_a_counterexample_exactly_where_the_text_has_one(pair
         assert any(q.is_adversarial(x) for q in queries) == holds(oracle.scores(model.network, x))
 
 
+@st.composite
+def formulas(draw, depth=3):
+    """A formula over X_0, X_1 and Y_0 to Y_2, and its meaning."""
+    kind = draw(st.sampled_from(["x", "x", "y"] if depth == 0 else ["x", "y", "and", "or", "or"]))
+    if kind == "x":
+        i, c, up = draw(st.integers(0, 1)), draw(st.integers(-2, 2)), draw(st.booleans())
+        number = str(c) if c >= 0 else f"(- {-c})"
+        text = f"({'<=' if up else '>='} X_{i} {number})"
+        return text, lambda x, y: x[i] <= c if up else x[i] >= c
+    if kind == "y":
+        a, b = draw(st.permutations(range(3)))[:2]
+        return f"(>= Y_{a} Y_{b})", lambda x, y: y[a] >= y[b]
+    parts = draw(st.lists(formulas(depth - 1), min_size=1, max_size=3))
+    test = all if kind == "and" else any
+    return f"({kind} {' '.join(text for text, _ in parts)})", lambda x, y: test(f(x, y) for _, f in parts)
+
+
+@given(st.lists(formulas(), min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_cases_are_what_the_formulas_say(parts):
+    around = "".join(f"(assert (and (>= X_{i} -2) (<= X_{i} 2)))" for i in range(2))
+    text = declared() + around + "".join(f"(assert {text})\n" for text, _ in parts)
+    n, m, cases = VnnlibText("p", text).cases()
+    assert (n, m) == (2, 3)
+    outputs = [(0, 0, 0), (0, 1, 2), (2, 1, 0), (1, 2, 1)]
+    lower, upper = cases.hull() if cases.count else ((1, 1), (0, 0))
+    for x in itertools.product(range(-3, 4), repeat=2):
+        inside = [case for case in cases if all(a <= v <= b for a, v, b in zip(case.lower, x, case.upper, strict=True))]
+        for y in outputs:
+            expected = all(-2 <= v <= 2 for v in x) and all(f(x, y) for _, f in parts)
+            assert cases.holds(x, y) == expected
+            assert any(all(c.holds(y) for c in case.comparisons) for case in inside) == expected
+        assert not inside or all(a <= v <= b for a, v, b in zip(lower, x, upper, strict=True))
+
+
+def choices(n, gap=3):
+    """Each input in [0, 1] or in [gap, gap + 1]: 2^n boxes."""
+    options = "(assert (or (and (>= X_{0} 0) (<= X_{0} 1)) (and (>= X_{0} {1}) (<= X_{0} {2}))))\n"
+    return declared(n) + "".join(options.format(i, gap, gap + 1) for i in range(n)) + "(assert (>= Y_1 Y_0))"
+
+
+def test_a_product_of_choices_is_never_multiplied_out(tmp_path):
+    specification = read(tmp_path, choices(300))
+    assert specification.cases.count == 2**300
+    assert specification.coding() == InputCoding.integers(0, 255)
+    queries = iter(specification.queries(imported(300)))
+    first = [next(queries).region for _ in range(3)]
+    assert len({region.lower for region in first}) == 3
+    assert read(tmp_path, choices(300, 1)).cases.count == 1  # intervals that meet are one
+
+
+def test_equal_boxes_make_one_question_wherever_they_stand(tmp_path):
+    box = "(>= X_0 0) (<= X_0 1) (>= X_1 0) (<= X_1 1)"
+    text = f"(assert (or (and {box} (>= Y_0 Y_1)) (and (>= X_0 3) (<= X_0 4) (>= X_1 0) (<= X_1 1) (>= Y_0 Y_1))"
+    queries = read(tmp_path, f"{declared()}{text} (and {box} (>= Y_2 Y_1))))").queries(imported())
+    assert [(q.region.lower[0], q.network.n_classes) for q in queries] == [(0, 3), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("head", "last"), [("and ", ")"), ("or ", ")"), ("and ", "(<= X_0 4))"), ("or ", "(>= X_0 1))")]
+)
+def test_nesting_has_no_bound(tmp_path, head, last):
+    deep = f"(assert {f'({head}' * 40_000}(>= X_0 1){last * 40_000})"
+    specification = read(tmp_path, declared() + BOX + deep + "(assert (>= Y_0 Y_1))")
+    (query,) = specification.queries(imported())
+    assert query.region.lower == (1, -2)
+
+
+def test_brackets_without_a_meaning_are_refused_at_any_depth(tmp_path):
+    for text in ("(" * 100_000 + ")" * 100_000, "(assert " + "(" * 100_000 + ")" * 100_000 + ")", "(" * 100_000):
+        with pytest.raises((FormatError, UnsupportedError), match=r"p\.vnnlib:6:\d+: "):
+            read(tmp_path, declared() + text)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_byte_order_marks_and_ends_of_lines_are_read(tmp_path, end):
+    text = f"; a comment\n{declared()}{BOX}(assert (>= Y_0 Y_1))\n"
+    path = tmp_path / "p.vnnlib"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", end).encode())
+    assert list(load(path).cases) == list(read(tmp_path, text).cases)
+
+
+@pytest.mark.parametrize("number", ["1e99999999", "-1e-99999999", "1" * 500, "0." + "1" * 500, "1e1000"])
+def test_numbers_are_bounded_before_they_are_computed(tmp_path, number):
+    with pytest.raises(UnsupportedError, match=r"p\.vnnlib:6:17: the number .* is not understood, expected up to 400"):
+        read(tmp_path, f"{declared()}(assert (>= X_0 {number}))")
+
+
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
+        ("(assert)", "4:1", r"'assert' has 0 formulas, expected 1"),
+        ("(assert (>= X_0 1) (>= X_0 2))", "4:1", r"'assert' has 2 formulas"),
+        ("(assert (>= Y_2 Y_0))", "4:13", r"Y_2 is not declared"),
+        ("(assert (and 5 (>= X_0 1)))", "4:14", r"a formula is expected here"),
+        ("(assert (>= X_0 (>= X_0 1)))", "4:17", r"a number, an X or a Y is expected here"),
+        ("(assert (>= X_0 ()))", "4:17", r"a formula is expected here"),
         ("(assert (>= X_0 1)", "4:1", r"'\(' is never closed"),
         ("(assert (>= X_0 1)))", "4:20", r"'\)' closes nothing"),
         ("hello", "4:1", r"'hello' stands outside of parentheses"),
@@ -231,5 +326,5 @@ def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(FormatError, match=r"none\.vnnlib: cannot be read \(no such file or directory\)"):
         load(tmp_path / "none.vnnlib")
     (tmp_path / "binary.vnnlib").write_bytes(b"\xff\xfe")
-    with pytest.raises(FormatError, match="is no text"):
+    with pytest.raises(FormatError, match="is no text in UTF-8"):
         load(tmp_path / "binary.vnnlib")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +23,10 @@ from bnnverify.results import Decision, Run, Verdict
 from bnnverify.robustness import decide
 
 if TYPE_CHECKING:
-    from bnnverify.formats.vnnlibtext import Case
+    from bnnverify.formats.vnnlibcases import Cases
     from bnnverify.query import Query
 
+MOST_COUNTED = 10**15  # cases; for more the JSON line has null
 WORDS = {Verdict.NOT_ROBUST: "sat", Verdict.ROBUST: "unsat", Verdict.UNKNOWN: "unknown"}
 
 
@@ -60,15 +61,21 @@ def verify_property(
     imported = imported_of(model, specification, reading or {})
     say_assumptions(model, imported.network)
     queries = specification.queries(imported)
+    if certificate is not None and not isinstance(queries, tuple):
+        raise QueryError(
+            f"{path}: comes to too many boxes, expected few hundred at most with --certificate, "
+            "which writes a folder for each question."
+        )
     answer = _decided(queries, engine, limits, clock, jobs)
     if answer.counterexample is not None:  # a question may be about some of the classes only
         answer = replace(answer, predicted=imported.network.evaluate(answer.counterexample))
-    if certificate is not None:
+    if certificate is not None and isinstance(queries, tuple):
         _certify(imported, queries, answer, certificate, limits)
     if result is not None:
         result.write_text(result_text(imported, model, answer, specification.cases), encoding="ascii")
     if as_json:
-        question = {"property": str(path), "cases": len(specification.cases)}
+        count = specification.cases.count
+        question = {"property": str(path), "cases": count if count <= MOST_COUNTED else None}
         emit({**envelope("verify", model, imported.network), "question": question, "answer": answer.to_json()})
         return answer
     click.echo(f"{model}  {imported.network.architecture}  |  {path}")
@@ -128,12 +135,12 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
     return Imported(network, own, np.arange(network.n_inputs), "X", (network.n_inputs,), (), ())
 
 
-def _decided(queries: Sequence[Query], engine: str, limits: Limits, clock: Clock, jobs: int) -> Decision:
+def _decided(queries: Iterable[Query], engine: str, limits: Limits, clock: Clock, jobs: int) -> Decision:
     """NOT_ROBUST if one question is, ROBUST if all are."""
     robust, unknown = None, None
     for query in queries:
-        if unknown is not None and clock.is_over:
-            break
+        if clock.is_over and (robust is not None or unknown is not None):
+            return unknown or Decision(Verdict.UNKNOWN, Run("stages", clock.elapsed, clock.reason, {}))
         left = clock.remaining
         rest = limits if left is None else replace(limits, seconds=max(left, 1e-3))
         answer = decide(query, engine=engine, limits=rest, jobs=jobs)
@@ -161,7 +168,7 @@ def _certify(imported: Imported, queries: Sequence[Query], answer: Decision, fol
         click.echo(f"certificate {place}: {written}", err=True)
 
 
-def result_text(imported: Imported, model: Path, answer: Decision, cases: Sequence[Case]) -> str:
+def result_text(imported: Imported, model: Path, answer: Decision, cases: Cases) -> str:
     """The answer as the VNN competition has it.
 
     Inputs are written in the order of the file and exactly where they are short decimals; outputs are those of
@@ -173,20 +180,12 @@ def result_text(imported: Imported, model: Path, answer: Decision, cases: Sequen
         return word + "\n"
     inputs = imported.exact(answer.counterexample)
     found = _outputs(imported, model, answer.counterexample)
-    if not any(_holds(case, inputs, found) for case in cases):
+    if not cases.holds(inputs, found):
         click.echo("the counterexample is none in float32, as onnxruntime evaluates it: result unknown", err=True)
         return WORDS[Verdict.UNKNOWN] + "\n"
     parts = [f"(X_{i} {decimal_text(v)})" for i, v in enumerate(inputs)]
     parts += [f"(Y_{k} {float(v):.9g})" for k, v in enumerate(found)]
     return "sat\n(" + "\n".join(parts) + ")\n"
-
-
-def _holds(case: Case, inputs: Sequence[Fraction], outputs: Sequence[float | Fraction]) -> bool:
-    """True iff the inputs lie in the box of the case, and the outputs fulfil its comparisons."""
-    if any(not low <= v <= high for low, v, high in zip(case.lower, inputs, case.upper, strict=True)):
-        return False
-    values = [(outputs[c.winner], outputs[c.loser], c.strict) for c in case.comparisons]
-    return all(a > b if strict else a >= b for a, b, strict in values)
 
 
 def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[float | Fraction]:
@@ -196,8 +195,7 @@ def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[floa
         if found.values is not None:
             return [float(v) for v in found.values[0]]
         click.echo(
-            f"the counterexample was not compared with onnxruntime: {found.reason}; the outputs in the result are "
-            "exact scores",
+            f"the counterexample was not compared with onnxruntime: {found.reason}; the result has the exact scores",
             err=True,
         )
     return imported.network.scores(x)

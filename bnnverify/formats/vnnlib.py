@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from bnnverify import reading
 from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
-from bnnverify.formats.vnnlibtext import Case, VnnlibText
+from bnnverify.formats.vnnlibcases import Case, Cases, Ends
+from bnnverify.formats.vnnlibtext import EXPECTED, VnnlibText
 from bnnverify.network import BinaryNetwork, OutputBlock
 from bnnverify.query import Query, Targeted, Ties, Untargeted
-from bnnverify.reading import TEXT_LIMIT, read_unpacked, text_of
 from bnnverify.regions import RealBox
 
-_WHAT = "a VNN-LIB 1.0 property"
+TOGETHER = 2**16  # inputs of the boxes that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,13 @@ class Specification:
         where: The path, for messages.
         n_inputs: Declared X.
         n_outputs: Declared Y.
-        cases: At least one, unless the assertions contradict each other.
+        cases: Some, unless the assertions contradict each other.
     """
 
     where: str
     n_inputs: int
     n_outputs: int
-    cases: tuple[Case, ...]
+    cases: Cases
 
     def coding(self) -> InputCoding:
         """Integers in the range of pixels, 0 to 255, or in a wider one if a box needs it.
@@ -53,11 +54,9 @@ class Specification:
         Raises:
             UnsupportedError: The boxes are so narrow that the inputs are no pixels 0 to 255.
         """
-        lowers = {id(case.lower): case.lower for case in self.cases}.values()  # cases mostly share their box
-        uppers = {id(case.upper): case.upper for case in self.cases}.values()
-        low = min((math.floor(min(ends)) for ends in lowers), default=0)
-        high = max((math.ceil(max(ends)) for ends in uppers), default=255)
-        if self.cases and high - low <= 4 and any(v.denominator > 1 for ends in lowers for v in ends):
+        lower, upper = self.cases.hull() if self.cases.count else ([], [])
+        low, high = math.floor(min(lower, default=0)), math.ceil(max(upper, default=255))
+        if lower and high - low <= 4 and any(v.denominator > 1 for ends in (lower, upper) for v in ends):
             raise UnsupportedError(
                 f"{self.where}: the inputs lie between {low} and {high}, expected pixels 0 to 255. Say what an integer "
                 "step of an input is worth: InputCoding.integers(0, 255, scale=Fraction(1, 255)) "
@@ -65,10 +64,11 @@ class Specification:
             )
         return InputCoding.integers(min(low, 0), max(high, 255))
 
-    def queries(self, imported: Imported) -> tuple[Query, ...]:
+    def queries(self, imported: Imported) -> Iterable[Query]:
         """Questions of which one is not robust iff the property is satisfiable; none if no input can fulfil it.
 
-        Where a case compares some outputs only, the network of its question has these classes only.
+        Where a case compares some outputs only, the network of its question has these classes only. Few questions are
+        a tuple; many are made one after the other, while somebody asks for them.
 
         Raises:
             UnsupportedError: A case compares outputs in a way that is no question about a class.
@@ -97,14 +97,23 @@ class Specification:
             )
         if network.domain.is_binary:
             raise UnsupportedError(f"{self.where}: is about real inputs, but the network was read with -1/+1 inputs.")
-        found: list[Query] = []
-        for cases in _by_box(self.cases):
-            box = _box(cases[0].lower, cases[0].upper, imported)
-            rest = [case for case in cases if not _is_single(case)]
-            for (loser, strict), group in _by_loser(case for case in cases if _is_single(case)).items():
-                found.append(_untargeted(network, box, loser, strict, group))
-            found += [_targeted(network, box, case, self.where) for case in rest]
-        return tuple(found)
+        found = self._questions(imported)
+        return tuple(found) if self.cases.boxes <= self._together else found
+
+    @property
+    def _together(self) -> int:
+        """Boxes that are looked at together, to ask one question about all cases of one box."""
+        return max(16, TOGETHER // self.n_inputs)
+
+    def _questions(self, imported: Imported) -> Iterator[Query]:
+        for several in _by_box(self.cases, self._together):
+            for cases in several:
+                box = _box(cases[0].lower, cases[0].upper, imported)
+                for (loser, strict), group in _by_loser(case for case in cases if _is_single(case)).items():
+                    yield _untargeted(imported.network, box, loser, strict, group)
+                for case in cases:
+                    if not _is_single(case):
+                        yield _targeted(imported.network, box, case, self.where)
 
 
 def load(path: str | os.PathLike[str]) -> Specification:
@@ -114,22 +123,28 @@ def load(path: str | os.PathLike[str]) -> Specification:
         FormatError: It cannot be read, or is malformed; the message has the line and the column.
         UnsupportedError: It says something that is not understood; likewise.
     """
-    where = os.fspath(path)
-    text = text_of(read_unpacked(path, _WHAT, limit=TEXT_LIMIT), where, _WHAT)
-    n_inputs, n_outputs, cases = VnnlibText(where, text).cases()
-    return Specification(where, n_inputs, n_outputs, tuple(cases))
+    where = reading.shown(path)
+    data = reading.read_unpacked(path, EXPECTED, limit=reading.TEXT_LIMIT)
+    return Specification(where, *VnnlibText(where, reading.text_of(data, where, EXPECTED)).cases())
 
 
 def _is_single(case: Case) -> bool:
     return len(case.comparisons) == 1
 
 
-def _by_box(cases: Sequence[Case]) -> list[list[Case]]:
-    """Cases with the same box; equal boxes of one file are the same objects."""
-    found: dict[tuple[int, int], list[Case]] = {}
+def _by_box(cases: Iterable[Case], most: int) -> Iterator[list[list[Case]]]:
+    """Cases with the same box together, for up to `most` boxes at a time."""
+    found: dict[tuple[Ends, Ends], list[Case]] = {}
+    known: tuple[Ends, Ends] | None = None
     for case in cases:
-        found.setdefault((id(case.lower), id(case.upper)), []).append(case)
-    return list(found.values())
+        if known is None or case.lower is not known[0] or case.upper is not known[1]:  # to hash a box takes long
+            known = case.lower, case.upper
+            if known not in found and len(found) == most:
+                yield list(found.values())
+                found = {}
+            group = found.setdefault(known, [])
+        group.append(case)
+    yield list(found.values())
 
 
 def _by_loser(cases: Iterator[Case]) -> dict[tuple[int, bool], set[int]]:

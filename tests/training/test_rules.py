@@ -42,9 +42,7 @@ class FlatProbe:
 
 def start(rule, seed=0):
     random = Randomness(seed)
-    return rule.for_steps(300).start(
-        [random_signs(shape, i) for i, shape in enumerate(SHAPES)], random=random
-    ), random
+    return rule.for_steps(300).start([random_signs(shape, i) for i, shape in enumerate(SHAPES)], random=random), random
 
 
 def walk(state, steps, seed=0, first=0, scale=1.0):
