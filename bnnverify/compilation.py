@@ -19,6 +19,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, update_wrapper
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from types import CodeType, FunctionType, ModuleType
@@ -45,9 +47,16 @@ def njit(function: Any = None, /, **options: Any) -> Any:
     return _Loop(function, options) if function is not None else lambda loop: _Loop(loop, options)
 
 
-def intrinsic(define: Callable[..., Any]) -> Any:
-    """`numba.extending.intrinsic`, but lazy."""
-    return _Intrinsic(define)
+def intrinsic(module: str, name: str) -> Any:
+    """What is so called in a module that imports numba, but imported when a loop that uses it is compiled."""
+    return _Intrinsic(module, name)
+
+
+def is_kept(loop: Any) -> bool:
+    """Whether there is machine code of the loop, so that it should not have to be compiled."""
+    kept = _Kept(loop.py_func, {})
+    start = f"{kept.stem}-{_digest(loop.py_func)}-"
+    return any(path.name.startswith(start) for folder in _folders() for path in folder.glob("*.nbc"))
 
 
 class _Lazy:
@@ -93,19 +102,16 @@ class _Loop(_Lazy):
 
 
 class _Intrinsic(_Lazy):
-    """A function that is written in instructions of LLVM."""
+    """A function that is written in instructions of LLVM; all that numba asks of it is its type."""
 
-    def __init__(self, define: Callable[..., Any]) -> None:
-        self.define = define
-        self.__module__ = define.__module__
+    def __init__(self, module: str, name: str) -> None:
+        self.__module__, self.__qualname__ = module, name
 
     def _make(self) -> Any:
         _numba()
         from numba.core.registry import cpu_target
-        from numba.extending import intrinsic
 
-        real = intrinsic(self.define)
-        context = cpu_target.typing_context
+        real, context = getattr(import_module(self.__module__), self.__qualname__), cpu_target.typing_context
         context.refresh()
         return context.resolve_value_type(real)
 
@@ -137,9 +143,8 @@ class _Kept:
 
     def __init__(self, function: FunctionType, options: dict[str, Any]) -> None:
         self._function, self._options = function, options
-        self._stem = f"{function.__module__}.{function.__qualname__}".removeprefix("bnnverify.").replace(
-            "<locals>.", ""
-        )
+        name = f"{function.__module__}.{function.__qualname__}".removeprefix("bnnverify.").replace("<locals>.", "")
+        self.stem = f"{name}.{sys.implementation.cache_tag}"
         self._is_enabled = True
 
     @property
@@ -200,14 +205,13 @@ class _Kept:
         options = sorted((name, str(value)) for name, value in self._options.items())
         made = (numba.__version__, numba.config.BOUNDSCHECK, options, context.codegen().magic_tuple(), str(signature))
         key = hashlib.sha256(repr(made).encode()).hexdigest()[:16]
-        return f"{self._stem}.{sys.implementation.cache_tag}-{_digest(self._function)}-{key}.nbc"
+        return f"{self.stem}-{_digest(self._function)}-{key}.nbc"
 
     def _remove_others(self, folder: Path, digest: str) -> None:
         """Removes what was compiled from another source of this loop."""
-        stem = f"{self._stem}.{sys.implementation.cache_tag}-"
         with suppress(OSError):
             for path in folder.glob("*.nbc"):
-                if path.name.startswith(stem) and not path.name.startswith(f"{stem}{digest}-"):
+                if path.name.startswith(f"{self.stem}-") and not path.name.startswith(f"{self.stem}-{digest}-"):
                     path.unlink(missing_ok=True)
 
 
@@ -227,7 +231,7 @@ def _warn_once() -> None:
 @cache
 def _folders() -> tuple[Path, ...]:
     """Folders that may hold files, the best one first; each is there, as far as it can be made."""
-    chosen = _imported().config.CACHE_DIR
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
     own = f"bnnverify-{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:12]}"  # other installations: other sources
     if chosen:
         folders = [_made(Path(chosen) / own)]
@@ -328,5 +332,5 @@ def _module_of(value: Any) -> str:
 
 @cache
 def _of_file(module: str) -> str:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    spec = find_spec(module)
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""

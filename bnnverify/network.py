@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.blocks import DenseBlock, OutputBlock
 from bnnverify.convolution import ConvBlock, HiddenBlock
@@ -184,20 +184,28 @@ class BinaryNetwork:
         Plain numpy, integers or floats that hold them exactly; `bnnverify.kernels.PackedNetwork` gives the same
         answers faster.
         """
+        return np.asarray(self.scores_of_batch(batch).argmax(axis=1), dtype=np.int64)
+
+    def scores_of_batch(self, batch: ArrayLike) -> NDArray[Any]:
+        """Scores of many inputs, times one positive integer: shape `(N, n)` -> `(N, classes)`, exact.
+
+        int64, or Python integers where they could be larger.
+        """
         h = self.domain.require_batch(batch)
         for block in self.blocks:
             h = block.outputs(h)
-        return self.classes_of_sums(self.output.popcounts(h))
+        return self._scores_of_sums(self.output.popcounts(h))
 
     def classes_of_sums(self, sums: IntArray) -> IntArray:
         """Argmax classes of output sums ``weights . h`` of shape `(N, classes)`, exact."""
+        return np.asarray(self._scores_of_sums(sums).argmax(axis=1), dtype=np.int64)
+
+    def _scores_of_sums(self, sums: IntArray) -> NDArray[Any]:
         a, b = self.output.integer_form()
         reach = max(int(np.abs(sums).max(initial=0)), 1)
         if max(abs(v) for v in a) * reach + max(abs(v) for v in b) < INT_LIMIT:
-            scores = sums * np.array(a, dtype=np.int64) + np.array(b, dtype=np.int64)
-            return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-        exact = sums.astype(object) * np.array(a, dtype=object) + np.array(b, dtype=object)
-        return np.array([list(row).index(max(row)) for row in exact], dtype=np.int64)
+            return np.asarray(sums * np.array(a, dtype=np.int64) + np.array(b, dtype=np.int64))
+        return np.asarray(sums.astype(object) * np.array(a, dtype=object) + np.array(b, dtype=object))
 
     def require_class(self, label: int) -> int:
         """`label` if it is a class; QueryError otherwise."""

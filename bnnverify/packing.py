@@ -10,26 +10,14 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.blocks import OutputBlock
-from bnnverify.compilation import intrinsic, njit
+from bnnverify.compilation import njit
+from bnnverify.vectors import popcount
 
 Words = NDArray[np.uint64]
-
-
-@intrinsic
-def popcount(_context: Any, _word: Any) -> Any:
-    """Number of set bits of a uint64, as one machine instruction."""
-    from numba import types
-
-    def generate(_ctx: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
 
 
 def pack_signs(signs: ArrayLike) -> Words:

@@ -211,8 +211,18 @@ def _trailing_zeros(_context: Any, _word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+def _popcount(_context: Any, _word: Any) -> Any:
+    """Number of set bits of a uint64, as one machine instruction."""
+
+    def generate(_ctx: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
 vsplat: Any = intrinsic(_vsplat)
 vpopcount: Any = intrinsic(_vpopcount)
 vany: Any = intrinsic(_vany)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
+popcount: Any = intrinsic(_popcount)

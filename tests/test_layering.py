@@ -16,7 +16,7 @@ ROOMS = {
     0: "errors",
     1: "reading files compilation domain blocks convolution network boxes regions rates permanent faults query results "
     "quantities",
-    2: "blas confidence folding cardinality packing processes simd stages kernels summary devices datasets",
+    2: "blas confidence folding cardinality packing processes simd stages vectors kernels summary devices datasets",
     3: "encodings formats",
     4: "engines",
     5: "deciding robustness counting reliability explain certificates checking",

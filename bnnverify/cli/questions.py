@@ -172,14 +172,18 @@ class Asked:
     line: dict[str, Any]
 
 
-def _compile(engine: str, network: BinaryNetwork, *, quiet: bool) -> None:
+def _compile(questions: Sequence[Question], network: BinaryNetwork, *, quiet: bool) -> None:
     """Have the loops ready before the first question, with a word about it where that takes long."""
     from threading import Timer
 
+    from bnnverify.engines.batches import is_small
     from bnnverify.engines.warmup import prepare
 
-    name = "enumeration" if engine == "auto" else engine
+    first = questions[0]
+    name = "enumeration" if first.engine == "auto" else first.engine
     if name not in ("enumeration", "propagation") or network.has_convolutions or not network.domain.is_binary:
+        return
+    if name == "enumeration" and is_small((question.about(network) for question in questions), first.limits):
         return
     notice = Timer(2.0, click.echo, (COMPILING,), {"err": True})
     notice.daemon = True
@@ -258,7 +262,7 @@ def ask(
         click.echo(table.question(questions[0]) + "\n")
         click.echo(table.header)
     asked = []
-    _compile(engine, network, quiet=quiet)
+    _compile(questions, network, quiet=quiet)
     bounded = _BOUNDED.get(questions[0].analysis, "adversarial")
     stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb, bounded=bounded)
     for image, own, question, answer in zip(images.images, predicted, questions, stream, strict=True):

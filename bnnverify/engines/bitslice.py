@@ -15,13 +15,13 @@ from __future__ import annotations
 import numpy as np
 
 from bnnverify.compilation import njit
-from bnnverify.packing import popcount
-from bnnverify.simd import (
+from bnnverify.vectors import (
     address,
     bgreater_equal,
     bless,
     bload,
     load,
+    popcount,
     prefetch,
     trailing_zeros,
     vadd,

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, cores, replayed
+from bnnverify.engines.batches import is_small, look
 from bnnverify.engines.bitslice import settled_place
 from bnnverify.engines.plan import MOST_FLIPS, Plan, is_plannable, make_plan, make_scratch, tie_order
 from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_tail
-from bnnverify.engines.visits import visit
+from bnnverify.engines.visits import Visits, visit
 from bnnverify.engines.walks import walk_settings, walk_shell
 from bnnverify.errors import EngineError
 from bnnverify.query import Query
@@ -391,7 +392,8 @@ class EnumerationEngine:
 
     Exact for any network. Dense networks whose classes share one scale (up to its sign) and whose regions flip at most
     60 inputs at once go through the bit-sliced loops, at 10^8 to 10^10 inputs a second and core; all others are
-    visited one by one (`visits.py`), at some 10^6 a second, convolutions more slowly.
+    visited one by one (`visits.py`), at some 10^6 a second, convolutions more slowly. Few inputs are evaluated without
+    any compiled loop (`batches.py`).
 
     Attributes:
         prune: False to evaluate every input: for measurements.
@@ -415,8 +417,7 @@ class EnumerationEngine:
             A proved verdict, or UNKNOWN with the limit that was reached.
         """
         clock = Clock(limits.seconds)
-        if not _is_served(query):
-            visits = visit(query, limits, clock, stop_at_first=True)
+        if (visits := self._visits(query, limits, clock, stop_at_first=True)) is not None:
             clean = visits.per_radius[:-1]
             run = self._run(query, clock, visits.reason, {"inputs_visited": visits.visited}, clean)
             witness, reason = visits.witness, visits.reason
@@ -441,8 +442,7 @@ class EnumerationEngine:
         """
         clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         is_ball = isinstance(query.sign_region, HammingBall)
-        if not _is_served(query):
-            visits = visit(query, limits, clock, stop_at_first=False)
+        if (visits := self._visits(query, limits, clock, stop_at_first=False)) is not None:
             run = self._run(query, clock, visits.reason, {"inputs_visited": visits.visited}, visits.per_radius[:-1])
             if visits.reason:
                 upper = size - (visits.visited - visits.adversarial)
@@ -466,6 +466,13 @@ class EnumerationEngine:
             classes = None if again.reason else tuple(map(sum, zip(*again.tally.shells, strict=True)))
         run = self._run(query, clock, "", statistics, [])
         return Count(Kind.EXACT, work.tally.adversarial, work.tally.adversarial, size, run, classes, radii)
+
+    def _visits(self, query: Query, limits: Limits, clock: Clock, *, stop_at_first: bool) -> Visits | None:
+        """The inputs one by one, where there are few or the bit-sliced loops do not serve them; else None."""
+        in_gray_order = not _is_served(query)
+        if self.prune and is_small([query], limits):
+            return look(query, clock, stop_at_first=stop_at_first, in_gray_order=in_gray_order)
+        return visit(query, limits, clock, stop_at_first=stop_at_first) if in_gray_order else None
 
     def _run(self, query: Query, clock: Clock, reason: str, statistics: dict[str, Any], clean: list[int]) -> Run:
         """How it went; `clean` are the adversarial inputs of the shells that were finished."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from bnnverify.compilation import njit
 from bnnverify.engines.bitslice import leaf, settled_place
-from bnnverify.simd import address, hadd, hload, hmax, hmin, hstore, load
+from bnnverify.vectors import address, hadd, hload, hmax, hmin, hstore, load
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _THIRTY_TWO = np.uint64(32)

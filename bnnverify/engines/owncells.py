@@ -12,7 +12,8 @@ from bnnverify.compilation import njit
 from bnnverify.engines.flips import cells_of, gap
 from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
-from bnnverify.packing import argmax_first, pack_signs, popcount, score_ranks
+from bnnverify.packing import argmax_first, pack_signs, score_ranks
+from bnnverify.vectors import popcount
 
 
 @njit(nogil=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bnnverify.compilation import njit
 from bnnverify.packing import Words
-from bnnverify.simd import address, load, vand, vany, vload, vor, vsplat, vstore, vxor
+from bnnverify.vectors import address, load, vand, vany, vload, vor, vsplat, vstore, vxor
 
 CHUNK = 512  # images of a chunk
 LEAST_DIGITS = 4  # of a counter

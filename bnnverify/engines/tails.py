@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bnnverify.compilation import njit
 from bnnverify.engines.plan import Plan
 from bnnverify.packing import Words
-from bnnverify.simd import address, bgreater_equal, bload
+from bnnverify.vectors import address, bgreater_equal, bload
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ZERO = np.uint64(0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from bnnverify.compilation import njit
 from bnnverify.engines.bitslice import leaf, settled_place
-from bnnverify.simd import address, badd, bload, bstore
+from bnnverify.vectors import address, badd, bload, bstore
 
 
 @njit(inline="always")

@@ -26,8 +26,10 @@ def prepare(engine: str) -> None:
     regions: tuple[Region, ...]
     center = (1,) * 24
     if engine == "enumeration":
+        from bnnverify.engines.batches import use_loops
         from bnnverify.engines.enumeration import EnumerationEngine
 
+        use_loops()
         regions = HammingBall(center, 3), FixedIndexRegion(center, tuple(range(12)))
         for region in regions:
             EnumerationEngine().count(_question(region), limits=Limits(threads=1))

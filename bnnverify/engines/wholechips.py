@@ -31,7 +31,7 @@ from bnnverify.faults import FaultModel, PerRead
 from bnnverify.kernels import disagreement_limits
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.packing import score_ranks
-from bnnverify.simd import address
+from bnnverify.vectors import address
 
 BATCH = 32  # chips that pass over a chunk of images together
 _MOST_OFFSET = 2**16  # of a class, in agreements; beyond it scores are compared by rank

@@ -22,11 +22,12 @@ from bnnverify.compilation import njit
 from bnnverify.domain import IntArray
 from bnnverify.faults import CellRates
 from bnnverify.network import DenseBlock, OutputBlock
-from bnnverify.packing import Words, pack_signs, popcount
+from bnnverify.packing import Words, pack_signs
 from bnnverify.reliability.laws import FloatArray
 from bnnverify.reliability.patterns import add_vector, has_room, new_stack
 from bnnverify.reliability.rows import Laws, as_groups, cache_slot, fires_given, firing_roundings, flip_laws, new_cache
 from bnnverify.reliability.tables import OutputTables
+from bnnverify.vectors import popcount
 
 _REACH = 1e-2  # signs less likely than this share of the threshold are not looked at beyond their probability
 _ONE = np.uint64(1)

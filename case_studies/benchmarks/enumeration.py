@@ -27,7 +27,7 @@ from bnnverify.engines.plan import make_plan, tie_order
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import HammingBall
-from bnnverify.simd import address, vadd, vand, vload, vor, vsplat, vstore, vxor
+from bnnverify.vectors import address, vadd, vand, vload, vor, vsplat, vstore, vxor
 
 
 @njit(cache=True)
