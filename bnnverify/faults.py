@@ -53,6 +53,7 @@ __all__ = [
     "is_per_cell",
     "log_grid",
     "mapped",
+    "positions_share",
     "rate",
     "require_blocks",
     "write_verified",
@@ -149,6 +150,43 @@ def cell_rates(
         kinds, index = (model.rates(block),), np.zeros(signs.shape, dtype=np.intp)
     rates = (Fraction(0), *(r.plus for r in kinds), *(r.minus for r in kinds))
     return rates, np.where(signs == 1, 1 + index, np.where(signs == -1, 1 + len(kinds) + index, 0))
+
+
+def positions_share(faults: FaultModel, block: int, stored: NDArray[np.int8]) -> bool:
+    """True if all positions of a convolution meet the same faults, False if they fail independently.
+
+    Permanent faults are shared; faults of reading are each position's own. They depend on the sign that a cell *holds*,
+    which need not be the one that was programmed. What is certain (a rate of 0 or 1) counts as both.
+
+    Args:
+        faults: The fault model.
+        block: Number of the convolution.
+        stored: Its `stored`.
+
+    Raises:
+        UnsupportedError: Permanent faults and those of reading may meet there. Then the positions are dependent, but
+            not alike.
+    """
+    if not isinstance(faults, PerRead):
+        return True
+    if faults.permanent is None:
+        return False
+    rates, places = cell_rates(faults.permanent, block, stored)
+    changed, kept = _which(rates, places, lambda p: p > 0), _which(rates, places, lambda p: p < 1)
+    if not (changed & kept).any():
+        return False
+    for signs, held in ((stored, kept), (-stored, changed)):
+        if (_which(*cell_rates(faults.model, block, signs), lambda p: 0 < p < 1) & held).any():
+            raise UnsupportedError(
+                f"blocks[{block}] is a convolution with permanent faults and those of reading besides, expected one "
+                "kind: its positions share the first and not the second. Sample whole chips (--chips N --only-samples)."
+            )
+    return True
+
+
+def _which(rates: tuple[Fraction, ...], places: NDArray[np.intp], has: Callable[[Fraction], bool]) -> NDArray[np.bool_]:
+    """Cells whose rate has a property."""
+    return np.array([has(p) for p in rates])[places]
 
 
 def mapped(model: FaultModel, change: Callable[[CellRates], CellRates]) -> FaultModel:

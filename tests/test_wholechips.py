@@ -229,7 +229,7 @@ def test_positions_of_a_convolution_read_their_cells_anew():
     with pytest.raises(UnsupportedError, match=r"blocks\[0\] is padded with the sign \+1"):
         sample_errors(network, x, [0], PerRead(faults))
     with pytest.raises(UnsupportedError, match="Sample whole chips"):
-        sample_errors(network, x, [0], PerRead(faults, permanent=faults))
+        sample_errors(network, x, [0], PerRead(faults, permanent=BitFlip("0.1")))
 
 
 def test_yield_counts_chips_that_reach_the_accuracy():

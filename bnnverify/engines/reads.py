@@ -9,7 +9,7 @@ from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.engines.flips import faulty_network
 from bnnverify.engines.owncells import OwnCells
 from bnnverify.errors import UnsupportedError
-from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, PerRead, is_per_cell
+from bnnverify.faults import AsymmetricFlip, BitFlip, FaultModel, PerBlock, PerRead, is_per_cell, positions_share
 from bnnverify.network import BinaryNetwork, DenseBlock
 
 
@@ -20,20 +20,21 @@ def independent_reads(network: BinaryNetwork, faults: FaultModel) -> tuple[Binar
     unrolled, and what pools them cannot fail.
 
     Raises:
-        UnsupportedError: A convolution with permanent faults besides, with rates per cell, or with padding by a sign,
+        UnsupportedError: A convolution whose positions share faults, with rates per cell, or with padding by a sign,
             whose cells over the padding may fail too.
     """
     if not network.has_convolutions:
         return network, faults
-    if not isinstance(faults, PerRead) or faults.permanent is not None or is_per_cell(faults):
-        raise UnsupportedError(
-            "a convolution has permanent faults and those of reading, or rates per cell, for images one by one; "
-            "expected faults of reading only, by block and stored sign. Sample whole chips (sample_chips)."
-        )
+    for b, block in enumerate(network.blocks):
+        if isinstance(block, ConvBlock) and (is_per_cell(faults) or positions_share(faults, b, block.stored)):
+            raise UnsupportedError(
+                f"blocks[{b}] is a convolution with permanent faults or rates per cell, for images one by one; "
+                "expected faults of reading only, by block and stored sign. Sample whole chips (sample_chips)."
+            )
     blocks: list[HiddenBlock] = []
     models: list[AsymmetricFlip | BitFlip] = []
     for b, block in enumerate(network.all_blocks):
-        rates = faults.model.rates(b)
+        rates = faults.rates(b)
         models.append(AsymmetricFlip(p01=rates.minus, p10=rates.plus))
         if isinstance(block, ConvBlock):
             if block.pad_value and block.padding != (0, 0):

@@ -19,8 +19,7 @@ import numpy as np
 
 from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.domain import IntArray
-from bnnverify.errors import UnsupportedError
-from bnnverify.faults import FaultModel, PerRead, cell_rates, is_per_cell
+from bnnverify.faults import FaultModel, cell_rates, is_per_cell, positions_share
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.packing import Words
 from bnnverify.reliability.cells import CellRows, unpacked
@@ -68,9 +67,8 @@ def _step(network: BinaryNetwork, faults: FaultModel, index: int, block: HiddenB
         largest = int(max(np.abs(network.domain.lower).max(), np.abs(network.domain.upper).max(), 1))
     by_sign = not is_per_cell(faults)
     if isinstance(block, ConvBlock):
-        shared = _shared(faults, index, block)
-        if shared is not None:
-            return ConvStep.of(block, *cell_rates(shared, index, block.stored))
+        if positions_share(faults, index, block.stored):
+            return ConvStep.of(block, *cell_rates(faults, index, block.stored))
         rows: CountedRows | CellRows
         if by_sign and largest == 1:
             rows = CountedRows.of(block.weights, block.stored, block.thresholds, faults.rates(index))
@@ -86,25 +84,6 @@ def _step(network: BinaryNetwork, faults: FaultModel, index: int, block: HiddenB
         return SignStep(_counted(block, faults, index), block.n_inputs, block.n_outputs, 4 * block.n_inputs)
     cells = CellRows.of(block.weights, block.thresholds, *cell_rates(faults, index, block.stored))
     return SignStep(_at_one_input(cells), block.n_inputs, block.n_outputs, cells.roundings(largest))
-
-
-def _shared(faults: FaultModel, index: int, block: ConvBlock) -> FaultModel | None:
-    """The faults that all positions of a convolution share; None where each position has its own."""
-    if not isinstance(faults, PerRead):
-        return faults
-    if faults.permanent is None or not _can_fail(faults.permanent, index, block):
-        return None
-    if _can_fail(faults.model, index, block):
-        raise UnsupportedError(
-            f"blocks[{index}] is a convolution with permanent faults and those of reading besides, expected one kind: "
-            "its positions share the first and not the second. Sample whole chips (--chips N --only-samples)."
-        )
-    return faults.permanent
-
-
-def _can_fail(faults: FaultModel, index: int, block: ConvBlock) -> bool:
-    rates, places = cell_rates(faults, index, block.stored)
-    return any(rates[i] > 0 for i in np.unique(places).tolist())
 
 
 def _per_read(block: ConvBlock, rows: CountedRows | CellRows) -> SignLaw:
