@@ -4,13 +4,17 @@ import json
 import os
 import re
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from bnnverify.cli import main
 from bnnverify.cli.train import RULES
+from bnnverify.errors import FormatError
+from bnnverify.formats import native
 from bnnverify.formats.native import load
-from bnnverify.training import TrainingConfig, loop
+from bnnverify.training import TrainingConfig, checkpoint, loop
 from bnnverify.training import rules as training_rules
 
 QUICK = ("--epochs", "2", "--hidden", "6", "-q", "--batch-size", "100")
@@ -203,3 +207,154 @@ def test_defaults_suit_the_size_of_the_data(run):
     assert (small["epochs"], small["batch_size"], small["noise"]) == (200, 64, 0.02)
     assert (large["epochs"], large["batch_size"], large["noise"]) == (15, 100, 0.0)
     assert shown(run, "--data", "mnist", "--epochs", "3")["epochs"] == 3
+
+
+# what a rule chose
+
+
+def test_settings_that_follow_the_steps_are_told_and_kept(run):
+    code, out, _ = run("train", *QUICK, "--rule", "ss-ema", "--set", "gamma=0.5", "-o", "a.npz")
+    assert code == 0
+    assert re.search(r"^settings  rate=\S+:\S+:exponential, which follow the number of steps$", out, re.MULTILINE)
+    line = json.loads(run("train", *QUICK, "--rule", "ss-ema", "--set", "gamma=0.5", "-o", "b.npz", "--json")[1])
+    options = line["answer"]["options"]
+    assert options["gamma"] == 0.5
+    assert options == load("a.npz").provenance.data["config"]["options"]
+    assert f"rate={options['rate']}," in out
+    given = ("--set", "gamma=0.5", "--set", f"rate={options['rate']}")
+    code, out, _ = run("train", *QUICK, "--rule", "ss-ema", *given, "-o", "c.npz")
+    assert "settings" not in out
+    assert load("a.npz") == load("c.npz")
+
+
+def test_an_open_setting_is_null_in_a_config_and_none_on_the_command_line(run):
+    assert shown(run, "--rule", "ss-ema")["options"]["rate"] is None
+    assert shown(run, "--rule", "ss-ema", "--set", "rate=0.5")["options"]["rate"] == "0.5"
+    assert shown(run, "--rule", "ss-ema", "--set", "rate=None")["options"]["rate"] is None
+
+
+def test_a_warning_of_a_rule_is_a_sentence(run):
+    code, _, err = run("train", *QUICK, "--rule", "bop2nd", "--set", "tau=1e-6", "-o", "a.npz")
+    assert code == 0
+    (line,) = err.splitlines()
+    assert line.startswith("bnnverify train: tau of the rule bop2nd is 1e-06 at the start, not above gamma/sqrt(sigma)")
+
+
+# options without effect
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data-dir", "x"), "--data-dir is given, but the digits are in no files"),
+        (("--hidden", "", "--batch-norm"), "--batch-norm is given, but has no effect here, expected it with hidden"),
+        (("--hidden", "", "--x-shift", "0.5"), "--x-shift is given, but has no effect here"),
+        (
+            ("--rule", "ss-ema", "--no-bias", "--no-output-bias", "--learning-rate", "0.1"),
+            "--learning-rate is given, but has no effect here, expected it with biases, batch norm or an output scale",
+        ),
+        (
+            ("--set", "momentum=0.5"),
+            "--set momentum is given, but has no effect here, expected it with --set optimizer",
+        ),
+        (("--set", "init=0.5", "--set", "init=0.6"), "--set init is given twice"),
+        (
+            ("--rule", "ss-ema", "--set", "undo_data=batch", "--set", "undo_size=9"),
+            "--set undo_size is given, but has no effect here, expected it with --set undo_data=holdout",
+        ),
+        (("--rule", "ss-ema", "--set", "undo=true", "--set", "undo_tries=9"), "expected it with --set undo_writes=st"),
+        (("--rule", "soft-bound", "--set", "noise=additive"), "expected it with --set c2c_sigma above 0"),
+        (("--rule", "bop", "--set", "rate=0.1"), "the rule bop has no option 'rate', expected one of: tau, gamma"),
+        (("--device", "cuda:99"), "device is 'cuda:99', which torch does not see here"),
+        (("--threads", "1" + "0" * 30), "threads is 1000000000000000000000000000000, expected an integer from 1 to"),
+        (("--epochs", "0"), "epochs is 0, expected a positive integer"),
+        (("--config", "a.npz"), "--output and --config are both a.npz, expected two files"),
+        (("--metrics", "x/m.jsonl"), "--metrics x/m.jsonl cannot be written"),
+        (("--checkpoint", "x/run.pt"), "--checkpoint x/run.pt cannot be written"),
+        (("--metrics", "./a.npz"), "--metrics and --output are both a.npz, expected two files"),
+    ],
+)
+def test_what_has_no_effect_or_cannot_be_done_is_refused_before_any_work(run, tmp_path, monkeypatch, words, message):
+    monkeypatch.setattr(loop._Run, "advance", None)
+    code, out, err = run("train", "-q", "-o", "a.npz", *words)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+# what cannot be written
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_full_metrics_do_not_end_a_training(run):
+    code, out, err = run("train", *QUICK, "--metrics", "/dev/full", "-o", "a.npz")
+    assert (code, len(err.splitlines())) == (2, 2)
+    assert "the metrics cannot be written (no space left on device). The training goes on." in err
+    assert "The training is complete, the network is in a.npz." in err
+    assert "accuracy" in out
+    assert run("train", *QUICK, "-o", "b.npz")[0] == 0
+    assert load("a.npz") == load("b.npz")
+
+
+def full(monkeypatch, *suffixes):
+    """From now on files with these endings find no room."""
+    real = native.write_whole
+
+    def write(path, data):
+        if str(path).endswith(suffixes):
+            raise FormatError(f"{path}: cannot be written (no space left on device). Choose another path.")
+        real(path, data)
+
+    monkeypatch.setattr(native, "write_whole", write)
+    monkeypatch.setattr(checkpoint, "write_whole", write)
+
+
+def test_a_network_that_finds_no_room_is_saved_elsewhere(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "other"))
+    (tmp_path / "other").mkdir()
+    full(monkeypatch, "a.npz")
+    code, out, err = run("train", *QUICK, "-o", "a.npz", "--checkpoint", "run.pt")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    (file,) = (tmp_path / "other").iterdir()
+    assert f"a.npz: cannot be written (no space left on device). Choose another path. The network is in {file}" in err
+    assert "The training is in run.pt: --resume it with another --output." in err
+    assert run("train", *QUICK, "-o", "b.npz", "--checkpoint", "run.pt", "--resume")[0] == 0
+    assert load(file) == load(tmp_path / "b.npz")
+
+
+def test_where_nothing_can_be_written_it_is_said(run, monkeypatch):
+    full(monkeypatch, ".npz", ".pt")
+    code, out, err = run("train", *QUICK, "-o", "a.npz", "--checkpoint", "run.pt")
+    assert (code, out, len(err.splitlines())) == (2, "", 2)
+    assert "the checkpoint is not up to date: run.pt: cannot be written" in err
+    assert err.endswith("It could not be saved anywhere.\n")
+
+
+def test_a_full_checkpoint_does_not_end_a_training(run, monkeypatch):
+    full(monkeypatch, ".pt")
+    code, out, err = run("train", *QUICK, "-o", "a.npz", "--checkpoint", "run.pt")
+    assert code == 2
+    assert "accuracy" in out
+    assert err.splitlines()[-1].endswith("The training is complete, the network is in a.npz.")
+    assert load("a.npz").n_cells
+
+
+def test_ctrl_c_after_an_epoch_keeps_the_best_network_and_a_checkpoint_to_go_on(run, monkeypatch):
+    advance = loop._Run.advance
+
+    def interrupted(self):
+        if self.steps == self.steps_per_epoch + 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self)
+
+    monkeypatch.setattr(loop._Run, "advance", interrupted)
+    code, out, err = run("train", *QUICK, "-o", "a.npz", "--checkpoint", "run.pt")
+    assert code == 130
+    assert "best epoch 1 of 1 by validation accuracy" in out
+    assert "interrupted; the best network so far is in a.npz. Go on with --checkpoint run.pt --resume." in err
+    assert load("a.npz").provenance.data["interrupted"]
+    monkeypatch.setattr(loop._Run, "advance", advance)
+    assert run("train", *QUICK, "-o", "b.npz", "--checkpoint", "run.pt", "--resume")[0] == 0
+    assert run("train", *QUICK, "-o", "c.npz")[0] == 0
+    assert load("b.npz") == load("c.npz")

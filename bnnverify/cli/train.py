@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,21 @@ import click
 
 from bnnverify.cli.options import data_options, output_options, together
 from bnnverify.cli.verb import Verb
-from bnnverify.errors import FormatError, QueryError
+from bnnverify.errors import BnnVerifyWarning, FormatError, QueryError
 from bnnverify.files import require_writable
-from bnnverify.reading import json_of, parsed, read_text
+from bnnverify.reading import json_of, parsed, read_text, reason
 
 EXAMPLES = """\b
 Examples:
   bnnverify train --data digits --hidden 32 -o digits.npz
-  bnnverify train --data digits --hidden 32 --rule ss-ema --set rate=3e-3 --seed 3 -o switched.npz
-  bnnverify train --data mnist --hidden mlp-256-256 --rule ss-count --epochs 15 --batch-size 100 \\
+  bnnverify train --data digits --hidden 32 --rule ss-ema --epochs 60 --seed 3 -o switched.npz
+  bnnverify train --data mnist --hidden mlp-256-256 --rule ss-count --epochs 15 --set bits=4 \\
       --checkpoint run.pt --metrics run.jsonl -o mnist.npz
   bnnverify train --data mnist --hidden 16c5p2,32c5p2,128 --rule ss-ema --input pixels --noise 0 -o conv.npz
   bnnverify train --data digits --rule bop2nd --show-config
 
 \b
+Settings that are not given follow the number of steps; those that were used are printed.
 Schedules: a rate may be a number or START:END[:KIND], such as 1e-3:1e-5:exponential (the default kind),
 polynomial:POWER, cosine or step:STEPS.
 """
@@ -95,7 +98,7 @@ run_options = together(
 @run_options
 @fault_options
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="JSON config or card to start from.")
-@click.option("--show-config", is_flag=True, help="Print the whole config as JSON and stop.")
+@click.option("--show-config", is_flag=True, help="Print the whole config as JSON and stop; null follows the steps.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where torch computes: cpu or cuda.")
 @click.option("--threads", type=int, metavar="N", help="Of torch; the result does not depend on it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The network, .npz.")
@@ -136,7 +139,9 @@ def command(
 
     if output is None and not show_config:
         raise QueryError("there is no --output, expected the file to save the network to, such as -o network.npz.")
-    _require_files(output=output, metrics=metrics, checkpoint=checkpoint)
+    _require_files(config, output=output, metrics=metrics, checkpoint=checkpoint)
+    if data_dir is not None and data == "digits":
+        raise QueryError("--data-dir is given, but the digits are in no files, expected it with --data mnist.")
     if resume and checkpoint is None:
         raise QueryError("--resume is given without --checkpoint, expected the file to go on from.")
     if metrics_every is not None and metrics is None and tensorboard is None:
@@ -151,13 +156,14 @@ def command(
     given = click.get_current_context().get_parameter_source("rule") is not click.core.ParameterSource.DEFAULT
     defaults = LARGE if data != "digits" and config is None else {}
     asked = _config(config, rule if given or config is None else None, settings, {**defaults, **_given(changes)})
-    _require_effect(asked, changes)
+    _require_effect(asked, changes, settings)
     if show_config or output is None:
         click.echo(json.dumps(asked.as_json(), indent=2))
         return 0
     dataset = datasets.load(data, directory=data_dir)
     with ExitStack() as stack:
         sink = _sink(stack, metrics, tensorboard, append=resume)
+        stack.enter_context(_warnings_as_sentences())
         try:
             trained = train(
                 asked,
@@ -175,7 +181,10 @@ def command(
             click.echo(f"bnnverify train: interrupted; no network was saved.{more}", err=True)
             return 130
     network = export(trained)
-    save(network, output)
+    try:
+        save(network, output)
+    except FormatError as error:
+        raise FormatError(f"{error} {_rescued(network, None if trained.problems else checkpoint)}") from None
     found = network.provenance.data["accuracy"]
     if as_json:
         answer = {
@@ -202,9 +211,26 @@ def command(
         if trained.statistics.get("pulses"):
             click.echo(_writes(trained.statistics))
     if trained.interrupted:
-        more = f" Go on with --checkpoint {checkpoint} --resume." if checkpoint else ""
+        more = f" Go on with --checkpoint {checkpoint} --resume." if checkpoint and not trained.problems else ""
         click.echo(f"bnnverify train: interrupted; the best network so far is in {output}.{more}", err=True)
-    return 130 if trained.interrupted else 0
+        return 130
+    if trained.problems:
+        raise FormatError(f"{'; '.join(trained.problems)}. The training is complete, the network is in {output}.")
+    return 0
+
+
+def _rescued(network: Any, checkpoint: Path | None) -> str:
+    """Where a network is that cannot be saved where it should be."""
+    from bnnverify.formats.native import save
+
+    other = Path(tempfile.gettempdir()) / f"bnnverify-{network.identity[:16]}.npz"
+    try:
+        save(network, other)
+    except FormatError:
+        said = "It could not be saved anywhere."
+    else:
+        said = f"The network is in {other} instead."
+    return said if checkpoint is None else f"{said} The training is in {checkpoint}: --resume it with another --output."
 
 
 def _writes(totals: Mapping[str, Any]) -> str:
@@ -231,26 +257,64 @@ def _followed(asked: Any, used: Any) -> str:
     )
 
 
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Warnings of this package on stderr, without the place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, BnnVerifyWarning):
+            click.echo(f"bnnverify train: {message}", err=True)
+        else:
+            shown(message, category, *rest)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BnnVerifyWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are on the command line."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _require_effect(asked: Any, changes: dict[str, Any]) -> None:
+def _require_effect(asked: Any, changes: dict[str, Any], settings: tuple[str, ...]) -> None:
     """No option of the command line is without effect in this config."""
+    hidden = bool(asked.hidden)
+    learned = (hidden and (asked.batch_norm or asked.bias)) or asked.output_bias
+    learned = learned or (asked.output_scale and asked.loss != "margin-hinge")
     for option, has_effect, where in (
         ("margin", asked.loss == "margin-hinge", "--loss margin-hinge"),
         ("fault_draw", asked.faults is not None, "--ber, --p01 or --p10"),
-        ("bias", not asked.batch_norm, "hidden blocks without batch norm"),
+        ("bias", hidden and not asked.batch_norm, "hidden blocks without batch norm"),
+        ("batch_norm", hidden, "hidden blocks"),
+        ("x_shift", hidden, "hidden blocks"),
+        ("y_shift", hidden, "hidden blocks"),
+        ("learning_rate", learned, "biases, batch norm or an output scale that are learned"),
     ):
         if changes[option] is not None and not has_effect:
             name = option.replace("_", "-")
             raise QueryError(f"--{name} is given, but has no effect here, expected it with {where}.")
+    names = [_setting(text)[0] for text in settings]
+    for name in names:
+        if names.count(name) > 1:
+            raise QueryError(f"--set {name} is given twice, expected one value.")
+    rule = asked.rule
+    undo = getattr(rule, "undo", None)
+    for name, needed, where in (
+        ("momentum", getattr(rule, "optimizer", "sgd") == "sgd", "optimizer=sgd"),
+        ("noise", getattr(rule, "c2c_sigma", 1) > 0, "c2c_sigma above 0"),
+        ("undo_size", undo is None or undo.data == "holdout", "undo_data=holdout"),
+        ("undo_tries", undo is None or undo.writes == "stochastic", "undo_writes=stochastic"),
+    ):
+        if name in names and not needed:
+            raise QueryError(f"--set {name} is given, but has no effect here, expected it with --set {where}.")
 
 
-def _require_files(**files: Path | None) -> None:
-    """All files that are written can be, and are different ones."""
-    seen: dict[Path, str] = {}
+def _require_files(read: Path | None, **files: Path | None) -> None:
+    """All files that are written can be, and are different ones, also from the one that is read."""
+    seen: dict[Path, str] = {} if read is None else {read.resolve(): "config"}
     for name, path in files.items():
         if path is None:
             continue
@@ -323,15 +387,21 @@ def _sink(stack: ExitStack, metrics: Path | None, tensorboard: Path | None, *, a
     """Where records go: the file, TensorBoard, both or nowhere."""
     from bnnverify.training.metrics import tensorboard_sink
 
-    file = None if metrics is None else stack.enter_context(metrics.open("a" if append else "w", encoding="utf-8"))
-    events = None if tensorboard is None else stack.enter_context(tensorboard_sink(tensorboard))
+    try:
+        # not buffered: closing has nothing to write any more that could fail
+        file = None if metrics is None else stack.enter_context(metrics.open("ab" if append else "wb", buffering=0))
+        events = None if tensorboard is None else stack.enter_context(tensorboard_sink(tensorboard))
+    except OSError as error:
+        where = error.filename or tensorboard
+        raise QueryError(f"{where} cannot be written ({reason(error)}), expected a place that is writable.") from None
     if file is None and events is None:
         return None
 
     def write(record: dict[str, Any]) -> None:
         if file is not None:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
+            rest = (json.dumps(record) + "\n").encode()
+            while rest:
+                rest = rest[file.write(rest) :]
         if events is not None:
             events(record)
 

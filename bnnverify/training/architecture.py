@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bnnverify.errors import QueryError
 
 _CONV = re.compile(r"(\d{1,5})c(\d{1,3})((?:[svp]\d{1,3}){0,3})")
@@ -35,6 +37,9 @@ class Conv:
     def __post_init__(self) -> None:
         for name, least in (("filters", 1), ("kernel", 1), ("stride", 1), ("padding", 0), ("pool", 1)):
             value = getattr(self, name)
+            if isinstance(value, np.integer):
+                value = int(value)
+                object.__setattr__(self, name, value)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise QueryError(
                     f"{name} of a convolution block is {value!r}, expected an integer of at least {least}."
@@ -103,7 +108,7 @@ def hidden_layers(value: Any) -> tuple[Layer, ...]:
         if value.strip() in PRESETS:
             return PRESETS[value.strip()][0]
         value = [word for word in re.split(r"[\s,]+", value) if word]
-    if isinstance(value, (int, Conv)) or not isinstance(value, Iterable):
+    if isinstance(value, (int, np.integer, Conv)) or not isinstance(value, Iterable):
         value = (value,)
     layers = tuple(_layer(item) for item in value)
     seen_dense = False
@@ -117,6 +122,8 @@ def hidden_layers(value: Any) -> tuple[Layer, ...]:
 def _layer(item: Any) -> Layer:
     if isinstance(item, Conv):
         return item
+    if isinstance(item, np.integer):
+        item = int(item)
     if isinstance(item, int) and not isinstance(item, bool) and 1 <= item <= 100_000:
         return item
     if isinstance(item, str):

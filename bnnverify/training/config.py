@@ -13,7 +13,7 @@ from bnnverify.training.architecture import PRESETS, Conv, Layer, hidden_layers
 from bnnverify.training.faults import DRAWS
 from bnnverify.training.losses import LOSSES
 from bnnverify.training.rules import RULES, Schedule, SteSign, UpdateRule, rule_named, rule_options
-from bnnverify.training.rules.base import is_number
+from bnnverify.training.rules.base import is_number, plain_fields
 
 INPUTS = ("binary", "pixels")
 SELECTIONS = ("best", "final")
@@ -83,6 +83,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         object.__setattr__(self, "hidden", hidden_layers(self.hidden))
         if isinstance(self.rule, str):
             raise QueryError(f"rule is the text {self.rule!r}, expected a rule. Use TrainingConfig.for_rule(name).")

@@ -8,6 +8,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bnnverify.datasets import Dataset
-from bnnverify.errors import QueryError
+from bnnverify.errors import BnnVerifyWarning, FormatError, QueryError
+from bnnverify.reading import reason, shown
 from bnnverify.training import checkpoint as checkpoints
 from bnnverify.training.adversarial import worsened
 from bnnverify.training.config import TrainingConfig
@@ -30,6 +32,7 @@ from bnnverify.training.losses import loss_of
 from bnnverify.training.model import BinaryModel
 from bnnverify.training.randomness import Randomness, flip_signs, moved
 from bnnverify.training.rules.base import Cells, RuleState
+from bnnverify.training.savedstate import require_state
 
 Metrics = dict[str, Any]
 Sink = TextIO | Callable[[Metrics], None] | None
@@ -66,6 +69,8 @@ class TrainedModel:
         history: Metrics of every epoch, as `train` describes them.
         interrupted: True if the training was stopped from the keyboard; what there was is kept.
         seconds: Wall-clock time of the training, that of earlier parts of a resumed run included.
+        problems: What could not be written meanwhile, metrics or the checkpoint, one sentence each. The training went
+            on without, and a `BnnVerifyWarning` said so.
     """
 
     model: BinaryModel
@@ -75,6 +80,7 @@ class TrainedModel:
     history: tuple[Metrics, ...]
     interrupted: bool
     seconds: float
+    problems: tuple[str, ...] = ()
 
     @property
     def validation_accuracy(self) -> float:
@@ -140,21 +146,26 @@ def train(
         FormatError: The checkpoint is no checkpoint.
     """
     before_threads = torch.get_num_threads()
-    if threads is not None and threads < 1:
-        raise QueryError(f"threads is {threads}, expected at least 1.")
-    if metrics_every is not None and metrics_every < 1:
-        raise QueryError(f"metrics_every is {metrics_every}, expected at least 1.")
+    for what, count, most in (("threads", threads, 1024), ("metrics_every", metrics_every, 2**63)):
+        if count is not None and not (isinstance(count, int | np.integer) and 1 <= count <= most):
+            raise QueryError(f"{what} is {count!r:.60}, expected an integer from 1 to {most}.")
     where = _usable(device)
     try:
         run = _Run(config, dataset, where)
-        torch.set_num_threads(threads or (before_threads if run.products >= _WORTH_THREADS else 1))
+        torch.set_num_threads(int(threads or 0) or (before_threads if run.products >= _WORTH_THREADS else 1))
         saver = None if checkpoint is None else checkpoints.Checkpoint(Path(checkpoint), run.identity())
         if resume:
             if saver is None:
                 raise QueryError("resume is asked for without a checkpoint, expected the file to go on from.")
             saved = saver.load()
             if saved is not None:
-                run.restore(saved)
+                try:
+                    run.restore(saved)
+                except Exception as error:  # whatever a damaged state breaks
+                    raise FormatError(
+                        f"{shown(saver.path)}: the state of the run is damaged: {reason(error)}. Start anew with "
+                        "another file, or take an earlier copy."
+                    ) from None
         with _exact_products(where):
             return _follow(run, progress=progress, metrics=metrics, metrics_every=metrics_every, saver=saver)
     finally:
@@ -173,17 +184,17 @@ def _follow(
             record = run.advance()
             bar.update()
             if metrics_every and run.steps % metrics_every == 0:
-                _emit(run.step_record, metrics)
+                run.emit(run.step_record, metrics)
             if record is not None:
                 bar.set_postfix(loss=f"{record['loss']:.3f}", validation=f"{record['validation_accuracy']:.1%}")
-                _emit(record, metrics)
+                run.emit(record, metrics)
                 if saver is not None and time.perf_counter() - saved_at > _SAVE_SECONDS:
                     run.seconds = time.perf_counter() - started
-                    saver.save(run.state())
+                    run.save(saver)
                     saved_at = time.perf_counter()
     run.seconds = time.perf_counter() - started
     if saver is not None:
-        saver.save(run.state())
+        run.save(saver)
     if not run.history:
         raise KeyboardInterrupt
     return run.result(interrupted=run.steps < total)
@@ -235,6 +246,7 @@ class _Run:
         self.best_state: dict[str, Tensor] = {}
         self._order = torch.zeros(0, dtype=torch.int64)
         self._loss_total, self._flips, self._silent = 0.0, 0, 0
+        self._problems: dict[str, str] = {}
 
     @property
     def products(self) -> int:
@@ -395,8 +407,37 @@ class _Run:
         model = copy.deepcopy(self.model).cpu()
         model.load_state_dict(self.best_state)
         model.eval()
-        history = tuple(self.history)
-        return TrainedModel(model, self.config, self.dataset, self.best_epoch, history, interrupted, self.seconds)
+        history, problems = tuple(self.history), tuple(self._problems.values())
+        return TrainedModel(
+            model, self.config, self.dataset, self.best_epoch, history, interrupted, self.seconds, problems
+        )
+
+    def emit(self, record: Metrics, metrics: Sink) -> None:
+        """Hands a record over; where it cannot be written, the training goes on without metrics."""
+        if metrics is None or "metrics" in self._problems:
+            return
+        try:
+            if callable(metrics):
+                metrics(record)
+            else:
+                metrics.write(json.dumps(record) + "\n")
+                metrics.flush()
+        except OSError as error:
+            self._problem("metrics", f"the metrics cannot be written ({reason(error)})")
+
+    def save(self, saver: checkpoints.Checkpoint) -> None:
+        """Writes the checkpoint; where it cannot be written, the training goes on without, and tries again later."""
+        try:
+            saver.save(self.state())
+        except FormatError as error:
+            self._problem("checkpoint", f"the checkpoint is not up to date: {error}")
+        else:
+            self._problems.pop("checkpoint", None)
+
+    def _problem(self, what: str, sentence: str) -> None:
+        if what not in self._problems:
+            warnings.warn(f"{sentence.rstrip('.')}. The training goes on.", BnnVerifyWarning, stacklevel=2)
+        self._problems[what] = sentence.rstrip(".")
 
     def state(self) -> dict[str, Any]:
         """Everything that changes."""
@@ -419,17 +460,27 @@ class _Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave; any exception if it is no state of this run."""
+        history = require_state(
+            state,
+            checkpoints.frozen(self.state()),
+            steps=self.config.epochs * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            images=len(self.labels),
+            binary=[name for name, p in self.model.named_parameters() if any(p is w for w in self.weights)],
+            real=self.model.real_parameters(),
+            metrics=_OF_EVERY_RULE | set(self.rule.statistics()),
+        )
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self._order = state["order"]
         self._loss_total, self._flips = float(state["loss_total"]), int(state["flips"])
         self._silent = int(state["silent"])
-        self.history = json.loads(state["history"])
+        self.history = history
         self.best, self.best_epoch = (state["best"][0], state["best"][1]), int(state["best_epoch"])
         self.best_state = state["best_state"]
         self.model.load_state_dict(state["model"])
         if self.adam is not None:
-            self.adam.load_state_dict(state["adam"])
+            self.adam.load_state_dict({**self.adam.state_dict(), "state": state["adam"]["state"]})
         self.rule.restore(checkpoints.thawed(state["rule"]))
         if self.faults is not None:
             self.faults.restore(state["faults"])
@@ -506,13 +557,3 @@ def _usable(name: str) -> torch.device:
             f"device is {name!r}, which torch does not see here, expected cpu, or cuda with a GPU."
         ) from None
     return device
-
-
-def _emit(record: Metrics, metrics: Sink) -> None:
-    if metrics is None:
-        return
-    if callable(metrics):
-        metrics(record)
-    else:
-        metrics.write(json.dumps(record) + "\n")
-        metrics.flush()

@@ -16,7 +16,7 @@ def make_split(n_images, n_inputs, seed):
     return Split(images, pixels, labels, np.arange(n_images))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy():
     """Three classes that four of nine pixels determine; trains in a fraction of a second."""
     splits = [make_split(n, 9, seed) for n, seed in ((120, 0), (60, 1), (60, 2))]

@@ -1,14 +1,15 @@
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, BitFlip, PerBlock, StuckAt
-from bnnverify.training import TrainingConfig
+from bnnverify.training import TrainingConfig, train
 from bnnverify.training.architecture import Conv
-from bnnverify.training.rules import RULES, SteSign, option_names
+from bnnverify.training.rules import RULES, Schedule, SteSign, option_names, rule_options
 
 
 def test_a_config_prints_only_what_differs_from_the_default():
@@ -125,3 +126,53 @@ def test_a_preset_brings_its_batch_norm_unless_told_otherwise():
     assert TrainingConfig.for_rule("ste", hidden="tfc").batch_norm
     assert not TrainingConfig.for_rule("ste", hidden="mlp-256-256").batch_norm
     assert not TrainingConfig.for_rule("ste", hidden="tfc", batch_norm=False).batch_norm
+
+
+def numpy_of(value):
+    """The value as numpy gives it."""
+    if isinstance(value, bool):
+        return np.bool_(value)
+    if isinstance(value, int):
+        return np.int64(value)
+    return np.float64(value) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_numbers_of_numpy_are_taken_and_are_plain_inside(name):
+    plain = TrainingConfig.for_rule(name, epochs=3, seed=5, learning_rate=0.5, batch_norm=True, hidden=(7, 8))
+    changes = {f.name: numpy_of(getattr(plain, f.name)) for f in fields(TrainingConfig) if f.name != "rule"}
+    options = {option: numpy_of(value) for option, value in rule_options(plain.rule.for_steps(500)).items()}
+    nested = {
+        "undo_size": 9,
+        "undo_tolerance": 0.5,
+        "undo_tries": 3,
+        "hardware_stuck_plus": 0.25,
+        "hardware_cell": "ftj",
+    }
+    if name.startswith("ss-"):
+        del options["undo"], options["hardware"]
+        options |= {option: numpy_of(value) for option, value in nested.items()}
+    config = TrainingConfig.for_rule(name, options=options, **{**changes, "hidden": np.array([7, 8])})
+    again = TrainingConfig.from_json(json.loads(json.dumps(config.as_json())))
+    assert again == config
+    assert repr(again) == repr(config)
+    assert "np." not in repr(config)
+    assert replace(config, rule=plain.rule) == plain
+    assert config.rule == again.rule.for_steps(1)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32, np.uint8])
+def test_a_schedule_of_numbers_of_numpy_is_one_of_plain_numbers(kind):
+    for schedule in (Schedule(kind(2), kind(1), "exponential"), Schedule.of(kind(2))):
+        assert type(schedule.at(0.5)) is float
+        assert Schedule.of(str(schedule)) == schedule
+    assert Conv(np.int64(3), kind(2) if issubclass(kind, np.integer) else 2).kernel == 2
+    with pytest.raises(QueryError, match="expected a number"):
+        Schedule.of(np.bool_(True))
+
+
+def test_counts_of_numpy_are_taken_by_the_training(toy):
+    config = TrainingConfig(hidden=(np.int64(4),), epochs=np.int32(1), batch_size=np.uint8(20))
+    assert train(config, toy, threads=np.int64(1), metrics_every=np.int64(2), progress=False).history
+    with pytest.raises(QueryError, match=r"threads is 1\.5, expected an integer from 1 to 1024"):
+        train(config, toy, threads=1.5, progress=False)

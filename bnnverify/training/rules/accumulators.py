@@ -247,6 +247,8 @@ class _Sum(_Stateless):
         return {"sum": self._sum, "summands": self._summands}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        if state["summands"] > self._batches:
+            raise ValueError(f"summands is {state['summands']}, expected at most {self._batches}")
         self._sum, self._summands = state["sum"], int(state["summands"])
 
 
@@ -371,6 +373,8 @@ class _Counters(_Stateless):
         return {"counts": self._counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        if np.abs(state["counts"].astype(np.int16)).max(initial=0) > self._limit:
+            raise ValueError(f"a count is beyond {self._limit}")
         self._counts = state["counts"]
 
 
@@ -443,6 +447,8 @@ class _Devices(_Stateless):
         return {"bits": self._bits, "pulses": self._pulses, "switches": self._switches}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        if not ((state["bits"] >= 0) & (state["bits"] < 2**self._of.count)).all():
+            raise ValueError(f"bits are not those of {self._of.count} memristors")
         self._bits = state["bits"]
         self._pulses, self._switches = int(state["pulses"]), int(state["switches"])
 

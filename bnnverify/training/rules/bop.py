@@ -33,10 +33,11 @@ class Bop:
 
     Attributes:
         tau: Threshold, a schedule, at least 0, in units of the gradient. None: 0.002 times the root of gamma, as the
-            noise of m, rising tenfold, so that few weights flip at the end; measured on the digits and MNIST. Published, for deep networks with batch
-            norm: 1e-8 (CIFAR-10 and ImageNet), 1e-6 (hyper-parameter study).
-        gamma: Weight of a new gradient in the moving average, a schedule. None: 3 divided by the steps. Published: 1e-4, divided by 10 every 100 of
-            500 epochs (CIFAR-10), or linear to 1e-6 (ImageNet); 1e-3 (hyper-parameter study).
+            noise of m, rising tenfold, so that few weights flip at the end; measured on the digits and MNIST.
+            Published, for deep networks with batch norm: 1e-8 (CIFAR-10 and ImageNet), 1e-6 (hyper-parameter study).
+        gamma: Weight of a new gradient in the moving average, a schedule. None: 3 divided by the steps. Published:
+            1e-4, divided by 10 every 100 of 500 epochs (CIFAR-10), or linear to 1e-6 (ImageNet); 1e-3
+            (hyper-parameter study).
 
     References:
         Helwegen et al., "Latent weights do not exist: rethinking binarized neural network optimization",

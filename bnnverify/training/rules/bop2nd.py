@@ -36,9 +36,12 @@ class Bop2ndOrder:
     the network, which one without batch norm does not survive. `start` warns of it.
 
     Attributes:
-        tau: Threshold, a schedule, at least 0, without unit. None: three times that of noise. Published: 1e-6, and 1e-7 for ImageNet.
-        gamma: Weight of a new gradient in m, a schedule. None: 3 divided by the steps. Published: 1e-7, and 1e-4 to 1e-6 for ImageNet.
-        sigma: Weight of a new squared gradient in u, a schedule. None: ten times gamma, at most 0.1. Published: 1e-3, and 1e-3 to 1e-5 for ImageNet.
+        tau: Threshold, a schedule, at least 0, without unit. None: three times that of noise. Published: 1e-6, and
+            1e-7 for ImageNet.
+        gamma: Weight of a new gradient in m, a schedule. None: 3 divided by the steps. Published: 1e-7, and 1e-4 to
+            1e-6 for ImageNet.
+        sigma: Weight of a new squared gradient in u, a schedule. None: ten times gamma, at most 0.1. Published: 1e-3,
+            and 1e-3 to 1e-5 for ImageNet.
         unbiased: Whether the ratio is that of the bias-corrected moments, each divided by the total weight that
             gradients have in it so far. The first ratio is then 1, so tau should start above it and fall.
 

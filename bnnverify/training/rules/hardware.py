@@ -15,7 +15,7 @@ from bnnverify.devices import PRESETS, RESET, SET, PulseMenu, SwitchingCell, cel
 from bnnverify.errors import QueryError
 from bnnverify.training.randomness import uniform, uniforms
 from bnnverify.training.rules.accumulators import Indices, Request, Signs
-from bnnverify.training.rules.base import Randomness, is_number
+from bnnverify.training.rules.base import Randomness, is_number, plain_fields
 
 ROUNDINGS = ("down", "random")
 
@@ -57,6 +57,7 @@ class Hardware:
     stuck_cells: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         object.__setattr__(self, "cell", _cell(self.cell))
         object.__setattr__(self, "menu", _menu(self.menu, self.cell))
 

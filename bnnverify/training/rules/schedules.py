@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bnnverify.errors import QueryError
-from bnnverify.training.rules.base import require
+from bnnverify.training.rules.base import plain_fields, require
 
 KINDS = ("constant", "exponential", "polynomial", "cosine", "step")
 
@@ -38,6 +40,7 @@ class Schedule:
     steps: int = 2
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.kind not in KINDS:
             raise QueryError(f"the kind of a schedule is {self.kind!r}, expected one of: {', '.join(KINDS)}.")
         if not (math.isfinite(self.start) and math.isfinite(self.end) and self.start >= 0 and self.end >= 0):
@@ -62,7 +65,7 @@ class Schedule:
         if isinstance(value, Schedule):
             return value
         try:
-            if isinstance(value, bool):
+            if isinstance(value, bool | np.bool_):
                 raise ValueError
             words = str(value).split(":") if isinstance(value, str) else [value]
             start = float(words[0])

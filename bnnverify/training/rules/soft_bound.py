@@ -43,8 +43,8 @@ class SoftBound:
     reference, cell by cell.
 
     Attributes:
-        learning_rate: eta, the mean move that is asked for in a step, in units of the state, a schedule. None: 3 divided
-            by the steps, at most 0.05, falling tenfold.
+        learning_rate: eta, the mean move that is asked for in a step, in units of the state, a schedule. None: 3
+            divided by the steps, at most 0.05, falling tenfold.
         dw_min: Mean of the steps up and down at state 0, in units of the state.
         up_down: Imbalance: steps at state 0 are ``dw_min * (1 +- up_down)``; within (-1, 1).
         step_sigma: Standard deviation of the logarithm of a cell's steps from cell to cell.

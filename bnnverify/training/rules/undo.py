@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from bnnverify.errors import QueryError
-from bnnverify.training.rules.base import is_number
+from bnnverify.training.rules.base import is_number, plain_fields
 
 DATA = ("batch", "holdout")
 SCOPES = ("network", "block")
@@ -57,6 +57,8 @@ class Undo:
     tries: int = 10
 
     def __post_init__(self) -> None:
+        plain_fields(self)
+
         def check(name: str, holds: bool, expected: str) -> None:
             if not holds:
                 raise QueryError(f"{name} of the undo is {getattr(self, name)!r}, expected {expected}.")
