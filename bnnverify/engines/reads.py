@@ -25,8 +25,8 @@ def independent_reads(network: BinaryNetwork, faults: FaultModel) -> tuple[Binar
     """
     if not network.has_convolutions:
         return network, faults
-    for b, block in enumerate(network.blocks):
-        if isinstance(block, ConvBlock) and (is_per_cell(faults) or positions_share(faults, b, block.stored)):
+    for b, hidden in enumerate(network.blocks):
+        if isinstance(hidden, ConvBlock) and (is_per_cell(faults) or positions_share(faults, b, hidden.stored)):
             raise UnsupportedError(
                 f"blocks[{b}] is a convolution with permanent faults or rates per cell, for images one by one; "
                 "expected faults of reading only, by block and stored sign. Sample whole chips (sample_chips)."
