@@ -143,6 +143,7 @@ def import_model(
 
         return torchstate.load(path, coding=coding, input_shape=input_shape, zero_sign=zero_sign, **options)
     if kind in ("native", "bnnquanalyst"):
+        load_network(path)  # where it is damaged, that is what there is to say
         what = "network of bnnverify" if kind == "native" else "model folder of BNNQuanalyst"
         raise UnsupportedError(
             f"{shown(path)}: is a {what}, which every command reads as it is, expected another tool's file. Use it "

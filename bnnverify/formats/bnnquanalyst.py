@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from bnnverify.reading import read_text
 
 VECTORS = ("lin_bias", "bn_weight", "bn_bias", "bn_mean", "bn_var")
 OUTPUT = "out_blk"
+TORCH_EPSILON = 1e-5  # with which such networks were trained
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _HIDDEN = re.compile(r"blk([1-9][0-9]{0,3})", re.ASCII)
@@ -66,14 +67,17 @@ def load(path: str | os.PathLike[str]) -> BinaryNetwork:
     count = _count_blocks(folder)
     blocks: list[DenseBlock] = []
     width: int | None = None
+    others = 0
     for i in range(1, count + 1):
-        blocks.append(_hidden_block(folder / f"blk{i}", width))
-        width = blocks[-1].n_outputs
+        block, with_epsilon = _hidden_block(folder / f"blk{i}", width)
+        others += int((block.thresholds != with_epsilon.thresholds).sum())
+        blocks.append(block)
+        width = block.n_outputs
     output = _output_block(folder / OUTPUT, width)
     n = blocks[0].n_inputs if blocks else output.n_inputs
     side = math.isqrt(n)
     domain = InputDomain.binary(n, (side, side) if side * side == n else None)
-    return BinaryNetwork(domain, tuple(blocks), output, Provenance(_provenance(folder, blocks)))
+    return BinaryNetwork(domain, tuple(blocks), output, Provenance(_provenance(folder, blocks, others)))
 
 
 def _count_blocks(folder: Path) -> int:
@@ -105,10 +109,11 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f", ... ({len(names)} entries)" if len(names) > 6 else "")
 
 
-def _hidden_block(folder: Path, width: int | None) -> DenseBlock:
+def _hidden_block(folder: Path, width: int | None) -> tuple[DenseBlock, DenseBlock]:
+    """The block, and what it would be with the epsilon that torch adds to variances."""
     _require_files(folder, ("lin_weight", *VECTORS))
     weights = _sign_rows(folder / "lin_weight.csv", width)
-    m, n = len(weights), len(weights[0])
+    m = len(weights)
     vectors = {name: _vector(folder / f"{name}.csv", m, "neuron") for name in VECTORS}
     for j, variance in enumerate(vectors["bn_var"]):
         if variance <= 0:
@@ -117,19 +122,23 @@ def _hidden_block(folder: Path, width: int | None) -> DenseBlock:
                 "norm divides by its square root and adds no epsilon. Export the model again."
             )
     try:
-        return fold_block(
-            weights,
-            gamma=vectors["bn_weight"],
-            beta=vectors["bn_bias"],
-            mean=vectors["bn_mean"],
-            variance=vectors["bn_var"],
-            epsilon=0,
-            bias=vectors["lin_bias"],
-            input_reach=[1] * n,
-            name=folder.name,
-        )
+        return _folded(weights, vectors, 0, folder.name), _folded(weights, vectors, TORCH_EPSILON, folder.name)
     except ModelError as error:
         raise FormatError(f"{folder}: {error}") from None
+
+
+def _folded(weights: list[Row], vectors: Mapping[str, Row], epsilon: float, name: str) -> DenseBlock:
+    return fold_block(
+        weights,
+        gamma=vectors["bn_weight"],
+        beta=vectors["bn_bias"],
+        mean=vectors["bn_mean"],
+        variance=vectors["bn_var"],
+        epsilon=epsilon,
+        bias=vectors["lin_bias"],
+        input_reach=[1] * len(weights[0]),
+        name=name,
+    )
 
 
 def _output_block(folder: Path, width: int | None) -> OutputBlock:
@@ -207,10 +216,15 @@ def _numbers(path: Path, number: int, line: str) -> Row:
     return values
 
 
-def _provenance(folder: Path, blocks: Sequence[DenseBlock]) -> dict[str, Any]:
-    """What was understood, for `bnnverify info`."""
+def _provenance(folder: Path, blocks: Sequence[DenseBlock], others: int) -> dict[str, Any]:
+    """What was understood, for `bnnverify info`; `others` neurons have another threshold with torch's epsilon."""
     absolute = Path(os.path.realpath(folder))
+    assumed = (
+        f"no epsilon was added to the variances, as BNNQuanalyst does it; with torch's {TORCH_EPSILON:g}, {others} "
+        "neurons would have another threshold"
+    )
     return {
+        **({"assumed": [assumed]} if others else {}),
         "format": "BNNQuanalyst model folder",
         "folder": absolute.name,
         "read as": {

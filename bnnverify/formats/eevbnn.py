@@ -57,7 +57,10 @@ def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
         meta = parsed(str(arrays["meta"]))
         specs, shape = meta["layers"], _whole(meta["input_shape"])
         step = number(str(meta["quant_step"]))
-        scale = Fraction(float(meta["final_scale"])) * int(meta.get("final_sign", 1))
+        sign = meta.get("final_sign", 1)
+        if sign not in (1, -1) or isinstance(sign, bool):
+            raise ValueError(f"final_sign is {sign!r:.40}, expected -1 or 1")
+        scale = Fraction(float(meta["final_scale"])) * int(sign)
         if step <= 0 or scale == 0 or len(shape) not in (1, 3) or not 0 < math.prod(shape) <= _MOST_INPUTS:
             raise ValueError("quant_step or final_scale is 0, or input_shape is no image")
         if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
@@ -66,7 +69,7 @@ def load(path: str | os.PathLike[str], *, top: int | None = None) -> Imported:
         raise FormatError(f"{where}: meta is not understood ({error!r:.80}), {_EXPECTED}.") from None
     most = quantized_value(Fraction(1), step) if top is None else top
     try:
-        return _build(where, arrays, specs, shape, step, scale, InputCoding.integers(0, most))
+        return _build(where, arrays, specs, shape, step, scale, InputCoding.integers(0, most), "final_sign" in meta)
     except ModelError as error:
         raise FormatError(f"{where}: {error}") from None
     except UnsupportedError as error:
@@ -90,9 +93,10 @@ def _build(
     step: Fraction,
     scale: Fraction,
     coding: InputCoding,
+    has_sign: bool,
 ) -> Imported:
     tensor = tensors.start((1, *shape), coding)
-    notes = ["activations in {0, 1} were written as -1/+1, exactly"]
+    notes, assumed = ["activations in {0, 1} were written as -1/+1, exactly"], _unsaid(specs, has_sign)
     for i, layer in enumerate(specs):
         kind, name = layer.get("type"), f"layer {i}"
         if kind == "flatten":
@@ -120,6 +124,7 @@ def _build(
         tensor = elementwise.compared(elementwise.times(tensor, turned, name), 0, ">=", name)
     provenance = {
         "format": "eevbnn npz",
+        **({"assumed": assumed} if assumed else {}),
         "quant_step": str(step),
         "read as": {
             "inputs": f"integers round(pixel / 255 / {step}), ties to even, 0 to {coding.upper}",
@@ -128,7 +133,17 @@ def _build(
         },
     }
     done = assembly.finished(tensor, provenance)
-    return Imported(done.network, coding, done.order, "pixels", (1, *shape), done.layers, tuple(notes))
+    return Imported(done.network, coding, done.order, "pixels", (1, *shape), done.layers, (*assumed, *notes))
+
+
+def _unsaid(specs: Sequence[Mapping[str, Any]], has_sign: bool) -> list[str]:
+    """What the file leaves out and is assumed."""
+    found = [] if has_sign else ["final_sign was taken as +1"]
+    for name, value in (("stride", 1), ("padding", 0)):
+        silent = [str(i) for i, layer in enumerate(specs) if layer.get("type") == "conv" and name not in layer]
+        if silent:
+            found.append(f"the {name} of layer {', '.join(silent[:4])} was taken as {value}")
+    return found
 
 
 def _arrays(where: str, data: bytes) -> dict[str, NDArray[Any]]:

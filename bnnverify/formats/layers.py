@@ -33,7 +33,7 @@ def dense(tensor: Tensor, weights: NDArray[Any], bias: Any, where: str) -> Tenso
     spread = np.zeros_like(weights)
     spread[:, tensor.index.ravel()] = weights
     units, scale = _split(spread, where)
-    slope, offset = _through(units, scale, signs.mean, signs.step, where)
+    slope, offset = _through(units, scale, signs.mean, signs.step, where, signed=tensor.steps is not None)
     source = replace(signs.source, name=where, weights=units * _directions(signs.step)[None, :], geometry=None)
     affine = Affine.create(slope, offset + _bias(bias, units.shape[0], where))
     return Tensor(source, affine, None, None, np.arange(units.shape[0], dtype=np.int64).reshape(1, -1))
@@ -81,7 +81,8 @@ def convolved(
     pad_value = _pad_value(mean, step, padding_value, where) if any(pads) else 0
     cells = units.shape[2] * units.shape[3]
     flat = units.reshape(units.shape[0], -1)
-    slope, offset = _through(flat, scale, np.repeat(mean, cells), np.repeat(step, cells), where)
+    means, sizes = np.repeat(mean, cells), np.repeat(step, cells)
+    slope, offset = _through(flat, scale, means, sizes, where, signed=tensor.steps is not None)
     turned = (units * _directions(step)[None, :, None, None]).astype(np.int8)
     even, padding = symmetric(turned, pads)
     source = replace(signs.source, name=where, weights=even, geometry=Geometry(image, stride, padding, pad_value))
@@ -112,14 +113,22 @@ def _directions(step: Column) -> SignArray:
     return np.array([(v > 0) - (v < 0) for v in step], dtype=np.int8)
 
 
-def _through(units: SignArray, scale: Column, mean: Column, step: Column, where: str) -> tuple[Column, Column]:
+def _through(
+    units: SignArray, scale: Column, mean: Column, step: Column, where: str, *, signed: bool
+) -> tuple[Column, Column]:
     """Slope and offset of each row: ``scale * sum(w * (mean + step * h))`` in terms of the sum of signs."""
     sizes = {abs(v) for v in step if v != 0}
     if len(sizes) > 1:
         low, high = min(sizes), max(sizes)
+        what, remedy = (
+            "signs of different magnitude",
+            "Scales per channel behind a sign do not fit into binary weights.",
+        )
+        if not signed:
+            what = "the input after a batch norm or scale of its own for each channel"
+            remedy = "Is a sign missing between the two? Put it there (for a state dict: --layer NAME:sign=1)."
         raise UnsupportedError(
-            f"{where} takes inputs of different magnitude ({float(low):.6g} and {float(high):.6g}), expected one. "
-            "Scales per input channel do not fit into binary weights."
+            f"{where} takes {what} ({float(low):.6g} to {float(high):.6g}), expected one magnitude for all. {remedy}"
         )
     size = sizes.pop() if sizes else Fraction(1)
     constant = constant_column(0, units.shape[0])

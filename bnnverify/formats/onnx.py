@@ -33,7 +33,7 @@ from bnnverify.reading import number, parsed
 
 FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
 RESHAPES = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # may follow them
-DOMAIN_KEY, SCORES_KEY = "bnnverify.inputs", "bnnverify.scores"  # metadata that `onnxwriter` writes
+DOMAIN_KEY, SCORES_KEY, ASSUMED_KEY = "bnnverify.inputs", "bnnverify.scores", "bnnverify.assumed"  # by `onnxwriter`
 
 
 def load(
@@ -82,6 +82,7 @@ def load(
             "producer": graph.producer,
             "opsets": dict(graph.opsets),
             "input": {"name": graph.input_name, "shape": list(shape), **inputs.to_json()},
+            **_stated_assumptions(graph),
         }
         done = assembly.finished(
             tensor,
@@ -133,6 +134,20 @@ def _gives(gives: str, is_single: bool) -> str:
     if is_single:
         return "logit" if gives == "scores" else gives
     return "scores" if gives == "probability" else gives
+
+
+def _stated_assumptions(graph: Graph) -> dict[str, list[str]]:
+    """What was assumed about the network that `onnxwriter` wrote, for the provenance."""
+    text = graph.metadata.get(ASSUMED_KEY)
+    if text is None:
+        return {}
+    try:
+        found = parsed(text)
+        if not isinstance(found, list) or not all(isinstance(sentence, str) for sentence in found):
+            raise ValueError("no list of sentences")
+    except (ValueError, RecursionError):
+        raise FormatError(f"{graph.where}: the metadata {ASSUMED_KEY} is {text!r:.60}, expected sentences.") from None
+    return {"assumed": found}
 
 
 def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:

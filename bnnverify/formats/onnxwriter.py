@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bnnverify.errors import UnsupportedError
 from bnnverify.files import write_whole
-from bnnverify.formats.onnx import DOMAIN_KEY, SCORES_KEY
+from bnnverify.formats.onnx import ASSUMED_KEY, DOMAIN_KEY, SCORES_KEY
 from bnnverify.formats.scores import small_integers
 from bnnverify.network import BinaryNetwork, ConvBlock, HiddenBlock
 
@@ -69,7 +69,10 @@ def to_bytes(network: BinaryNetwork) -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    helper.set_model_props(model, {DOMAIN_KEY: _domain_text(network), SCORES_KEY: _scores_text(network)})
+    properties = {DOMAIN_KEY: _domain_text(network), SCORES_KEY: _scores_text(network)}
+    if assumed := network.provenance.assumptions:
+        properties[ASSUMED_KEY] = json.dumps(assumed)
+    helper.set_model_props(model, properties)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

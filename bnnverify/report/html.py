@@ -88,7 +88,11 @@ def network_names(lines: Iterable[Line]) -> dict[str, str]:
 
 
 def _networks(lines: Iterable[Line], names: dict[str, str]) -> list[dict[str, Any]]:
-    models = {line["model"]["identity"]: line["model"] for line in lines}
+    models: dict[str, dict[str, Any]] = {}
+    assumed: dict[str, dict[str, None]] = {}
+    for line in lines:
+        models[line["model"]["identity"]] = line["model"]
+        assumed.setdefault(line["model"]["identity"], {}).update(dict.fromkeys(line["model"].get("assumed", ())))
     return [
         {
             "name": names[identity],
@@ -96,6 +100,7 @@ def _networks(lines: Iterable[Line], names: dict[str, str]) -> list[dict[str, An
             "architecture": m["architecture"],
             "cells": f"{m['cells']:,}",
             "sha": identity,
+            "assumed": list(assumed[identity]),
         }
         for identity, m in models.items()
     ]

@@ -68,6 +68,8 @@ def _touch(line: Line) -> None:
     """Reads everything that the page uses."""
     model, answer, kind = line["model"], line["answer"], line["answer"]["type"]
     _ = [model[key] for key in ("path", "identity", "architecture", "cells", "classes", "shape")]
+    if not all(isinstance(text, str) for text in model.get("assumed", [])):
+        raise ValueError("what was assumed about the network is no list of sentences")
     _ = line["command"], line["versions"].items()
     if kind in ABOUT_IMAGES:
         answer_from_json(answer)
