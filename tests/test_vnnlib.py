@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.cli import main
 from bnnverify.errors import FormatError, QueryError, UnsupportedError
+from bnnverify.formats import onnxwriter
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnx import load as load_onnx
@@ -320,6 +323,26 @@ def test_real_inputs_of_a_model_with_a_plain_first_sign_are_refused_unless_its_z
 def test_an_impossible_property_has_no_questions(tmp_path):
     text = declared() + BOX + "(assert (<= X_0 0))(assert (>= Y_0 Y_1))"
     assert read(tmp_path, text).queries(imported()) == ()
+
+
+def test_a_property_of_a_file_that_export_wrote_is_about_the_inputs_it_states(tmp_path, capsys):
+    block = DenseBlock.create([[1, 1], [1, -1]], [2, 0])
+    network = BinaryNetwork(InputDomain.integers([0, 0], [1, 3]), (block,), OutputBlock.create([[1, 1], [-1, 1]]))
+    model, question = str(tmp_path / "own.onnx"), str(tmp_path / "p.vnnlib")
+    onnxwriter.save(network, model)
+    text = declared(2, 2) + "(assert (and (>= X_0 0.25) (<= X_0 1) (>= X_1 0.5) (<= X_1 1.5) (>= Y_0 Y_1)))"
+    (tmp_path / "p.vnnlib").write_text(text)
+    assert main(["verify", model, question, "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["model"]["identity"] == network.identity and line["answer"]["verdict"] == "not-robust"
+    assert line["answer"]["counterexample"] == [1, 1]
+    assert main(["verify", model, question, "--input-scale", "1/255"]) == 2
+    assert "own.onnx says its inputs itself (integers 0..3)" in capsys.readouterr().err
+    assert main(["verify", model, question, "--input-shape", "1,3"]) == 2
+    assert "has the shape (?, 2), but (1, 3) is given" in capsys.readouterr().err
+    (tmp_path / "p.vnnlib").write_text(text.replace("(<= X_1 1.5)", "(<= X_1 3.5)"))
+    assert main(["verify", model, question]) == 2
+    assert "input 1 of the box goes from 1/2 to 7/2, but the network takes 0 to 3" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):

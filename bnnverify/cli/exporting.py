@@ -46,7 +46,7 @@ def command(model: Path, output: Path, as_json: bool, quiet: bool) -> int:
         emit({**envelope("export", model, network), "answer": {**answer, "same_identity": again.network == network}})
         return 0
     click.echo(f"{output}  {again.network.architecture}  {output.stat().st_size:,} bytes")
-    equal = "the same network" if again.network == network else "a network with other thresholds of constant units"
+    equal = "the same network" if again.network == network else "a network of the same classes with another identity"
     click.echo(f"read back as {equal}")
     if agreement.equal is None:
         click.echo(f"not compared with onnxruntime: {agreement.reason}")

@@ -119,13 +119,26 @@ def imported_of(model: Path, specification: vnnlib.Specification, reading: Mappi
     if kind not in ("native", "bnnquanalyst"):
         scale, offset = given.get("input_scale"), given.get("input_offset")
         pixels = given.get("input_range") or ((0, 255) if scale or offset else None)
-        return import_model(
+        coding = coding_of(None, pixels, scale, offset)
+        options = torch_options(given, kind)
+        if kind == "onnx":  # which says its inputs itself if `bnnverify export` wrote it
+            options["otherwise"] = specification.coding if coding is None else lambda: coding
+            known = coding if "input_range" in given else None
+        else:
+            known = coding or specification.coding()
+        imported = import_model(
             model,
-            coding=coding_of(None, pixels, scale, offset) or specification.coding(),
+            coding=known,
             zero_sign=zero_sign_of(given.get("zero_sign")),
             input_shape=shape_of(given.get("input_shape")),
-            **torch_options(given, kind),
+            **options,
         )
+        if coding is not None and imported.coding != coding:
+            raise QueryError(
+                f"--input-scale, --input-offset: {model} says its inputs itself ({imported.coding}), expected "
+                "--input-range LO HI with them, or none of the three."
+            )
+        return imported
     if given:
         named = ", ".join("--layer" if name == "layers" else "--" + name.replace("_", "-") for name in given)
         raise QueryError(f"{named}: {model} says this itself, expected a file of another tool with it.")

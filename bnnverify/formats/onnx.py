@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,19 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import FormatError, ModelError, UnsupportedError
-from bnnverify.formats import assembly, onnxops, onnxschema, qonnx, tensors
+from bnnverify.formats import assembly, onnxmetadata, onnxops, onnxschema, qonnx, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.onnxgraph import Graph, Node, evaluated, read_graph
-from bnnverify.formats.scores import same_order
 from bnnverify.formats.tensors import Tensor
-from bnnverify.network import BinaryNetwork, InputDomain, OutputBlock
-from bnnverify.reading import number, parsed
 
 FINAL = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK")  # order the scores, or keep their order
 RESHAPES = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # may follow them
-DOMAIN_KEY, SCORES_KEY, ASSUMED_KEY = "bnnverify.inputs", "bnnverify.scores", "bnnverify.assumed"  # by `onnxwriter`
 
 
 def load(
@@ -42,6 +38,7 @@ def load(
     coding: InputCoding | None = None,
     zero_sign: int | None = None,
     input_shape: Sequence[int] | None = None,
+    otherwise: Callable[[], InputCoding] | None = None,
 ) -> Imported:
     """The exact network in the ONNX file at `path` (or `.onnx.gz`).
 
@@ -52,20 +49,15 @@ def load(
         zero_sign: What the model means by a plain Sign of 0, which ONNX makes 0: +1, -1, or None to refuse models
             where that can occur.
         input_shape: Shape of one input, where the file leaves sizes other than the batch open.
+        otherwise: What the inputs are where neither `coding` nor the file says it.
 
     Raises:
         FormatError: The file cannot be read, or its shapes do not fit.
         UnsupportedError: An operation has no place in a binarized network; the message names the node and the reason.
     """
     graph = read_graph(path)
-    stated = None if coding else _stated_domain(graph)
-    inputs = coding
-    if stated is not None:
-        inputs = (
-            InputCoding.signs()
-            if isinstance(stated, str)
-            else InputCoding.integers(int(np.min(stated[0])), int(np.max(stated[1])))
-        )
+    stated = onnxmetadata.stated(graph.metadata, graph.where)
+    inputs = coding or stated.coding or (None if otherwise is None else otherwise())
     if inputs is None:
         raise UnsupportedError(
             f"{graph.where}: an ONNX file does not say which numbers are inputs, expected a range of integers, or "
@@ -82,13 +74,13 @@ def load(
             "producer": graph.producer,
             "opsets": dict(graph.opsets),
             "input": {"name": graph.input_name, "shape": list(shape), **inputs.to_json()},
-            **_stated_assumptions(graph),
+            **onnxmetadata.assumptions(graph.metadata, graph.where),
         }
         done = assembly.finished(
             tensor,
             provenance,
             f"output {graph.output_name!r}",
-            allow_single=gives in ("scores", "probability") and SCORES_KEY not in graph.metadata,
+            allow_single=gives in ("scores", "probability") and onnxmetadata.SCORES_KEY not in graph.metadata,
         )
     except ModelError as error:
         raise FormatError(f"{graph.where}: {error}") from None
@@ -99,8 +91,13 @@ def load(
     if open_zero:
         notes.append("the first block ends in a plain Sign, which real inputs (not integers) can make 0")
     if zero_sign is not None:
-        notes.append(f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0")
-    network = _restored(done.network, graph, stated)
+        is_needed = any(layer.third_value for layer in done.layers)
+        meaning = f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0"
+        notes.append(meaning if is_needed else "no sign of the model can be 0: what it means was not needed")
+    bounds = None if coding else stated.bounds
+    network = onnxmetadata.restored(
+        done.network, graph.metadata, bounds, graph.where, is_stated=coding in (None, stated.coding)
+    )
     return Imported(
         network,
         inputs,
@@ -136,79 +133,22 @@ def _gives(gives: str, is_single: bool) -> str:
     return "scores" if gives == "probability" else gives
 
 
-def _stated_assumptions(graph: Graph) -> dict[str, list[str]]:
-    """What was assumed about the network that `onnxwriter` wrote, for the provenance."""
-    text = graph.metadata.get(ASSUMED_KEY)
-    if text is None:
-        return {}
-    try:
-        found = parsed(text)
-        if not isinstance(found, list) or not all(isinstance(sentence, str) for sentence in found):
-            raise ValueError("no list of sentences")
-    except (ValueError, RecursionError):
-        raise FormatError(f"{graph.where}: the metadata {ASSUMED_KEY} is {text!r:.60}, expected sentences.") from None
-    return {"assumed": found}
-
-
-def _stated_domain(graph: Graph) -> tuple[Any, Any] | str | None:
-    """What `onnxwriter` wrote about the inputs: "signs", or both bounds, each a number or a list."""
-    text = graph.metadata.get(DOMAIN_KEY)
-    if text is None:
-        return None
-    try:
-        data = parsed(text)
-        if data == "signs":
-            return "signs"
-        lower, upper = data
-        low, high = np.broadcast_arrays(np.ravel(lower), np.ravel(upper))
-        InputDomain.integers(low, high)
-    except (ValueError, TypeError, RecursionError):
-        raise FormatError(f"{graph.where}: the metadata {DOMAIN_KEY} is {text!r:.60}, expected bounds.") from None
-    return lower, upper
-
-
-def _restored(network: BinaryNetwork, graph: Graph, stated: tuple[Any, Any] | str | None) -> BinaryNetwork:
-    """The network with the bounds of each input and the scales of the scores that `onnxwriter` wrote.
-
-    Without hidden blocks the scores are those of inputs between the bounds that the file states: for others it means
-    what its graph says.
-    """
-    domain, output = network.domain, network.output
-    if isinstance(stated, tuple) and any(isinstance(ends, list) for ends in stated):
-        lower, upper = (np.broadcast_to(np.asarray(ends), (domain.n,)) for ends in stated)
-        domain = InputDomain.integers(lower, upper, domain.shape)
-    text = graph.metadata.get(SCORES_KEY)
-    if text is not None and (network.blocks or stated is not None):
-        reach = 1 if network.blocks else max(int(np.abs([domain.lower, domain.upper]).max()), 1)
-        output = _exact_scores(output, text, reach, graph.where)
-    return BinaryNetwork(domain, network.blocks, output, network.provenance)
-
-
-def _exact_scores(output: OutputBlock, text: str, reach: int, where: str) -> OutputBlock:
-    """The output block with the exact scales and biases of the metadata, if they order the classes alike."""
-    try:
-        scale, bias = ([number(word, exponent=0) for word in words] for words in parsed(text))
-        exact = OutputBlock.create(output.weights, scale=scale, bias=bias, mask=output.weights != 0)
-    except (ValueError, TypeError, RecursionError, ModelError):
-        raise FormatError(f"{where}: the metadata {SCORES_KEY} is {text!r:.60}, expected scales and biases.") from None
-    if not same_order(output, exact, reach):
-        raise FormatError(
-            f"{where}: the metadata {SCORES_KEY} does not fit the graph, expected scales and biases that order the "
-            "classes alike. The file was changed after it was written; export it again."
-        )
-    return exact
-
-
 def _input_shape(graph: Graph, given: Sequence[int] | None) -> tuple[int, ...]:
     if given is not None:
+        known = graph.input_shape
+        if known and (len(known) != len(given) or any(v not in (None, w) for v, w in zip(known, given, strict=True))):
+            raise UnsupportedError(
+                f"{graph.where}: the input {graph.input_name!r} has the shape {_shown(known)}, but {tuple(given)} is "
+                "given, expected sizes that the file leaves open (?). Leave input_shape (--input-shape) out."
+            )
         return tuple(int(v) for v in given)
     sizes = list(graph.input_shape)
     if sizes and sizes[0] is None:
         sizes[0] = 1
     if not sizes or any(v is None for v in sizes):
         raise UnsupportedError(
-            f"{graph.where}: the input {graph.input_name!r} has the shape {graph.input_shape}, expected sizes. Give "
-            "input_shape (--input-shape 1,3,32,32)."
+            f"{graph.where}: the input {graph.input_name!r} has the shape {_shown(graph.input_shape)}, expected sizes. "
+            "Give input_shape (--input-shape 1,3,32,32)."
         )
     return tuple(int(v) for v in sizes if v is not None)
 
@@ -219,6 +159,10 @@ class _End:
 
     node: Node
     gives: str  # as `Imported.gives`
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('?' if v is None else str(v) for v in shape)})"
 
 
 def _run(graph: Graph, start: Tensor) -> tuple[Tensor, str, list[str]]:

@@ -193,7 +193,9 @@ def _node(proto: Any, where: str, folder: Path) -> Node:
             attribute.t.CopyFrom(onnx.numpy_helper.from_array(value))  # nothing outside of the node any more
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        attributes[attribute.name] = value if isinstance(value, (int, float, str, np.ndarray)) else list(value)
+        if not isinstance(value, (int, float, str, np.ndarray)) and hasattr(value, "__iter__"):
+            value = list(value)
+        attributes[attribute.name] = value
     return Node(f"{domain}{proto.op_type}", name, tuple(proto.input), tuple(proto.output), attributes, proto)
 
 

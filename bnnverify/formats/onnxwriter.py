@@ -14,7 +14,6 @@ and biases, which the reader takes only if they fit the graph.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from importlib import metadata
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from bnnverify.errors import UnsupportedError
 from bnnverify.files import write_whole
-from bnnverify.formats.onnx import ASSUMED_KEY, DOMAIN_KEY, SCORES_KEY
+from bnnverify.formats import onnxmetadata
 from bnnverify.formats.scores import small_integers
 from bnnverify.network import BinaryNetwork, ConvBlock, HiddenBlock
 
@@ -69,28 +68,9 @@ def to_bytes(network: BinaryNetwork) -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    properties = {DOMAIN_KEY: _domain_text(network), SCORES_KEY: _scores_text(network)}
-    if assumed := network.provenance.assumptions:
-        properties[ASSUMED_KEY] = json.dumps(assumed)
-    helper.set_model_props(model, properties)
+    helper.set_model_props(model, onnxmetadata.written(network))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def _domain_text(network: BinaryNetwork) -> str:
-    """`"signs"`, or both bounds as numbers or lists."""
-    domain = network.domain
-    if domain.is_binary:
-        return json.dumps("signs")
-    ends = []
-    for values in (domain.lower, domain.upper):
-        ends.append(int(values[0]) if (values == values[0]).all() else values.tolist())
-    return json.dumps(ends)
-
-
-def _scores_text(network: BinaryNetwork) -> str:
-    """Exact scales and biases."""
-    return json.dumps([[str(v) for v in values] for values in (network.output.scale, network.output.bias)])
 
 
 class _Writer:
@@ -121,21 +101,17 @@ class _Writer:
         """All hidden blocks; the shape of what comes out, without the batch."""
         domain = self.network.domain
         shape: tuple[int, ...] = domain.shape
-        reach = int(max(np.abs(domain.lower).max(), np.abs(domain.upper).max()))
-        for i, block in enumerate(self.network.blocks):
+        for i, (block, reach) in enumerate(zip(self.network.blocks, onnxmetadata.reaches(self.network), strict=True)):
             shape = self._block(block, f"block{i}", shape, reach)
-            reach = 1
         return shape
 
     def _block(self, block: HiddenBlock, name: str, shape: tuple[int, ...], reach: int) -> tuple[int, ...]:
         stored = block.stored.astype(np.float32)
         cells = np.count_nonzero(block.weights.reshape(block.weights.shape[0], -1), axis=1).astype(np.int64)
-        most = np.maximum(cells * max(reach, 1), 1)
-        if int(most.max()) >= SUM_LIMIT:
-            raise UnsupportedError(
-                f"{name} has sums up to {int(most.max())}, expected below {SUM_LIMIT}: float32 holds no more."
-            )
-        limits = np.clip(block.thresholds, -most, most + 1)
+        most = int(cells.max()) * reach
+        if most >= SUM_LIMIT:
+            raise UnsupportedError(f"{name} has sums up to {most}, expected below {SUM_LIMIT}: float32 holds no more.")
+        limits = onnxmetadata.attainable(block, reach)
         is_conv = isinstance(block, ConvBlock)
         spread = (1, -1, 1, 1) if is_conv else (1, -1)
         if isinstance(block, ConvBlock):
@@ -208,11 +184,13 @@ class _Writer:
         self.add("MatMul", "output.sums", self.constant("output.weights", output.weights.T.astype(np.float32)))
         a, b = small_integers(output, max(reach, 1))
         most = max(abs(v) for v in a) * sums + max(abs(v) for v in b)
-        kind = next((kind for kind, bits in (("float32", 24), ("float64", 53), ("int64", 62)) if most < 2**bits), None)
+        # sums of inputs may be no integers
+        kinds = {"float32": 24, "float64": 53} | ({"int64": 62} if self.network.blocks or domain.is_binary else {})
+        kind = next((kind for kind, bits in kinds.items() if most < 2**bits), None)
         if kind is None:
             raise UnsupportedError(
                 f"the scores are integers up to 2^{math.floor(math.log2(most))} over a common denominator, expected "
-                "below 2^62. Round scales and biases to fewer digits before exporting."
+                f"below 2^{max(kinds.values())}. Round scales and biases to fewer digits before exporting."
             )
         if kind != "float32":
             to = {"float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}[kind]
