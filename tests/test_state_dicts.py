@@ -2,9 +2,13 @@
 
 import itertools
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 torch = pytest.importorskip("torch")
 
@@ -13,6 +17,7 @@ from bnnverify.formats import import_model, kind_of, torchstate  # noqa: E402
 from bnnverify.formats.coding import InputCoding  # noqa: E402
 from bnnverify.formats.latentweights import Latent  # noqa: E402
 from bnnverify.formats.torchstate import Between  # noqa: E402
+from bnnverify.formats.units import mean_magnitudes  # noqa: E402
 
 SIGNS = InputCoding.signs()
 CUBE = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=7)), dtype=torch.float64)
@@ -147,6 +152,75 @@ def test_a_batch_norm_and_sign_before_the_first_layer_are_read(tmp_path):
         net = Net(seed, first=True)
         imported = torchstate.load(saved(tmp_path / "m.pt", net.state_dict()), **GIVEN, latent=Latent("sign"))
         agree(net, imported)
+
+
+def test_binarized_layers_among_latent_ones_keep_their_scale(tmp_path):
+    net = Net(2, last_norm=True)
+    net.fc3.weight.data = net.fc3.weight.data.sign() * torch.tensor([[0.5], [0.25], [2.0]])
+    net.fc3.quantize = lambda w: w
+    net.fc2.weight.data = net.fc2.weight.data.sign()
+    imported = torchstate.load(saved(tmp_path / "m.pt", net.state_dict()), **GIVEN, latent=Latent("sign"))
+    agree(net, imported)
+    (text,) = imported.network.provenance.assumptions
+    assert text.startswith("the weights of layer 'fc3' are one magnitude per row times -1, 0 and +1 already")
+
+
+def test_a_scale_in_front_of_the_first_layer_without_a_sign_is_named(tmp_path):
+    path = saved(tmp_path / "m.pt", Net(0, first=True).state_dict())
+    without = {"fc1": Between.parse("sign=0")}
+    with pytest.raises(UnsupportedError, match=r"layer 'fc1' takes the input after a batch norm .* Is a sign missing"):
+        torchstate.load(path, **GIVEN, latent=Latent("sign"), between=without)
+
+
+class Binarized(torch.nn.Conv2d):
+    """A convolution with signs of latent weights, times `factor(weight)` per filter."""
+
+    factor = staticmethod(lambda w: torch.ones(len(w), 1, 1, 1, dtype=w.dtype))
+
+    def forward(self, x):
+        w = plus(self.weight) * self.factor(self.weight)
+        return torch.nn.functional.conv2d(x, w, self.bias, self.stride, self.padding)
+
+
+@pytest.mark.parametrize("method", ["sign", "xnor", "dorefa"])
+@pytest.mark.parametrize("seed", range(3))
+def test_convolutions_with_a_norm_and_sign_in_front_are_what_torch_computes(tmp_path, method, seed):
+    class Signs(torch.nn.Module):
+        def forward(self, x):
+            return plus(x)
+
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(2), Signs(), Binarized(2, 8, 3, padding=1), torch.nn.MaxPool2d(2), torch.nn.BatchNorm2d(8),
+        Signs(), Binarized(8, 16, 2, bias=False), torch.nn.Flatten(), torch.nn.BatchNorm1d(16), Signs(),
+        Quantized(16, 3, {"sign": plus, "xnor": xnor, "dorefa": dorefa}[method]),
+    )  # fmt: skip
+    for module in net.modules():
+        if isinstance(module, Binarized):
+            module.factor = {
+                "sign": module.factor,
+                "xnor": lambda w: w.abs().flatten(1).mean(1).reshape(-1, 1, 1, 1),
+                "dorefa": lambda w: w.abs().mean(),
+            }[method]
+        if hasattr(module, "running_var"):
+            module.weight.data, module.bias.data = torch.randn(2, module.num_features)
+            module.running_mean, module.running_var = (
+                torch.randn(module.num_features),
+                torch.rand(module.num_features) + 0.1,
+            )
+    net[2].bias.data[:] = -4.0 if method == "sign" else -0.5  # the greatest sums of windows around 0
+    net = net.double().eval()
+    said = {"module.2": Between(padding=1, pool=2), "6": Between()}
+    given = {**GIVEN, "coding": InputCoding.integers(-3, 3), "epsilon": 1e-5}
+    path = saved(tmp_path / "m.pt", {f"module.{n}": v for n, v in net.state_dict().items()})
+    imported = torchstate.load(path, **given, latent=Latent(method), between=said, input_shape=(2, 4, 4))
+    assert imported.network.provenance.assumptions == ()
+    x = torch.randint(-3, 4, (60, 2, 4, 4), dtype=torch.float64)
+    with torch.no_grad():
+        expected = net(x).numpy()
+    found = np.array([[float(v) for v in imported.network.scores(p)] for p in imported.read(x.numpy())])
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert len({tuple(row) for row in expected.tolist()}) > 1
 
 
 def test_a_sign_of_the_input_is_said_per_layer(tmp_path):
@@ -364,3 +438,9 @@ def test_what_is_no_layer_of_a_binarized_network_is_refused_by_name(tmp_path):
         torchstate.load(path, between={"x": Between()})
     saved(path, {"c.weight": torch.ones(2, 3), "c.alpha": -torch.ones(2)})
     refused(path, r"layer 'c' has the scale alpha of shape \(2,\), expected one positive", UnsupportedError)
+
+
+@given(arrays(np.float64, (3, 5), elements=st.floats(-4, 4, width=32)))
+def test_the_mean_magnitude_of_a_row_is_exact(latent):
+    expected = [sum(abs(Fraction(v)) for v in row) / len(row) for row in latent.tolist()]
+    assert mean_magnitudes(latent).tolist() == expected

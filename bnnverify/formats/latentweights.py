@@ -88,7 +88,7 @@ def read_weights(members: Mapping[str, NDArray[Any]], name: str, latent: Latent)
     if weights.size == 0:
         raise ModelError(f"{where} has weights of shape {weights.shape}, expected some.")
     explicit = _explicit_scale(members, weights.shape[0], where)
-    if latent.method is not None:
+    if latent.method is not None and not (latent.method == "sign" and explicit is not None):
         return _by_method(members, weights, name, latent, explicit)
     if COPY in members:
         return _with_copy(members, weights, name, latent, explicit)
@@ -166,16 +166,34 @@ def _by_method(
             f"{where} has a scale of its own, so --latent-weights {latent.method} is not what it computes. Leave the "
             "option out."
         )
+    if COPY not in members and (stored := _stored(weights)) is not None and _has_pattern(stored[0]):
+        return _as_stored(*stored, name, latent)
     real = np.asarray(members.get(COPY, weights), dtype=np.float64)
-    ternary = bool(np.isin(real, (-1, 0, 1)).all())
-    signs = _with_zeros(np.sign(real).astype(np.int8), latent.zero) if ternary else _signs(real, latent.zero, where)
-    rows = real.shape[0]
+    signs, rows = _signs(real, latent.zero, where), real.shape[0]
     if latent.method == "sign":
         return Reading(signs, None, "signs")
     if latent.method == "xnor":
         return Reading(signs, _positive(mean_magnitudes(real)), "signs times the mean magnitude of each row")
     mean = sum(mean_magnitudes(real), Fraction(0)) / rows
     return Reading(signs, _positive(constant_column(mean, rows)), "signs times the mean magnitude of the layer")
+
+
+def _has_pattern(signs: SignArray) -> bool:
+    """True if some row has two weights or more, so that one magnitude per row is no accident."""
+    return bool((np.count_nonzero(signs.reshape(signs.shape[0], -1), axis=1) > 1).any())
+
+
+def _as_stored(signs: SignArray, size: NDArray[Any], name: str, latent: Latent) -> Reading:
+    """Weights that are binarized already among layers whose weights are latent."""
+    filled = _with_zeros(signs, latent.zero)
+    reading = _scaled(filled, size, None, _words(signs, size, latent.zero), name)
+    if (size == 1).all() and (latent.method == "sign" or filled.all()):
+        return reading  # as the method has it
+    guess = (
+        f"the weights of layer {name!r} are one magnitude per row times -1, 0 and +1 already, and were read as they "
+        f"are instead of by --latent-weights {latent.method}"
+    )
+    return replace(reading, guesses=(guess,))
 
 
 def _positive(scale: Column) -> Column:

@@ -45,6 +45,13 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     }
 
 
+def without_prefixes(name: str) -> str:
+    """A name without the prefixes of wrappers."""
+    while prefix := next((p for p in PREFIXES if name.startswith(p) and name != p), None):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def _unwrapped(data: Any, where: str, depth: int = 0) -> Mapping[Any, Any]:
     """The state dict in what was loaded."""
     import torch

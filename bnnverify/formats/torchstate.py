@@ -26,7 +26,7 @@ from bnnverify.formats import assembly, elementwise, layers, pooling, tensors
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.latentweights import MEMBERS, Latent, Reading, read_weights
-from bnnverify.formats.statedict import read_state
+from bnnverify.formats.statedict import read_state, without_prefixes
 from bnnverify.formats.tensors import Tensor
 from bnnverify.formats.units import require_finite
 from bnnverify.network import Provenance
@@ -122,7 +122,7 @@ def load(
         coding: As in `Unsaid`.
         zero_sign: As in `Unsaid`.
         input_shape: `(channels, height, width)` for a network that begins with a convolution.
-        between: As in `Unsaid`.
+        between: As in `Unsaid`; the names may have the prefixes of wrappers.
         epsilon: As in `Unsaid`.
         activation: As in `Unsaid`.
         latent: As in `Unsaid`.
@@ -136,8 +136,9 @@ def load(
     where = shown(path)
     state = read_state(path)
     try:
-        unsaid = Unsaid(coding, zero_sign, epsilon, activation, latent or Latent(), dict(between or {}))
-        return _build(_modules(state), unsaid, input_shape)
+        modules = _modules(state)
+        named = {name if name in dict(modules) else without_prefixes(name): v for name, v in (between or {}).items()}
+        return _build(modules, Unsaid(coding, zero_sign, epsilon, activation, latent or Latent(), named), input_shape)
     except ModelError as error:
         raise FormatError(f"{where}: {error}") from None
     except UnsupportedError as error:
