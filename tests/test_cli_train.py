@@ -5,12 +5,13 @@ import os
 import re
 import signal
 import tempfile
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from bnnverify.cli import main
-from bnnverify.cli.train import RULES
+from bnnverify.cli.train import RULES, command
 from bnnverify.errors import FormatError
 from bnnverify.formats import native
 from bnnverify.formats.native import load
@@ -358,3 +359,62 @@ def test_ctrl_c_after_an_epoch_keeps_the_best_network_and_a_checkpoint_to_go_on(
     assert run("train", *QUICK, "-o", "b.npz", "--checkpoint", "run.pt", "--resume")[0] == 0
     assert run("train", *QUICK, "-o", "c.npz")[0] == 0
     assert load("b.npz") == load("c.npz")
+
+
+BASES = ("", "--rule ss-ema", "--hidden=", "--input pixels", "--loss margin-hinge", "--batch-norm")
+OPTIONS = {
+    "hidden": ("7",),
+    "batch_norm": ("--batch-norm", "--no-batch-norm"),
+    "bias": ("--bias", "--no-bias"),
+    "output_bias": ("--output-bias", "--no-output-bias"),
+    "input": ("binary", "pixels"),
+    "x_shift": ("0.5",),
+    "y_shift": ("0.5",),
+    "ber": ("0.125",),
+    "p01": ("0.125",),
+    "p10": ("0.125",),
+    "fault_draw": ("step", "chip"),
+    "epochs": ("7",),
+    "batch_size": ("7",),
+    "learning_rate": ("0.125",),
+    "loss": ("squared-hinge", "margin-hinge"),
+    "margin": ("7",),
+    "noise": ("0.125",),
+    "adversarial": ("7",),
+    "select": ("best", "final"),
+    "train_on_validation": ("--train-on-validation",),
+    "seed": ("7",),
+}
+
+
+def words_of(option, value):
+    return (value,) if value.startswith("--") else (f"--{option.replace('_', '-')}", value)
+
+
+def test_the_table_of_options_is_whole():
+    elsewhere = {"data", "data_dir", "rule", "settings", "config", "show_config", "device", "threads", "output", "help"}
+    elsewhere |= {"metrics", "metrics_every", "tensorboard", "checkpoint", "resume", "as_json", "quiet", "debug"}
+    assert {option.name for option in command.params} - elsewhere == set(OPTIONS)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_option_and_every_pair_reaches_the_config_or_is_refused(run, base):
+    base = base.split()
+    singles = [words_of(option, value) for option, values in OPTIONS.items() for value in values]
+    taken = {}
+    for words in singles:
+        code, out, err = run("train", "--show-config", *base, *words)
+        assert code in (0, 2), err
+        assert code == 0 or len(err.splitlines()) == 1
+        if code == 0:
+            taken[words] = json.loads(out)
+    plain = shown(run, *base)
+    for (one, first), (two, second) in combinations(taken.items(), 2):
+        if one[0].replace("no-", "") == two[0].replace("no-", ""):
+            continue  # the same option twice: the last counts
+        code, out, err = run("train", "--show-config", *base, *one, *two)
+        assert code in (0, 2), err
+        both = json.loads(out) if code == 0 else None
+        for alone in (first, second) if both else ():
+            changed = {key for key in plain if alone[key] != plain[key]} - {"faults", "batch_norm", "noise"}
+            assert all(both[key] == alone[key] for key in changed), (one, two)

@@ -151,9 +151,14 @@ class TrainingConfig:
             changes.setdefault("noise", 0.0)
         return cls(rule=rule, **{**RULES[name].recipe, **changes})
 
-    def for_steps(self, steps: int) -> TrainingConfig:
-        """The config with every open hyper-parameter of the rule set to what suits so many steps."""
-        return replace(self, rule=self.rule.for_steps(steps))
+    def for_steps(self, steps: int, inputs: int = 64) -> TrainingConfig:
+        """The config with every open hyper-parameter of the rule set to what suits so many steps.
+
+        Args:
+            steps: Of the training.
+            inputs: Weights of a neuron of the first block.
+        """
+        return replace(self, rule=self.rule.for_steps(steps, inputs))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the config back."""

@@ -208,8 +208,7 @@ class _Run:
         if config.batch_size > images:
             raise QueryError(f"batch_size is {config.batch_size}, but there are {images} training images.")
         self.steps_per_epoch = images // config.batch_size
-        config = config.for_steps(config.epochs * self.steps_per_epoch)
-        self.config, self.dataset, self.device = config, dataset, device
+        self.dataset, self.device = dataset, device
         self.random = Randomness(config.seed)
         self.reach = 1 if config.input == "binary" else brightest(dataset)
         self.model = BinaryModel(
@@ -226,6 +225,8 @@ class _Run:
             random=self.random,
         ).to(device)
         self.weights = self.model.binary_weights()
+        config = config.for_steps(config.epochs * self.steps_per_epoch, math.prod(self.weights[0].shape[1:]))
+        self.config = config
         cells = [w.detach().cpu().numpy().astype(np.int8) for w in self.weights]
         self.rule: RuleState = config.rule.start(cells, random=self.random)
         self.faults = None

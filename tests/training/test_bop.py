@@ -196,6 +196,14 @@ def test_the_defaults_obey_the_bound_on_the_threshold():
         assert rule.tau.smallest >= 2.99 * max(math.sqrt(gamma / 2), gamma / math.sqrt(sigma))
 
 
+def test_the_threshold_of_bop_follows_the_noise_of_its_average():
+    for steps, inputs in ((1000, 64), (4000, 64), (4000, 256)):
+        rule = Bop().for_steps(steps, inputs)
+        assert rule.gamma.start == pytest.approx(3 / steps, rel=0.01)
+        assert rule.tau.start == pytest.approx(0.024 * math.sqrt(3 / steps / inputs), rel=0.01)
+        assert rule.tau.end == pytest.approx(10 * rule.tau.start, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

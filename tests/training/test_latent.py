@@ -193,7 +193,7 @@ class Spy:
     def start(self, cells, *, random):
         return SpyState(self, list(cells))
 
-    def for_steps(self, steps):
+    def for_steps(self, steps, inputs):
         return self
 
 

@@ -87,8 +87,13 @@ class UpdateRule(Protocol):
     name: ClassVar[str]
     recipe: ClassVar[Mapping[str, Any]]
 
-    def for_steps(self, steps: int) -> Self:
-        """The rule with all open hyper-parameters set to what suits a training of so many steps."""
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
+        """The rule with all open hyper-parameters set to what suits a training.
+
+        Args:
+            steps: Of the training.
+            inputs: Weights of a neuron of the first block; for what is in units of the gradient.
+        """
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> RuleState:
         """A state that begins with these cells, arrays of -1/+1 that it may keep, and draws its keys from `random`."""

@@ -15,7 +15,7 @@ from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, kn
 from bnnverify.training.rules.schedules import Schedule, neat, read_schedules
 
 MEMORIES = 3.0  # of moving averages in a run, the length of each being one by its weight
-_TAU = 2e-3  # in units of the gradient
+_TAU = 0.024  # the gradient of a weight is about the root of its block's inputs smaller than that of a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,10 @@ class Bop:
     `Bop2ndOrder` measures g itself.
 
     Attributes:
-        tau: Threshold, a schedule, at least 0, in units of the gradient. None: 0.002 times the root of gamma, as the
-            noise of m, rising tenfold, so that few weights flip at the end; measured on the digits and MNIST.
-            Published, for deep networks with batch norm: 1e-8 (CIFAR-10 and ImageNet), 1e-6 (hyper-parameter study).
+        tau: Threshold, a schedule, at least 0, in units of the gradient. None: 0.024 sqrt(gamma / inputs of a
+            neuron), as the noise of m, rising tenfold, so that few weights flip at the end; measured on the digits
+            and MNIST. Published, for deep networks with batch norm: 1e-8 (CIFAR-10 and ImageNet), 1e-6
+            (hyper-parameter study).
         gamma: Weight of a new gradient in the moving average, a schedule. None: 3 divided by the steps. Published:
             1e-4, divided by 10 every 100 of 500 epochs (CIFAR-10), or linear to 1e-6 (ImageNet); 1e-3
             (hyper-parameter study).
@@ -55,10 +56,10 @@ class Bop:
         read_schedules(self, "tau", "gamma", zero=True)
         require_weight("bop", "gamma", self.gamma)
 
-    def for_steps(self, steps: int) -> Self:
-        """See `UpdateRule`: gamma is `MEMORIES` divided by the steps, tau rises tenfold in proportion to its root."""
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
+        """See `UpdateRule`: gamma is `MEMORIES` divided by the steps, tau rises tenfold in proportion to the noise."""
         gamma = self.gamma or average_weight(steps)
-        tau = self.tau or Schedule.falling(_TAU * math.sqrt(gamma.start), 0.1)
+        tau = self.tau or Schedule.falling(_TAU * math.sqrt(gamma.start / inputs), 0.1)
         return replace(self, tau=tau, gamma=gamma)
 
     def start(self, cells: Sequence[Cells], *, random: Randomness) -> _BopState:

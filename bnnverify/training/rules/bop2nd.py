@@ -66,7 +66,7 @@ class Bop2ndOrder:
         require_weight("bop2nd", "sigma", self.sigma)
         require("bop2nd", "unbiased", repr(self.unbiased), isinstance(self.unbiased, bool), "True or False")
 
-    def for_steps(self, steps: int) -> Self:
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
         """See `UpdateRule`: gamma is `MEMORIES` divided by the steps, sigma follows it, and tau both."""
         gamma = self.gamma or average_weight(steps)
         second = neat(min(_MOST_SIGMA, 10 * gamma.start))

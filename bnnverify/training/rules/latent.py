@@ -86,7 +86,7 @@ class SteSign:
         fits = self.average is None or 0 <= self.average < 1
         require("ste", "average", self.average, fits, "at least 0 and below 1")
 
-    def for_steps(self, steps: int) -> Self:
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
         """See `UpdateRule`: many steps as published; few take longer strides, and the average is a part of them."""
         rate = neat(min(_MOST, max(_RATE, _TRAVEL / steps)))
         average = neat(max(0.0, min(_AVERAGE, 1 - _MEMORIES / steps))) if self.average is None else self.average

@@ -59,7 +59,7 @@ class PBop:
         require_numbers("pbop", self, "init")
         require("pbop", "init", self.init, 0 < self.init <= 0.5, "above 0 and at most 1/2")
 
-    def for_steps(self, steps: int) -> Self:
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
         """See `UpdateRule`: all steps together move a probability by `_TRAVEL` at most."""
         value = neat(min(_MOST, _TRAVEL / steps))
         return replace(self, scaler=self.scaler or Schedule(value, value))

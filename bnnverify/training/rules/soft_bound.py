@@ -113,7 +113,7 @@ class SoftBound:
             noise=self.noise,
         )
 
-    def for_steps(self, steps: int) -> Self:
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
         """See `UpdateRule`: all steps together ask for a fixed move of the mean cell."""
         return replace(self, learning_rate=self.learning_rate or Schedule.shared(_TRAVEL, steps, 10, _MOST))
 

@@ -86,7 +86,7 @@ class StochasticSwitching:
         hardware = None if self.hardware is None else self.hardware.to_json()
         return {**flat, "law": self.law, "undo": undo, "hardware": hardware}
 
-    def for_steps(self, steps: int) -> Self:
+    def for_steps(self, steps: int, inputs: int = 64) -> Self:
         """See `UpdateRule`: the accumulator's."""
         return replace(self, accumulator=self.accumulator.for_steps(steps))
 
