@@ -123,7 +123,7 @@ def matmul(call: Call, tensor: Tensor) -> Tensor:
     if call.at != 0:
         raise call.refuse("multiplies a constant with the tensor, expected the tensor first: x @ W.")
     weights = _matrix(call, call.constant(1, "weights"))
-    return _rowwise(call, tensor, layers.dense(_row(call, tensor), weights.T, None, call.where))
+    return rowwise(tensor, layers.dense(require_row(call, tensor), weights.T, None, call.where))
 
 
 def gemm(call: Call, tensor: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def gemm(call: Call, tensor: Tensor) -> Tensor:
         raise call.refuse("multiplies in another order than x @ W, or by 0, expected a dense layer.")
     weights = _matrix(call, call.constant(1, "weights"))
     bias = call.optional(2)
-    result = layers.dense(_row(call, tensor), weights if call.get("transB") else weights.T, None, call.where)
+    result = layers.dense(require_row(call, tensor), weights if call.get("transB") else weights.T, None, call.where)
     if alpha != 1:
         result = elementwise.times(result, alpha, call.where)
     if bias is not None and beta != 0:
@@ -142,12 +142,14 @@ def gemm(call: Call, tensor: Tensor) -> Tensor:
     return result
 
 
-def _row(call: Call, tensor: Tensor) -> Tensor:
+def require_row(call: Call, tensor: Tensor) -> Tensor:
+    """The tensor, which must be a single row of numbers."""
     shape = tensor.index.shape
     if int(np.prod(shape[:-1], dtype=np.int64)) != 1:
         raise call.refuse(f"takes a tensor of shape {shape}, expected one row: flatten it first.")
     return tensor
 
 
-def _rowwise(call: Call, before: Tensor, after: Tensor) -> Tensor:
+def rowwise(before: Tensor, after: Tensor) -> Tensor:
+    """The outputs of a dense layer in the shape that a product of matrices gives them."""
     return tensors.moved(after, after.index.reshape(*before.index.shape[:-1], -1))

@@ -173,7 +173,6 @@ QUANT = Operator(
     {"signed": _of(int, REQUIRED), "narrow": _of(int, REQUIRED), "rounding_mode": _of(str, "ROUND")},
     inputs=((FIRST, 4, 4),),
 )
-BIPOLAR = _PAIR
 MULTI_THRESHOLD = Operator(
     {
         "out_scale": _of(float, 1.0),
@@ -185,9 +184,10 @@ MULTI_THRESHOLD = Operator(
 )
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 for _domain in DOMAINS:
-    OPERATORS[f"{_domain}.BipolarQuant"] = BIPOLAR
+    OPERATORS[f"{_domain}.BipolarQuant"] = _PAIR
     OPERATORS[f"{_domain}.Quant"] = QUANT
     OPERATORS[f"{_domain}.MultiThreshold"] = MULTI_THRESHOLD
+    OPERATORS[f"{_domain}.XnorPopcountMatMul"] = _PAIR
 
 
 def attribute(node: Node, name: str, opset: int) -> Any:

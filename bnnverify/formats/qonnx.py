@@ -1,4 +1,4 @@
-"""Operators of QONNX, which Brevitas and FINN write: quantization to one bit, and of constants to any.
+"""Operators of QONNX, which Brevitas and FINN write: quantization to one bit, of constants to any, sums of bits.
 
 References:
     Pappalardo et al., "QONNX: representing arbitrary-precision quantized neural networks", 2022.
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnverify.errors import ModelError
-from bnnverify.formats import elementwise
+from bnnverify.formats import elementwise, layers
 from bnnverify.formats.onnxcall import Call
+from bnnverify.formats.onnxlayers import require_row, rowwise
 from bnnverify.formats.onnxschema import DOMAINS
 from bnnverify.formats.tensors import Tensor
 
@@ -79,6 +80,19 @@ def _multi_threshold(call: Call, tensor: Tensor) -> Tensor:
     return replace(fired, steps=fired.steps.mapped(lambda v: v * (high - low) + low))
 
 
+def _xnor_popcount(call: Call, tensor: Tensor) -> Tensor:
+    """XnorPopcountMatMul of bits: the number of agreeing bits, which is half of the sum of signs plus their number."""
+    bits = call.constant(1, "weights")
+    if bits.ndim != 2 or not np.isin(bits, (0, 1)).all():
+        raise call.refuse(f"has weights of shape {bits.shape} that are no matrix of 0 and 1, expected one.")
+    if tensor.steps is None or not elementwise.is_truth(tensor.steps):
+        raise call.refuse("counts agreeing bits of what are not bits, expected a threshold with outputs 0 and 1.")
+    signs = 2 * bits.T.astype(np.float64) - 1
+    row = require_row(call, tensor)
+    missing = (signs.shape[1] - signs.sum(axis=1)) / 2  # bits count (sum of w) / 2 more than signs do
+    return rowwise(tensor, layers.dense(row, signs, missing, call.where))
+
+
 def _bipolar_constant(where: str, arrays: list[Any], attributes: Callable[[str], Any]) -> NDArray[Any]:
     values, scale = arrays
     return np.asarray(np.where(values >= 0, scale, -scale), dtype=values.dtype)
@@ -109,5 +123,6 @@ for _domain in DOMAINS:
     HANDLERS[f"{_domain}.BipolarQuant"] = _bipolar
     HANDLERS[f"{_domain}.Quant"] = _quant
     HANDLERS[f"{_domain}.MultiThreshold"] = _multi_threshold
+    HANDLERS[f"{_domain}.XnorPopcountMatMul"] = _xnor_popcount
     CONSTANTS[f"{_domain}.BipolarQuant"] = _bipolar_constant
     CONSTANTS[f"{_domain}.Quant"] = _quant_constant
