@@ -6,6 +6,7 @@ one of the options, and nothing printed, written or asked; or it is *honoured*: 
 differs from that without it, whatever the other one is. What the output should be, the verb's own `judge` says.
 """
 
+import csv
 import io
 import json
 import re
@@ -222,7 +223,7 @@ def _is_refusal(found: Outcome, names: set[str]) -> bool:
 
 def _names(one: Use) -> set[str]:
     """The names by which a message can call an option or argument."""
-    return {word for word in one.words if word.startswith("-")} or {*one.words, "PROPERTY", "MODEL"}
+    return {w for w in (*one.words, *one.needs) if w.startswith("-")} or {*one.words, "PROPERTY", "MODEL"}
 
 
 def _groups(words) -> list[tuple[str, ...]]:
@@ -264,6 +265,10 @@ def _content(path: Path) -> object:
     if path.is_dir() or path.suffix in _DRAWN:
         return "there"
     data = path.read_bytes()
+    if path.suffix == ".csv":
+        return [
+            {k: v for k, v in row.items() if k not in _VARYING} for row in csv.DictReader(data.decode().splitlines())
+        ]
     try:
         return _plain(data.decode())
     except UnicodeDecodeError:

@@ -66,7 +66,7 @@ def test_fault_models_come_in_the_order_in_which_a_cell_meets_them():
         ({"only_block": "0"}, "--only-block is given without an error rate"),
         ({"ber": "0.1", "only_block": "2"}, "block 2 does not exist, expected 0 to 1"),
         ({"ber": "0.1", "per_read": True, "read_error": "0"}, "expected one of the two"),
-        ({"ber": "0.1", "read_error": "0,1"}, "expected one probability"),
+        ({"ber": "0.1", "read_error": "0,1"}, "expected one number such as"),
         ({"ber": "0.1", "retention": "soon"}, "--retention is 'soon', expected a time over a lifetime"),
         ({"stuck_at": ("0.1,0.1",), "retries": 1}, "a stuck cell stays stuck"),
         ({"stuck_at": ("0.1,0.1",), "read_error": "0.1"}, "--read-error is given with --stuck-at"),
@@ -78,26 +78,69 @@ def test_options_that_make_no_sense_are_named(options, message):
         points(**options)
 
 
+def test_pairs_of_rates_are_paired_as_given():
+    given = points(p01="1e-2,1e-3,1e-2", p10="1e-1,1e-1,1e-3")
+    assert given == [
+        AsymmetricFlip("1e-2", "1e-1"),
+        AsymmetricFlip("1e-3", "1e-1"),
+        AsymmetricFlip("1e-2", "1e-3"),
+    ]
+    assert len(points(p01="0.1,0.1", p10="0.2,0.2")) == len(points(ber="0.1,0.1")) == 1  # the same point is asked once
+    with pytest.raises(QueryError, match="--p01 has 2 rates and --p10 has 3"):
+        points(p01="0.1,0.1", p10="0.1,0.2,0.3")
+
+
+def test_errors_in_some_blocks_only_are_those_of_reading_too():
+    (point,) = points(ber="0.1", read_error="0.2", only_block="0")
+    none = BitFlip(0)
+    assert point == PerRead(PerBlock((BitFlip("0.2"), none)), permanent=PerBlock((BitFlip("0.1"), none)))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--ber", "0.1", "--flips", "2"), "--flips needs --worst-case"),
-        (("--ber", "0.1", "--cell-map", "a.png"), "--cell-map needs --critical"),
-        (("--ber", "0.1", "--device", "cuda"), "--device needs --chips"),
-        (("--ber", "0.1", "--every-rate"), "--every-rate needs --target-accuracy"),
+        (("--ber", "0.1", "--flips", "2"), "--flips is given without --worst-case"),
+        (("--ber", "0.1", "--cell-map", "a.png"), "--cell-map is given without --critical"),
+        (("--ber", "0.1", "--device", "cuda"), "--device is given without --chips"),
+        (("--ber", "0.1", "--every-rate"), "--every-rate is given without --target-accuracy"),
         (("--ber", "0.1", "--event", "change", "--keep", "1"), "--event and --keep are both given"),
         (("--ber", "0.1", "--chips", "0"), "--chips is 0, expected at least 1"),
-        (("--worst-case", "--chips", "5"), "--chips needs an error rate"),
+        (("--worst-case", "--chips", "5"), "--chips is given without --ber"),
         (("--coefficients", "-1"), "--coefficients is '-1', expected a number of flips from 0, or all"),
         (("--ber", "0.1", "--figure", "a.gif"), "expected a name that ends in .png or .svg"),
         (("--ber", "0.1", "--figure", "no/a.png"), "--figure no/a.png cannot be written"),
         (("--ber", "0.1", "--yield", "2"), "--yield is 2, expected a probability"),
         (("--ber", "0.1", "--chips", "5", "--device", "abacus"), "device is 'abacus'"),
+        (("--target-accuracy", "0.5,0.6"), "--target-accuracy is '0.5,0.6', expected one number"),
+        (("--ber", "0.1", "--tolerance", "1e-3,1e-3"), "--tolerance is '1e-3,1e-3', expected one number"),
+        (("--ber", "0.1", "--yield", "0.5,0.9"), "--yield is '0.5,0.9', expected one number"),
+        (("--ber", "0.1", "--samples", "5", "--only-samples", "--sensitivity"), "--only-samples and --sensitivity are"),
+        (
+            ("--ber", "0.1", "--samples", "5", "--only-samples", "--yield", "0.5"),
+            "--yield is given with --only-samples",
+        ),
+        (("--ber", "0.1", "--samples", "5", "--only-samples", "--worst-case"), "--only-samples and --worst-case are"),
+        (("--worst-case", "--figure", "a.png"), "--figure is given without --ber"),
+        (("--worst-case", "--csv", "a.csv"), "--csv is given without --ber"),
+        (("--ber", "0", "--figure", "a.png"), "--figure has a logarithmic axis, expected a rate above 0"),
+        (("--critical", "3", "--map-block", "1"), "--map-block is given without --cell-map"),
+        (("--critical", "3", "--cell-map", "a.png", "--map-block", "9"), "--map-block is 9, expected 0 to"),
+        (("--retention", "3600/"), "--retention is '3600/', expected a time over a lifetime"),
+        (("--retention", "1/2/3"), "--retention is '1/2/3', expected a time over a lifetime"),
+        (("--ber", "0.1", "--sensitivity", "--only-block", "0"), "--sensitivity and --only-block are both given"),
+        (("--ber", "0.1", "--sensitivity", "--per-read"), "--sensitivity and --per-read are both given"),
+        (("--ber", "0.1", "--sensitivity", "--read-error", "0.1"), "--sensitivity and --read-error are both given"),
+        (("--ber", "0.1", "--chips", "5", "--per-read", "--device", "cpu"), "Leave out --device"),
+        (("--stuck-at", "0.1,0.1", "--retries", "1"), "--retries is given with --stuck-at"),
+        (("--ber", "0.1", "--seed", "3"), "--seed is given without --samples or --chips"),
+        (("--worst-case", "--resume", "a.jsonl"), "--resume is given without --ber"),
     ],
 )
 def test_a_mistake_is_one_line(workplace, run, words, message):  # noqa: F811
-    code, _, err = run("reliability", *COMMON, *words)
+    before = set(workplace.iterdir())
+    code, out, err = run("reliability", *COMMON, *words)
     assert code == 2 and message in err and err.count("\n") == 1
+    assert not out and set(workplace.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -255,6 +298,13 @@ def test_answers_about_cells_need_no_error_rate(workplace, run):  # noqa: F811
     assert code == 0 and "Worst case:" in out and "in tolerance" not in out
     Path("lines.jsonl").write_text(run("reliability", *COMMON, *words)[1])
     assert len(read_lines("lines.jsonl")) == 3  # the report takes them, though it does not show them
+
+
+def test_coefficients_prove_at_rates_above_one_half_too(workplace, run):  # noqa: F811
+    code, out, _ = run("reliability", *COMMON, "--coefficients", "1", "--ber", "0.6", "--json")
+    assert code == 0
+    *_, found = [json.loads(line)["answer"] for line in out.splitlines()]
+    assert [at["p"] for at in found["at"]] == ["3/5"]
 
 
 def test_all_coefficients_of_a_small_network_give_exact_accuracies(workplace, run):  # noqa: F811

@@ -242,7 +242,7 @@ def _cells(session: Session) -> None:
         more = {"count": options.critical, "cell_map": options.cell_map, "map_block": options.map_block}
         _report(session, {"critical": options.critical}, cells.critical_report, **more, **limits)
     if options.coefficients is not None:
-        at = [rate for rate in _plain_rates(options.faults["ber"]) if rate <= Fraction(1, 2)]
+        at = list(dict.fromkeys(_plain_rates(options.faults["ber"])))
         order = None if options.coefficients == "all" else options.coefficients
         more = {"order": order, "rates": at}
         _report(session, {"coefficients": options.coefficients}, cells.coefficients_report, **more, **limits)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from bnnverify.cli.options import index_list, rates, together
+from bnnverify.cli.options import index_list, one_rate, rates, together
 from bnnverify.errors import QueryError
 from bnnverify.faults import (
     AsymmetricFlip,
@@ -21,6 +21,8 @@ from bnnverify.faults import (
     in_series,
     write_verified,
 )
+
+Model = TypeVar("Model")
 
 fault_options = together(
     click.option("--ber", metavar="RATES", help="Probability that a cell flips: 1e-3, a comma list, 1e-5:1e-1:log:13."),
@@ -104,7 +106,7 @@ class Point:
 
 def fault_models(
     ber: str | None, p01: str | None, p10: str | None, stuck_at: Sequence[str] = ()
-) -> list[BitFlip | AsymmetricFlip | StuckAt]:
+) -> list[BitFlip] | list[AsymmetricFlip] | list[StuckAt]:
     """The models by stored sign that the options mean.
 
     Raises:
@@ -113,13 +115,13 @@ def fault_models(
     if (ber is not None) + (p01 is not None or p10 is not None) + bool(stuck_at) > 1:
         raise QueryError("rates are named twice, expected --ber, or --p01 with --p10, or --stuck-at.")
     if ber is not None:
-        return [BitFlip(p) for p in rates(ber)]
+        return _once(BitFlip(p) for p in rates(ber))
     if stuck_at:
-        pairs = [[p for part in text.split(",") for p in rates(part, "--stuck-at")] for text in stuck_at]
+        pairs = [[one_rate(part, "--stuck-at") for part in text.split(",")] for text in stuck_at]
         for text, pair in zip(stuck_at, pairs, strict=True):
             if len(pair) != 2:
                 raise QueryError(f"--stuck-at is {text!r:.60}, expected two probabilities such as 1e-3,1e-4.")
-        return [StuckAt(*pair) for pair in pairs]
+        return _once(StuckAt(*pair) for pair in pairs)
     if p01 is None and p10 is None:
         return []
     if p01 is None or p10 is None:
@@ -129,7 +131,12 @@ def fault_models(
     filled = [group * longest if len(group) == 1 else group for group in groups]
     if len(filled[0]) != len(filled[1]):
         raise QueryError(f"--p01 has {len(groups[0])} rates and --p10 has {len(groups[1])}, expected as many, or one.")
-    return [AsymmetricFlip(a, b) for a, b in zip(*filled, strict=True)]
+    return _once(AsymmetricFlip(a, b) for a, b in zip(*filled, strict=True))
+
+
+def _once(models: Iterable[Model]) -> list[Model]:
+    """Each model once: a point is asked once, however often it is named."""
+    return list(dict.fromkeys(models))
 
 
 def fault_points(
@@ -163,6 +170,8 @@ def fault_points(
         QueryError: They make no sense, alone or together.
     """
     models: list[Any] = fault_models(ber, p01, p10, stuck_at)
+    if retries < 0:
+        raise QueryError(f"--retries is {retries}, expected 0 or more.")
     others = {"--only-block": only_block, "--per-read": per_read or None, "--retries": retries or None}
     if not models and (retention is not None or read_error is not None):
         models = [BitFlip(Fraction(0))]
@@ -171,12 +180,18 @@ def fault_points(
             raise QueryError(f"{name} is given without an error rate, expected --ber RATES or another one.")
     if per_read and read_error is not None:
         raise QueryError("--per-read and --read-error are both given, expected one of the two.")
+    if stuck_at and retries:
+        raise QueryError(
+            "--retries is given with --stuck-at, but a stuck cell stays stuck however often it is written."
+        )
     for name, value in (("--per-read", per_read or None), ("--read-error", read_error)):
         if stuck_at and value is not None:
             raise QueryError(
                 f"{name} is given with --stuck-at, but a stuck cell reads the same every time. Ask --stuck-at alone, "
                 "or take --ber, or --p01 with --p10."
             )
+    blocks = None if only_block is None else index_list(only_block, n_blocks, "block")
+    fresh = None if read_error is None else one_rate(read_error, "--read-error")
     points = []
     for base in models:
         model, words = base, _words(base)
@@ -188,16 +203,13 @@ def fault_points(
         if retention is not None:
             model, words = in_series(model, _aged(retention)), f"{words}, aged {retention}"
         rate = max(model.rates(0).plus, model.rates(0).minus)
-        if only_block is not None:
-            blocks = index_list(only_block, n_blocks, "block")
+        if blocks is not None:
             model, words = PerBlock.only(model, blocks, of=n_blocks), f"{words}, block {','.join(map(str, blocks))}"
         if per_read:
             model, words = PerRead(model), f"{words}, per read"
-        if read_error is not None:
-            (fresh,) = rates(read_error, "--read-error") if "," not in read_error else (None,)
-            if fresh is None:
-                raise QueryError(f"--read-error is {read_error!r:.60}, expected one probability.")
-            model, words = PerRead(BitFlip(fresh), permanent=model), f"{words}, read {float(fresh):.4g}"
+        if fresh is not None:
+            reading = BitFlip(fresh) if blocks is None else PerBlock.only(BitFlip(fresh), blocks, of=n_blocks)
+            model, words = PerRead(reading, permanent=model), f"{words}, read {float(fresh):.4g}"
             rate = max(rate, fresh)
         points.append(Point(model, rate, words))
     return points
@@ -212,8 +224,8 @@ def _aged(text: str) -> AsymmetricFlip:
     from bnnverify.devices.programming import Retention
 
     try:
-        time, _, lifetime = text.partition("/")
-        return Retention(float(lifetime or 1), float(lifetime or 1)).faults(float(time))
+        time, lifetime = map(float, text.split("/")) if "/" in text else (float(text), 1.0)
+        return Retention(lifetime, lifetime).faults(time)
     except ValueError:
         raise QueryError(
             f"--retention is {text!r:.60}, expected a time over a lifetime, such as 3600/1e8 or 1e-3."

@@ -216,7 +216,7 @@ def index_file(name: str, size: int, what: str) -> list[int]:
 
 
 def rates(text: str, what: str = "--ber") -> tuple[Fraction, ...]:
-    """The rates that ``1e-3``, a comma list, or a grid ``1e-4:1e-1:log:8`` mean, exactly.
+    """The rates that ``1e-3``, a comma list, or a grid ``1e-4:1e-1:log:8`` mean, exactly and in their order.
 
     Raises:
         QueryError: The text is no such list, or a rate lies outside [0, 1].
@@ -242,7 +242,7 @@ def rates(text: str, what: str = "--ber") -> tuple[Fraction, ...]:
         found.extend(log_grid(words[0], words[1], int(words[3])) if is_grid else [rate(words[0], what)])
     if not found:
         raise QueryError(f"{what} is empty, expected a rate such as 1e-3 or a grid such as 1e-4:1e-1:log:8.")
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def one_rate(text: str, what: str) -> Fraction:

@@ -12,9 +12,9 @@ import click
 from bnnverify.cli.chipquestions import answer_all
 from bnnverify.cli.faultmodels import fault_models as fault_models
 from bnnverify.cli.faultmodels import fault_options, require_applicable
-from bnnverify.cli.options import all_image_options, model_argument, output_options, rates, together
+from bnnverify.cli.options import all_image_options, model_argument, one_rate, output_options, together
 from bnnverify.cli.session import Options
-from bnnverify.cli.verb import Verb
+from bnnverify.cli.verb import IMAGES, Excludes, Needs, Verb
 from bnnverify.files import require_writable
 
 EXAMPLES = """\b
@@ -75,7 +75,13 @@ _cell_options = together(
         metavar="FILE",
         help="With --critical: draw them over a block, as .png or .svg.",
     ),
-    click.option("--map-block", type=int, default=0, show_default=True, help="The block to draw; -1 is the output."),
+    click.option(
+        "--map-block",
+        type=int,
+        default=0,
+        show_default=True,
+        help="With --cell-map: the block to draw; -1 is the output.",
+    ),
     click.option(
         "--coefficients",
         metavar="K|all",
@@ -128,7 +134,37 @@ _file_options = together(
 )
 
 
-@click.command(cls=Verb, epilog=EXAMPLES)
+_RATES = ("ber", "p01", "p10", "stuck_at", "retention", "read_error")
+_CELLS = ("worst_case", "critical", "coefficients")
+_RULES = (
+    *IMAGES,
+    *(
+        Needs(name, _RATES, "accuracies are those of chips with errors")
+        for name in ("samples", "chips", "least", "sensitivity", "per_image", "csv_file", "figure", "resume")
+    ),
+    *(
+        Needs(name, (*_RATES, "target_accuracy"), "it is of the proof of an accuracy")
+        for name in ("tolerance", "max_states")
+    ),
+    *(Needs(name, ("target_accuracy",), "it is about a target") for name in ("every_rate", "energy")),
+    Needs("only_samples", ("samples", "chips"), "something has to be sampled"),
+    *(Needs(name, ("samples", "chips"), "it is of what is sampled") for name in ("seed", "confidence")),
+    Needs("device", ("chips",), "whole chips are sampled there"),
+    Needs("flips", ("worst_case",), "it limits the worst case"),
+    Needs("cell_map", ("critical",), "the critical cells are drawn"),
+    Needs("map_block", ("cell_map",), "it names the block to draw"),
+    Needs("per_image", ("as_json",), "the table for people has no room for it"),
+    Excludes(
+        "only_samples",
+        ("tolerance", "max_states", "sensitivity", "target_accuracy", *_CELLS),
+        "nothing is proved there",
+    ),
+    Excludes("sensitivity", ("only_block", "per_read", "read_error"), "it has permanent errors in every block in turn"),
+    Excludes("event", ("keep",), "each names the right class"),
+)
+
+
+@click.command(cls=Verb, epilog=EXAMPLES, rules=_RULES)
 @model_argument
 @all_image_options
 @fault_options
@@ -147,20 +183,25 @@ def command(model: Path, csv_file: Path | None, figure: Path | None, as_json: bo
     """
     source = {name: options.pop(name) for name in ("data", "data_dir", "split", "index", "input_file")}
     quiet, faults = options.pop("quiet"), {name: options.pop(name) for name in _FAULTS}
-    asked = Options(model=model, source=source, faults=faults, as_json=as_json, is_quiet=quiet, **_checked(options))
+    more = {"as_json": as_json, "is_quiet": quiet, "draws": figure is not None}
+    asked = Options(model=model, source=source, faults=faults, **more, **_checked(options))
     require_applicable(options, faults)
+    if options["keep"] == "true" and source["input_file"] is not None:
+        from bnnverify.errors import QueryError
+
+        raise QueryError("--event error and --keep true need labels, but inputs of --input have none: --keep CLASS.")
     _check_files(csv_file, figure, asked)
     lines: list[dict[str, Any]] = []
     places: list[Fraction] = []
     try:
         return answer_all(asked, lines, places)
     finally:  # also what was finished before an interrupt
-        if csv_file is not None and lines:
+        if csv_file is not None and places:
             from bnnverify.cli.accuracies import table
             from bnnverify.files import write_whole
 
             write_whole(csv_file, table(lines).encode())
-        if figure is not None and places:
+        if figure is not None and any(places):
             _draw(figure, lines, places)
 
 
@@ -175,7 +216,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     for name in ("tolerance", "target_accuracy", "least"):
         if options[name] is not None:
             shown = {"least": "--yield"}.get(name, f"--{name.replace('_', '-')}")
-            options[name] = rates(options[name], shown)[0]
+            options[name] = one_rate(options[name], shown)
     if not options["tolerance"] > 0:
         raise QueryError("--tolerance is 0, expected a width above 0, such as 1e-6.")
     options["coefficients"] = _order(options["coefficients"])
@@ -187,18 +228,11 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         raise QueryError(f"--seed is {options['seed']}, expected 0 or more.")
     if not 0 < options["confidence"] < 1:
         raise QueryError(f"--confidence is {options['confidence']:g}, expected above 0 and below 1, such as 0.99.")
-    if options["only_samples"] and options["samples"] is None and options["chips"] is None:
-        raise QueryError("--only-samples needs --samples N or --chips N.")
-    needs = {"flips": "worst_case", "cell_map": "critical", "device": "chips"}
-    for name, other in needs.items():
-        if options[name] is not None and not options[other]:
-            raise QueryError(f"--{name.replace('_', '-')} needs --{other.replace('_', '-')}.")
-    for name in ("every_rate", "energy"):
-        if options[name] and options["target_accuracy"] is None:
-            raise QueryError(f"--{name.replace('_', '-')} needs --target-accuracy A.")
+    if options["only_samples"] and options["chips"] is None:
+        for name, shown in (("least", "--yield"), ("resume", "--resume")):
+            if options[name] is not None:
+                raise QueryError(f"{shown} is given with --only-samples, expected --chips N for it, or a proof.")
     _require_cell(options["energy"])
-    if options["event"] is not None and options["keep"] is not None:
-        raise QueryError("--event and --keep are both given, expected one of the two.")
     limits_of(options["timeout"])
     if options["event"] is not None:
         options["keep"] = {"error": "true", "change": "predicted"}[options["event"]]
@@ -240,7 +274,7 @@ def _check_files(csv_file: Path | None, figure: Path | None, asked: Options) -> 
 
 
 def _draw(path: Path, lines: Sequence[dict[str, Any]], places: Sequence[Fraction]) -> None:
-    """The figure of what was answered; nothing where no point lies on its axis."""
+    """The figure of what was answered."""
     from bnnverify.report.reliability import curve_of_lines, reliability_figure, write_figure
 
     points = [line for line in lines if line["answer"]["type"] == "accuracy"]
@@ -248,9 +282,6 @@ def _draw(path: Path, lines: Sequence[dict[str, Any]], places: Sequence[Fraction
     images, question = first["images"], first["question"]
     name = Path(first["model"]["path"]).stem
     curve = curve_of_lines(points, places, name, images["clean_correct"] / len(images["indices"]))
-    if not any(place > 0 for place in places):
-        click.echo(f"bnnverify reliability: --figure {path} is not drawn, no rate is above 0.", err=True)
-        return
     levels = {line["answer"]["confidence"] for line in points if line["answer"]["kind"] == "sampled"}
     data = first["data"]
     source = data.get("file") or f"{data['name']}, {data['split']} split"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks, checked; names as there, `least` for ``--yield``."""
+    """What the command line asks, checked; names as there, `least` for ``--yield``, `draws` if it has a ``--figure``."""
 
     model: Path
     source: Mapping[str, Any]
@@ -54,6 +54,7 @@ class Options:
     resume: Path | None
     timeout: float | None
     jobs: int
+    draws: bool = False
 
     @property
     def about_cells(self) -> bool:
@@ -135,7 +136,6 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
     from bnnverify.cli.questions import class_to_keep
     from bnnverify.engines.base import Monitor
     from bnnverify.errors import QueryError
-    from bnnverify.reliability.probability import FaultyNetwork
 
     faults: dict[str, Any] = dict(options.faults)
     if options.energy is not None and not any(faults[name] for name in ("ber", "p01", "p10", "stuck_at")):
@@ -146,9 +146,6 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
             "no error rate is named, expected --ber RATES, --p01 with --p10, --stuck-at P+,P- or --target-accuracy A "
             "(or --worst-case, --critical N, --coefficients K)."
         )
-    for name, value in (("--samples", options.samples), ("--chips", options.chips), ("--yield", options.least)):
-        if value is not None and not of_rates:
-            raise QueryError(f"{name} needs an error rate, expected --ber RATES or another one.")
     network = load(options.model)
     points = fault_points(len(network.blocks) + 1, **faults)
     images = choose(network, default="all", **options.source)
@@ -159,13 +156,7 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
     truth = [class_to_keep(wanted, image, c) for image, c in zip(images.images, own, strict=True)]
     for label in set(truth):
         network.require_class(label)
-    if options.device is not None:
-        from bnnverify.engines.gpu import require_device
-
-        require_device(options.device)
-    if not options.only_samples:
-        for point in points:
-            FaultyNetwork(network, point.faults)  # refuses what it does not serve
+    _require_served(options, network, points, x, truth)
     clean = sum(a == b for a, b in zip(own, truth, strict=True))
     indices = [image.index for image in images.images]
     shared = {
@@ -176,6 +167,38 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
     event = "change" if wanted == "predicted" else "error"
     arguments = (options, network, x, truth, indices, event, wanted, clean, shared, lines, Store(), Monitor())
     return Session(*arguments), points
+
+
+def _require_served(
+    options: Options, network: BinaryNetwork, points: list[Point], x: NDArray[np.int64], truth: list[int]
+) -> None:
+    """Refuses before any work what some question does not serve."""
+    from bnnverify.engines.gpu import require_served
+    from bnnverify.engines.montecarlo import require_readable
+    from bnnverify.errors import QueryError
+    from bnnverify.faults import BitFlip
+    from bnnverify.reliability.everyrate import certified_range
+    from bnnverify.reliability.exact import require_small
+    from bnnverify.reliability.probability import FaultyNetwork
+
+    blocks, target = len(network.all_blocks), options.target_accuracy
+    if not -blocks <= options.map_block < blocks:
+        raise QueryError(f"--map-block is {options.map_block}, expected 0 to {blocks - 1} (the output block).")
+    if options.draws and not any(point.rate for point in points):
+        raise QueryError("--figure has a logarithmic axis, expected a rate above 0.")
+    for point in points:
+        if not options.only_samples:
+            FaultyNetwork(network, point.faults)
+        if options.samples is not None:
+            require_readable(network, point.faults)
+        if options.device is not None:
+            require_served(network, point.faults, options.device)
+    if options.coefficients == "all":
+        require_small(network)
+    if target is not None and not points:
+        FaultyNetwork(network, BitFlip(Fraction(0)))
+    if options.every_rate and target is not None:
+        certified_range(network, x[:1], truth[:1], target, seconds=1e-9)
 
 
 def print_heading(session: Session, has_table: bool) -> None:

@@ -31,7 +31,7 @@ class Needs:
         if self.name not in given or any(other in given for other in self.others):
             return None
         others = " or ".join(shown[other] for other in self.others)
-        return f"{shown[self.name]} is given without {others}, expected both or none: {self.what}."
+        return f"{shown[self.name]} is given without {others}: {self.what}."
 
 
 @dataclass(frozen=True, slots=True)

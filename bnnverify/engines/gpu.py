@@ -44,6 +44,20 @@ def require_device(device: str) -> Any:
     return torch
 
 
+def require_served(network: BinaryNetwork, faults: FaultModel, device: str) -> Any:
+    """The module torch, if chips of this kind can be sampled on the device.
+
+    Raises:
+        UnsupportedError: They cannot.
+    """
+    if isinstance(faults, PerRead):
+        raise UnsupportedError(
+            "faults of reading are sampled image by image, expected no device for them. Leave out --device."
+        )
+    network.dense_blocks("convolutions are sampled without a device.")
+    return require_device(device)
+
+
 class TorchChips:
     """Chips of a network of dense blocks on a device.
 
@@ -67,10 +81,7 @@ class TorchChips:
         *,
         device: str,
     ) -> None:
-        torch = require_device(device)
-        if isinstance(faults, PerRead):
-            raise UnsupportedError("faults of reading are sampled image by image, expected no device for them.")
-        network.dense_blocks("convolutions are sampled without a device.")
+        torch = require_served(network, faults, device)
         self._device = torch.device(device)
         self._torch, self.cells = torch, cells_of(network, faults)
         reach = [int(np.maximum(np.abs(network.domain.lower), np.abs(network.domain.upper)).sum())]

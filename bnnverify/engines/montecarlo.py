@@ -139,6 +139,12 @@ def sample_errors(
     return SampledErrors(faults, drawn, tuple(int(h) for h in hits), errors.complement(), confidence, run)
 
 
+def require_readable(network: BinaryNetwork, faults: FaultModel) -> None:
+    """UnsupportedError if the faults of these cells are not sampled image by image (see `reads.independent_reads`)."""
+    if isinstance(faults, PerRead):
+        independent_reads(network, faults)
+
+
 def require_samplable(
     network: BinaryNetwork, images: ArrayLike, labels: Sequence[int], *, samples: int, seed: int
 ) -> NDArray[np.int64]:

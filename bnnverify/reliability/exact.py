@@ -122,9 +122,12 @@ def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, fa
     return Fraction(int(error.p), int(error.q))
 
 
-def _error_weight(network: BinaryNetwork, x: ArrayLike, label: int, weights: CellWeights, zero: Any, one: Any) -> Any:
-    """Total weight of the flip patterns after which the class is not `label`."""
-    network.require_class(label)
+def require_small(network: BinaryNetwork) -> tuple[DenseBlock, ...]:
+    """The hidden blocks of a network that this calculation serves.
+
+    Raises:
+        UnsupportedError: A hidden block is too wide, or a convolution.
+    """
     blocks = network.dense_blocks(SAMPLE_INSTEAD)
     for i, block in enumerate(blocks):
         if block.n_outputs > MAX_HIDDEN_WIDTH:
@@ -132,6 +135,13 @@ def _error_weight(network: BinaryNetwork, x: ArrayLike, label: int, weights: Cel
                 f"block {i} has {block.n_outputs} neurons; exact Fractions go up to {MAX_HIDDEN_WIDTH}. "
                 "Use error_probability, which gives a certified interval."
             )
+    return blocks
+
+
+def _error_weight(network: BinaryNetwork, x: ArrayLike, label: int, weights: CellWeights, zero: Any, one: Any) -> Any:
+    """Total weight of the flip patterns after which the class is not `label`."""
+    network.require_class(label)
+    blocks = require_small(network)
     law: dict[tuple[int, ...], Any] = {tuple(int(v) for v in network.domain.require(x)): one}
     for b, block in enumerate(blocks):
         following: dict[tuple[int, ...], Any] = {}
