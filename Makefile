@@ -48,6 +48,7 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
+	$(BIN)/python case_studies/benchmarks/first_answer.py
 	$(BIN)/python case_studies/benchmarks/inference.py
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS)
 	$(BIN)/python case_studies/benchmarks/reliability.py --jobs $(JOBS) models/digits-64-100-10.npz

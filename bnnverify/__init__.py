@@ -10,7 +10,7 @@ a decision-diagram package.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -246,6 +246,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib import metadata
+
         return metadata.version("bnnverify")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'bnnverify' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, TextIO
 
 import click
@@ -101,7 +101,7 @@ came; 143 where SIGTERM did it).
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
-@click.version_option(metadata.version("bnnverify"), prog_name="bnnverify")
+@click.version_option(package_name="bnnverify", prog_name="bnnverify")
 def cli() -> None:
     """Exact answers about binarized neural networks.
 

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
 from bnnverify.cli.models import load
 from bnnverify.cli.workers import answers
+from bnnverify.engines import warmup
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork
@@ -78,7 +80,7 @@ class Question:
 
     def answer(self, network: BinaryNetwork, monitor: Monitor) -> Any:
         """The answer, computed here and now; what is proved so far once `monitor.stop` is set."""
-        from bnnverify import counting, robustness
+        from bnnverify import robustness
 
         budget: dict[str, Any] = {"engine": self.engine, "limits": self.limits}
         watched = {**budget, "monitor": monitor}
@@ -89,14 +91,20 @@ class Question:
 
             task = explain.essential_features if self.analysis == "essential-features" else explain.explanation
             return task(self.about(network), **self.detail, **watched)
+        if self.analysis == "linf-distance":
+            return self._linf(network, monitor)
+        if self.analysis == "distance":
+            assert isinstance(self.region, HammingBall)
+            where = {"ties": self.ties, "max_radius": self.region.radius, **self._label()}
+            return robustness.minimum_adversarial_distance(network, self.region.center, **where, **watched)
+        from bnnverify import counting
+
         if self.analysis == "count":
             return counting.count_adversarial(self.about(network), **watched)
         if self.analysis == "samples":
             return counting.sample_adversarial(self.about(network), **self.detail, allow_none=True, **watched)
         if self.analysis == "noise":
             return self._noise(network, watched)
-        if self.analysis == "linf-distance":
-            return self._linf(network, monitor)
         assert isinstance(self.region, HammingBall)
         center, radius = self.region.center, self.region.radius
         if self.analysis == "by-radius":
@@ -104,9 +112,7 @@ class Question:
             where = {"ties": self.ties, "free": self.region.free, **goal}
             return counting.counts_by_radius(network, center, radius, **where, **watched)
         where = {"ties": self.ties, "max_radius": radius, **self._label()}
-        if self.analysis == "safe-distance":
-            return counting.maximal_safe_distance(network, center, **self.detail, **where, **watched)
-        return robustness.minimum_adversarial_distance(network, center, **where, **watched)
+        return counting.maximal_safe_distance(network, center, **self.detail, **where, **watched)
 
     def _linf(self, network: BinaryNetwork, monitor: Monitor) -> Distance:
         from bnnverify.deciding.distance import linf_distance
@@ -172,25 +178,14 @@ class Asked:
     line: dict[str, Any]
 
 
-def _compile(questions: Sequence[Question], network: BinaryNetwork, *, quiet: bool) -> None:
-    """Have the loops ready before the first question, with a word about it where that takes long."""
-    from threading import Timer
-
+def _compile(questions: Sequence[Question], network: BinaryNetwork, jobs: int) -> None:
+    """Have the loops ready before several processes would compile the same ones, if these questions need any."""
     from bnnverify.engines.batches import is_small
     from bnnverify.engines.warmup import prepare
 
-    first = questions[0]
-    name = "enumeration" if first.engine == "auto" else first.engine
-    if name not in ("enumeration", "propagation") or network.has_convolutions or not network.domain.is_binary:
-        return
-    if name == "enumeration" and is_small((question.about(network) for question in questions), first.limits):
-        return
-    notice = Timer(2.0, click.echo, (COMPILING,), {"err": True})
-    notice.daemon = True
-    if not quiet:
-        notice.start()
-    prepare(name)
-    notice.cancel()
+    first, queries = questions[0], [question.about(network) for question in questions]
+    if min(jobs, len(questions)) > 1 and first.verb in ("verify", "count") and not is_small(queries, first.limits):
+        prepare("enumeration" if first.engine == "auto" else first.engine, queries[0], first.limits)
 
 
 def ask(
@@ -262,7 +257,8 @@ def ask(
         click.echo(table.question(questions[0]) + "\n")
         click.echo(table.header)
     asked = []
-    _compile(questions, network, quiet=quiet)
+    warmup.notice = None if quiet else partial(click.echo, COMPILING, err=True)
+    _compile(questions, network, jobs)
     bounded = _BOUNDED.get(questions[0].analysis, "adversarial")
     stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb, bounded=bounded)
     for image, own, question, answer in zip(images.images, predicted, questions, stream, strict=True):

@@ -109,12 +109,13 @@ def command(
     region and what is adversarial in it; the --input options, --zero-sign, and those for torch state dicts say of
     MODEL what its file leaves open there, as in `bnnverify import`.
     """
-    from bnnverify.certificates import require_empty
     from bnnverify.cli import questions as q
     from bnnverify.results import Decision, Verdict
 
     reading = {name: options.pop(name) for name in READING}
     if certificate is not None:
+        from bnnverify.certificates import require_empty
+
         require_empty(certificate)
     if property_file is not None:
         options |= {"certificate": certificate, "reading": reading}

@@ -28,6 +28,7 @@ from bnnverify.engines.plan import MOST_FLIPS, Plan, is_plannable, make_plan, ma
 from bnnverify.engines.tails import Tail, binomial_table, setting_tail, subset_tail
 from bnnverify.engines.visits import Visits, visit
 from bnnverify.engines.walks import walk_settings, walk_shell
+from bnnverify.engines.warmup import prepare
 from bnnverify.errors import EngineError
 from bnnverify.query import Query
 from bnnverify.regions import HammingBall
@@ -416,6 +417,7 @@ class EnumerationEngine:
         Returns:
             A proved verdict, or UNKNOWN with the limit that was reached.
         """
+        prepare(self.name, query, limits)
         clock = Clock(limits.seconds)
         if (visits := self._visits(query, limits, clock, stop_at_first=True)) is not None:
             clean = visits.per_radius[:-1]
@@ -440,6 +442,7 @@ class EnumerationEngine:
             limits: Time, threads, and `nodes` for the inputs visited, to within one piece of work.
             monitor: Whom to report to, and who may stop the work.
         """
+        prepare(self.name, query, limits)
         clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         is_ball = isinstance(query.sign_region, HammingBall)
         if (visits := self._visits(query, limits, clock, stop_at_first=False)) is not None:

@@ -7,13 +7,13 @@ back later, with more time than before, so the work that is thrown away stays in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from bnnverify.engines import engine_named
 from bnnverify.engines.base import UNLIMITED, Clock, Engine, Limits, Monitor
-from bnnverify.engines.batches import is_small
 from bnnverify.engines.costs import seconds_to_count, seconds_to_decide
 from bnnverify.engines.warmup import prepare
 from bnnverify.errors import EngineError, UnsupportedError
@@ -59,7 +59,7 @@ class PortfolioEngine:
             monitor: Whom to report to, and who may stop the work.
         """
         clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
-        race = _Race(clock, seconds_to_count(query, limits=limits), is_small([query], limits))
+        race = _Race(clock, seconds_to_count(query, limits=limits), partial(prepare, query=query, limits=limits))
         best = Count(Kind.INTERVAL, 0, size, size, Run(self.name))
         while (engine := race.next()) is not None:
             turn = _Turn(race, best, monitor)
@@ -89,7 +89,7 @@ class PortfolioEngine:
             limits: Time for all engines together; nodes, memory and threads for each.
         """
         clock = Clock(limits.seconds)
-        race = _Race(clock, seconds_to_decide(query, limits=limits), is_small([query], limits))
+        race = _Race(clock, seconds_to_decide(query, limits=limits), partial(prepare, query=query, limits=limits))
         while (engine := race.next()) is not None:
             rest = _rest(limits, clock)
             has_rivals, turn = bool(race.waiting), race.patience
@@ -136,7 +136,7 @@ class _Race:
 
     clock: Clock
     guesses: dict[str, float]
-    is_small: bool
+    prepare: Callable[[str], None]
     waiting: dict[str, float] = field(init=False)
     turns: list[tuple[str, float]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -151,8 +151,7 @@ class _Race:
         if not self.waiting or (self.clock.is_over and self.turns):
             return None
         name = min(self.waiting, key=lambda name: self.waiting[name])
-        if name != "enumeration" or not self.is_small:
-            prepare(name)
+        self.prepare(name)
         self.turns.append((name, self.waiting.pop(name)))
         self.started = self.clock.elapsed
         return name

@@ -31,6 +31,7 @@ from bnnverify.engines.merging import close, finish, growth, merge, spread
 from bnnverify.engines.plan import Plan, is_plannable, make_plan, make_scratch, tie_order
 from bnnverify.engines.residues import Residues
 from bnnverify.engines.tails import setting_tail
+from bnnverify.engines.warmup import prepare
 from bnnverify.errors import EngineError, UnsupportedError
 from bnnverify.query import Query
 from bnnverify.regions import FixedIndexRegion, HammingBall
@@ -457,6 +458,7 @@ class PropagationEngine:
             query: The question.
             limits: As in `count`.
         """
+        prepare(self.name, query, limits)
         clock = Clock(limits.seconds)
         work = self._work(query, limits, clock).go()
         run = self._run(clock, work)
@@ -485,6 +487,7 @@ class PropagationEngine:
             UnsupportedError: The network has convolutions, no hidden block, or classes with scales of their own, or
                 the region is too wide.
         """
+        prepare(self.name, query, limits)
         clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
         work = self._work(query, limits, clock).go()
         per_radius = work.adversarial(query)
