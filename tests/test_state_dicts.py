@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 torch = pytest.importorskip("torch")
 
-from bnnverify.errors import FormatError, UnsupportedError  # noqa: E402
+from bnnverify.errors import FormatError, ModelError, UnsupportedError  # noqa: E402
 from bnnverify.formats import import_model, kind_of, torchstate  # noqa: E402
 from bnnverify.formats.coding import InputCoding  # noqa: E402
 from bnnverify.formats.latentweights import Latent  # noqa: E402
@@ -163,6 +163,39 @@ def test_binarized_layers_among_latent_ones_keep_their_scale(tmp_path):
     agree(net, imported)
     (text,) = imported.network.provenance.assumptions
     assert text.startswith("the weights of layer 'fc3' are one magnitude per row times -1, 0 and +1 already")
+
+
+def test_bits_are_not_taken_for_absent_weights_in_silence(tmp_path):
+    path = saved(tmp_path / "m.pt", {"f.weight": torch.tensor([[True, False], [True, True]])})
+    with pytest.raises(UnsupportedError, match=r"layer 'f' stores its weights as bits"):
+        torchstate.load(path, **GIVEN)
+    path = saved(tmp_path / "n.pt", {"f.weight": torch.tensor([[1, 0], [1, 1]])})
+    network = torchstate.load(path, **GIVEN).network
+    assert network.output.weights.tolist() == [[1, 0], [1, 1]]
+    (text,) = network.provenance.assumptions
+    assert "0 was read as absent, not as -1" in text
+    network = torchstate.load(path, **GIVEN, latent=Latent(zero="minus")).network
+    assert network.output.weights.tolist() == [[1, -1], [1, 1]]
+
+
+@pytest.mark.parametrize("text", ["stride=0", "pool=0", "pool_after_sign=1", "pool=1,pool_after_sign=1", "sign=x"])
+def test_a_layer_that_cannot_be_is_refused(text):
+    with pytest.raises(ModelError, match=r"a layer has '.*', expected"):
+        Between.parse(text)
+
+
+def test_what_is_said_of_a_layer_must_fit_it(tmp_path):
+    kernels, matrix = torch.ones(2, 1, 3, 3), torch.ones(3, 2 * 6 * 6)
+    path = saved(tmp_path / "m.pt", {"c.weight": kernels, "f.weight": matrix})
+    for between, match in (
+        ({"c": Between(pool=2)}, r"layer 'f' has weights of shape \(3, 72\), but 18 values come before it.*--layer"),
+        ({"f": Between(stride=2)}, r"layer 'f' is linear, expected no stride"),
+    ):
+        with pytest.raises(FormatError, match=match):
+            torchstate.load(path, **GIVEN, input_shape=(1, 8, 8), between=between)
+    path = saved(tmp_path / "n.pt", {"c.weight": kernels})
+    with pytest.raises(FormatError, match=r"layer 'c' is the last one"):
+        torchstate.load(path, **GIVEN, input_shape=(1, 3, 3), between={"c": Between(pool=2, pool_after_sign=True)})
 
 
 def test_a_scale_in_front_of_the_first_layer_without_a_sign_is_named(tmp_path):

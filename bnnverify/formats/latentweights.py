@@ -84,6 +84,11 @@ def read_weights(members: Mapping[str, NDArray[Any]], name: str, latent: Latent)
     where = f"layer {name!r}"
     for what, array in members.items():
         require_finite(array, where, "weights" if what == "weight" else f"the numbers of {what}")
+    if members["weight"].dtype == np.bool_:
+        raise UnsupportedError(
+            f"{where} stores its weights as bits (bool), and the file does not say whether False is -1 or no weight. "
+            "Save them as -1/+1 (0 where absent)."
+        )
     weights = np.asarray(members["weight"], dtype=np.float64)
     if weights.size == 0:
         raise ModelError(f"{where} has weights of shape {weights.shape}, expected some.")
@@ -96,7 +101,11 @@ def read_weights(members: Mapping[str, NDArray[Any]], name: str, latent: Latent)
         return _scaled(_signs(weights, latent.zero or "plus", where), None, explicit, "signs", name)
     if (stored := _stored(weights)) is not None:
         signs, size = _with_zeros(stored[0], latent.zero), stored[1]
-        return _scaled(signs, size, explicit, _words(stored[0], size, latent.zero), name)
+        reading = _scaled(signs, size, explicit, _words(stored[0], size, latent.zero), name)
+        if latent.zero is None and signs.min() == 0:  # bits, perhaps
+            guess = f"no weight of layer {name!r} is negative, and 0 was read as absent, not as -1 (--zero-weights)"
+            return replace(reading, guesses=(*reading.guesses, guess))
+        return reading
     if explicit is not None:
         return _scaled(_signs(weights, latent.zero, where), None, explicit, "signs", name)
     if _BINARY_NAME.search(name):

@@ -74,6 +74,10 @@ class Between:
                 raise ModelError(f"a layer has {part!r:.40}, expected numbers for {known}.")
             values[name] = int(number)
         after, sign = bool(values.pop("pool_after_sign", 0)), values.pop("sign", None)
+        if values.get("stride", 1) < 1 or values.get("pool", 1) < 1 or (after and values.get("pool", 1) == 1):
+            raise ModelError(
+                f"a layer has {text!r:.60}, expected stride and pool of at least 1, 2 if signs are pooled."
+            )
         return cls(**values, pool_after_sign=after, sign=None if sign is None else bool(sign))
 
 
@@ -190,6 +194,7 @@ def _build(
             f"there is no layer {(unknown or ['?'])[0]!r:.60}, expected one of {', '.join(linear) or 'none'}."
         )
     coding, epsilon = unsaid.coding or InputCoding.signs(), EPSILON if unsaid.epsilon is None else unsaid.epsilon
+    _require_geometry(unsaid.between, dict(modules), linear[-1])
     shape = _input_shape(dict(modules)[linear[0]]["weight"], input_shape)
     tensor = tensors.start(shape, coding, zero_sign=unsaid.zero_sign or 1)
     last, readings, norms, signed = Between(), {}, 0, []
@@ -214,10 +219,24 @@ def _build(
     return Imported(network, coding, done.order, "input", shape, done.layers, found, gives=done.gives)
 
 
+def _require_geometry(between: Mapping[str, Between], modules: Mapping[str, Members], last: str) -> None:
+    """ModelError if something is said of a layer that it cannot have."""
+    for name, here in between.items():
+        if modules[name]["weight"].ndim == 2 and replace(here, sign=None) != Between():
+            raise ModelError(f"layer {name!r} is linear, expected no stride, padding or pooling of it. Leave them out.")
+        if name == last and here.pool_after_sign:
+            raise ModelError(f"layer {name!r} is the last one, and no sign follows it, expected no pool_after_sign.")
+
+
 def _summed(tensor: Tensor, reading: Reading, bias: Any, between: Between, name: str) -> Tensor:
     """A linear layer with its scale and bias, and the pooling of its sums."""
     where = f"layer {name!r}"
     if reading.signs.ndim == 2:
+        if reading.signs.shape[1] != tensor.index.size:
+            raise ModelError(
+                f"{where} has weights of shape {reading.signs.shape}, but {tensor.index.size} values come before it, "
+                "expected as many. Say the stride, padding and pooling of convolutions: --layer NAME:padding=1,pool=2."
+            )
         tensor = layers.dense(_flat(tensor), reading.signs, None, where)
     else:
         step, pad = (between.stride, between.stride), (between.padding,) * 4
