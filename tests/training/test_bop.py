@@ -200,7 +200,7 @@ def test_the_threshold_of_bop_follows_the_noise_of_its_average():
     for steps, inputs in ((1000, 64), (4000, 64), (4000, 256)):
         rule = Bop().for_steps(steps, inputs)
         assert rule.gamma.start == pytest.approx(3 / steps, rel=0.01)
-        assert rule.tau.start == pytest.approx(0.024 * math.sqrt(3 / steps / inputs), rel=0.01)
+        assert rule.tau.start == pytest.approx(0.02 * math.sqrt(3 / steps / inputs), rel=0.01)
         assert rule.tau.end == pytest.approx(10 * rule.tau.start, rel=0.01)
 
 

@@ -15,7 +15,7 @@ from bnnverify.training.rules.base import Cells, Gradient, Probe, Randomness, kn
 from bnnverify.training.rules.schedules import Schedule, neat, read_schedules
 
 MEMORIES = 3.0  # of moving averages in a run, the length of each being one by its weight
-_TAU = 0.024  # the gradient of a weight is about the root of its block's inputs smaller than that of a sum
+_TAU = 0.02  # the gradient of a weight is about the root of its block's inputs smaller than that of a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Bop:
     `Bop2ndOrder` measures g itself.
 
     Attributes:
-        tau: Threshold, a schedule, at least 0, in units of the gradient. None: 0.024 sqrt(gamma / inputs of a
+        tau: Threshold, a schedule, at least 0, in units of the gradient. None: 0.02 sqrt(gamma / inputs of a
             neuron), as the noise of m, rising tenfold, so that few weights flip at the end; measured on the digits
             and MNIST. Published, for deep networks with batch norm: 1e-8 (CIFAR-10 and ImageNet), 1e-6
             (hyper-parameter study).
