@@ -476,3 +476,45 @@ def test_constants_are_folded_as_onnxruntime_computes_them(tmp_path, kind):
             assert np.asarray(one).dtype == other.dtype and np.shape(one) == other.shape, opset
             assert np.allclose(one, other, rtol=1e-6), opset
     assert compared
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "attributes"),
+    [
+        ("ConstantOfShape", [np.array([2**40])], {}),
+        ("Expand", [np.float32(1), np.array([2**20, 2**20])], {}),
+        ("Tile", [np.ones(4, dtype=np.float32), np.array([2**40])], {}),
+        ("Range", [np.int64(0), np.int64(2**40), np.int64(1)], {}),
+        ("Add", [np.ones((2**15, 1), dtype=np.float32), np.ones((1, 2**15), dtype=np.float32)], {}),
+        ("MatMul", [np.ones((2**15, 1), dtype=np.float32), np.ones((1, 2**15), dtype=np.float32)], {}),
+        ("Gather", [np.ones((1, 2**15), dtype=np.float32), np.zeros(2**15, dtype=np.int64)], {"axis": 0}),
+    ],
+)
+def test_constants_that_would_fill_memory_are_refused(tmp_path, kind, constants, attributes):
+    model = Model([1, 4])
+    names = [model.constant(array, array.dtype) for array in constants]
+    model.nodes.append(helper.make_node(kind, names, ["big"], "big", **attributes))
+    with pytest.raises(UnsupportedError, match=r"m\.onnx: node 'big' \(\w+\) makes \d+ constants, expected at most"):
+        load(model.add("Add", "big").save(tmp_path / "m.onnx"), coding=BOX)
+
+
+def test_sizes_that_would_fill_memory_are_refused(tmp_path):
+    def refused(model, match):
+        with pytest.raises((UnsupportedError, FormatError), match=match):
+            load(model.save(tmp_path / "m.onnx"), coding=BOX)
+
+    refused(Model([1, 2**40]).add("Sign"), r"input 'x': the shape is \(1, 1099511627776\), expected 1 to")
+    one = np.ones((1, 1, 2, 2))
+    refused(Model([1, 1, 3, 3]).add("Conv", one, dilations=[2**20, 2**20]), r"'n0' \(Conv\): its filters: the shape is")
+    refused(
+        Model([1, 1, 3, 3]).add("Conv", one, pads=[0, 0, 2**30, 2**30]), r"filters that stand for an uneven padding"
+    )
+    refused(Model([1, 1, 3, 3]).add("Conv", one, pads=[2**20] * 4), r"the output of node 'n0' \(Conv\): the shape is")
+    refused(Model([1, 4]).add("MatMul", np.ones((4, 0))), r"'n0' \(MatMul\): its weights: the shape is \(0, 4\)")
+
+
+def test_constants_of_another_type_are_refused(tmp_path):
+    model = Model([1, 4])
+    model.add("Sub", model.constant([True], bool))
+    with pytest.raises(UnsupportedError, match=r"'n0' \(Sub\) calculates in bool"):
+        load(model.save(tmp_path / "m.onnx"), coding=BOX)

@@ -128,6 +128,8 @@ def compared(tensor: Tensor, values: Any, kind: str, where: str) -> Tensor:
     require_plain(tensor, where)
     outcome = {">": (0, 0, 1), ">=": (0, 1, 1), "<": (1, 0, 0), "<=": (1, 1, 0)}[kind]
     bound = np.asarray(values)
+    if bound.dtype.kind not in "iufO":
+        raise ModelError(f"{where} compares with values of type {bound.dtype}, expected numbers.")
     if bound.dtype.kind in "iu":  # whose negative may not fit its type
         bound = bound.astype(object)
     below = tensor if not bound.any() else plus(tensor, -bound, where)

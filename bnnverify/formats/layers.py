@@ -14,7 +14,7 @@ from bnnverify.blocks import SignArray
 from bnnverify.errors import ModelError, UnsupportedError
 from bnnverify.formats.elementwise import require_plain
 from bnnverify.formats.signs import resolved
-from bnnverify.formats.tensors import Geometry, Tensor, check_places, image_shape
+from bnnverify.formats.tensors import Geometry, Tensor, check_places, image_shape, require_size
 from bnnverify.formats.units import Affine, Column, column, constant_column, require_finite
 
 
@@ -94,6 +94,7 @@ def convolved(
 
 def _split(weights: NDArray[Any], where: str) -> tuple[SignArray, Column]:
     """Signs (0 where absent) and the magnitude of each row."""
+    require_size(weights.shape, f"{where}: its weights")
     rows = weights.reshape(weights.shape[0], -1)
     require_finite(weights, where)
     sizes = np.abs(rows)
@@ -185,6 +186,7 @@ def _spread_kernels(
             "these to fit."
         )
     down, across = dilation
+    require_size((filters, channels, (rows - 1) * down + 1, (columns - 1) * across + 1), f"{where}: its filters")
     full = np.zeros((filters, channels, (rows - 1) * down + 1, (columns - 1) * across + 1), dtype=kernels.dtype)
     for f in range(filters):
         first = f // (filters // groups) * inner
@@ -196,5 +198,7 @@ def symmetric(kernels: SignArray, pads: tuple[int, int, int, int]) -> tuple[Sign
     """Kernels with absent rows and columns, such that even padding has the effect of `pads`."""
     top, left, bottom, right = pads
     high, wide = max(top, bottom), max(left, right)
+    rows, columns = kernels.shape[2] + 2 * high - top - bottom, kernels.shape[3] + 2 * wide - left - right
+    require_size((*kernels.shape[:2], rows, columns), "the filters that stand for an uneven padding")
     grown = np.pad(kernels, ((0, 0), (0, 0), (high - top, high - bottom), (wide - left, wide - right)))
     return grown, (high, wide)

@@ -18,6 +18,8 @@ from bnnverify.reading import SIZE_LIMIT, opened, read_unpacked
 WHAT = "an ONNX model (.onnx or .onnx.gz)"
 _EXPECTED = f"expected {WHAT}"
 
+MOST_ENTRIES = 2**27  # of constants that are computed
+
 # Operators that may work on constants: the same input always gives the same output, and the reference implementation
 # of ONNX gives what onnxruntime gives, in every opset (tests/test_onnxschema.py).
 CONSTANT_OPERATORS = {
@@ -147,6 +149,9 @@ def evaluated(node: Node, inputs: list[NDArray[Any] | None], opsets: Mapping[str
             f"{node} takes constants only, expected one of {', '.join(sorted(CONSTANT_OPERATORS))}. Fold the constants "
             "before exporting."
         )
+    entries = _entries(node, [np.asarray(array) for array in inputs if array is not None])
+    if entries > MOST_ENTRIES:
+        raise UnsupportedError(f"{node} makes {entries} constants, expected at most {MOST_ENTRIES}.")
     feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if name and array is not None}
     ins = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), None) for name, a in feeds.items()
@@ -162,6 +167,29 @@ def evaluated(node: Node, inputs: list[NDArray[Any] | None], opsets: Mapping[str
         raise UnsupportedError(
             f"{node} with constant inputs cannot be evaluated ({short(error)}), expected a known operator."
         ) from None
+
+
+def _entries(node: Node, arrays: list[NDArray[Any]]) -> int:
+    """A bound on the entries of what a node makes of constants; 0 where it cannot work on them."""
+    sizes = [array.size for array in arrays]
+    try:
+        if node.kind == "ConstantOfShape":
+            return math.prod(int(v) for v in arrays[0].ravel())
+        if node.kind == "Tile":
+            return sizes[0] * math.prod(int(v) for v in arrays[1].ravel())
+        if node.kind == "Range":
+            return math.ceil((float(arrays[1]) - float(arrays[0])) / float(arrays[2]))
+        if node.kind == "Expand":
+            return math.prod(np.broadcast_shapes(arrays[0].shape, tuple(int(v) for v in arrays[1].ravel())))
+        if node.kind == "MatMul":
+            return int(sizes[0] * sizes[1] // max(1, arrays[0].shape[-1]))
+        if node.kind == "Gather":
+            return int(sizes[1] * sizes[0] // max(1, arrays[0].shape[int(node.attributes.get("axis", 0))]))
+        if node.kind in ("Concat", "Constant", "Slice", "Split", "Reshape", "Squeeze", "Unsqueeze", "Clip"):
+            return sum(sizes)
+        return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+    except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError):
+        return 0
 
 
 def _type(number: int, name: str, where: str) -> np.dtype[Any]:

@@ -129,7 +129,7 @@ def _unsqueeze(call: Call, tensor: Tensor) -> Tensor:
 def _other(call: Call, what: str) -> NDArray[Any]:
     """The constant side of an operation of two numbers; its type is that of the operation."""
     array = call.constant(1 - call.at, what)
-    if array.dtype.kind == "u" or (array.dtype.kind == "i" and array.dtype.itemsize < 4):
+    if array.dtype.kind not in "if" or (array.dtype.kind == "i" and array.dtype.itemsize < 4):
         raise call.refuse(f"calculates in {array.dtype}, which wraps around, expected float, int32 or int64.")
     return array.astype(object) if array.dtype.kind == "i" else array
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from bnnverify.errors import FormatError, UnsupportedError
+from bnnverify.errors import ModelError, UnsupportedError
 from bnnverify.formats.onnxgraph import Node
 
 FIRST, LAST = 7, 28  # opsets whose operators the table describes
@@ -206,7 +206,7 @@ def check(node: Node, opset: int | None) -> None:
         opset: Version of ONNX's own operators in its file; None if the file does not say it.
 
     Raises:
-        FormatError: An attribute or an input is missing, or has another type.
+        ModelError: An attribute or an input is missing, or has another type.
         UnsupportedError: The opset is none that the table describes, or does not know the operator, one of its
             attributes or one of its inputs.
     """
@@ -232,12 +232,12 @@ def check(node: Node, opset: int | None) -> None:
         inner = int if known.kind is list else known.kind
         if isinstance(value, list) != (known.kind is list) or not all(isinstance(v, inner) for v in entries):
             kind = "a list of integers" if known.kind is list else f"a value of type {inner.__name__}"
-            raise FormatError(f"{node} has the attribute {name} {value!r:.40}, expected {kind}.")
+            raise ModelError(f"{node} has the attribute {name} {value!r:.40}, expected {kind}.")
         if known.kind is float and not math.isfinite(value) and node.kind != "Clip":
-            raise FormatError(f"{node} has the attribute {name} {value}, which is not finite, expected a number.")
+            raise ModelError(f"{node} has the attribute {name} {value}, which is not finite, expected a number.")
     for name, known in operator.attributes.items():
         if known.default(version) is REQUIRED and name not in node.attributes:
-            raise FormatError(f"{node} has no attribute {name!r}, expected it in opset {version}.")
+            raise ModelError(f"{node} has no attribute {name!r}, expected it in opset {version}.")
     least, most = operator.sides(version)
     given = len(node.inputs)
     while given and not node.inputs[given - 1]:

@@ -11,7 +11,7 @@ from bnnverify.errors import ModelError, UnsupportedError
 from bnnverify.formats.elementwise import require_plain
 from bnnverify.formats.layers import symmetric
 from bnnverify.formats.signs import resolved
-from bnnverify.formats.tensors import Geometry, Pool, Tensor, arranged, check_places, image_shape
+from bnnverify.formats.tensors import Geometry, Pool, Tensor, arranged, check_places, image_shape, require_size
 from bnnverify.formats.units import Affine, Steps, column, constant_column
 
 
@@ -89,6 +89,7 @@ def _pooled_by_block(
     if padded and up.any() and not up.all():
         raise UnsupportedError(f"{where} pads while some channels are negated, expected pooling without padding.")
     k = window[0] * window[1]
+    require_size((image[0], image[0], *window), f"{where}: its windows")
     kernels = np.zeros((image[0], image[0], *window), dtype=np.int8)
     kernels[np.arange(image[0]), np.arange(image[0])] = 1
     kernels, padding = symmetric(kernels, pads)

@@ -12,7 +12,7 @@ UnsupportedError with the operation's name.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -26,6 +26,8 @@ from bnnverify.errors import ModelError, UnsupportedError
 from bnnverify.formats.coding import InputCoding
 from bnnverify.formats.firing import Layer, Sums
 from bnnverify.formats.units import Affine, Steps, constant_column
+
+MOST_ENTRIES, MOST_INPUTS = 2**27, 2**23  # of a tensor, and of the input
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +145,14 @@ class Tensor:
         return units, height // down, width // across
 
 
+def require_size(shape: Iterable[int], where: str) -> None:
+    """ModelError if a tensor of this shape would have no entries, or more than memory should hold."""
+    sizes = [int(v) for v in shape]
+    entries = math.prod(sizes)
+    if not 1 <= entries <= MOST_ENTRIES:
+        raise ModelError(f"{where}: the shape is {tuple(sizes)}, expected 1 to {MOST_ENTRIES} entries.")
+
+
 def start(
     shape: Sequence[int], coding: InputCoding, *, name: str = "the input", zero_sign: int | None = None
 ) -> Tensor:
@@ -154,7 +164,10 @@ def start(
         name: What messages call it.
         zero_sign: What a plain sign makes of 0 where ties can occur: +1, -1, or None to refuse such a model.
     """
+    require_size(shape, name)
     n = math.prod(shape)
+    if n > MOST_INPUTS:
+        raise ModelError(f"{name} has {n} entries, expected at most {MOST_INPUTS} inputs.")
     drawn = tuple(size for size in shape if size != 1) or (1,)
     source = Source(name, coding, np.arange(n, dtype=np.int64), drawn, (), (), None, None, zero_sign)
     affine = Affine.create(constant_column(coding.scale, n), constant_column(coding.offset, n))
@@ -206,3 +219,4 @@ def check_places(source: Source, where: str) -> None:
     if min(source.output_shape[1:]) < 1:
         rows, columns = source.weights.shape[2:]
         raise ModelError(f"{where} has filters of {rows}x{columns} over {height}x{width}, expected filters that fit.")
+    require_size(source.output_shape, f"the output of {where}")
