@@ -107,6 +107,13 @@ def test_a_property_of_a_model_that_gives_a_class_is_refused_before_any_work(tmp
     assert compare(imported, points, model).equal == 25
 
 
+def test_a_refused_model_leaves_no_result_of_an_earlier_run(tmp_path, capsys):
+    model, question = written(tmp_path, pixels().add("Erf").proto())
+    (tmp_path / "r.txt").write_text("unsat\n")
+    assert main(["verify", model, question, "--result", str(tmp_path / "r.txt")]) == 2
+    assert not (tmp_path / "r.txt").exists()
+
+
 def test_a_model_that_mixes_the_rows_of_a_batch_is_compared_one_by_one(tmp_path):
     model = Model([None, 3])
     model.add("MatMul", [[1.0, -1.0], [1.0, 1.0], [1.0, -1.0]]).add("Reshape", model.constant([1, 2], np.int64))

@@ -15,6 +15,7 @@ from bnnverify.cli.lines import emit, envelope
 from bnnverify.cli.models import say_assumptions
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.files import write_whole
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
 from bnnverify.formats.coding import InputCoding, decimal_text
 from bnnverify.formats.imported import Imported
@@ -69,10 +70,10 @@ def verify_property(
     answer = _decided(queries, engine, limits, clock, jobs)
     if answer.counterexample is not None:  # a question may be about some of the classes only
         answer = replace(answer, predicted=imported.network.evaluate(answer.counterexample))
+    if result is not None:
+        write_whole(result, result_text(imported, model, answer, specification.cases).encode("ascii"))
     if certificate is not None and isinstance(queries, tuple):
         _certify(imported, queries, answer, certificate, limits)
-    if result is not None:
-        result.write_text(result_text(imported, model, answer, specification.cases), encoding="ascii")
     if as_json:
         count = specification.cases.count
         question = {"property": str(path), "cases": count if count <= MOST_COUNTED else None}

@@ -188,6 +188,8 @@ def _of_property(model: Path, path: Path, result: Path | None, fail_on: str | No
 
     if result is not None:
         require_writable(result, "the result file")
+        if result.is_file():
+            result.unlink()  # a result of an earlier run must not pass for one of this run
     limits = q.limits_of(options["timeout"], options["threads"])
     budget = {"engine": options["engine"], "limits": limits, "jobs": options["jobs"]}
     written = {name: options[name] for name in ("certificate", "reading")} | {"result": result}
