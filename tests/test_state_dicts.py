@@ -165,6 +165,20 @@ def test_binarized_layers_among_latent_ones_keep_their_scale(tmp_path):
     assert text.startswith("the weights of layer 'fc3' are one magnitude per row times -1, 0 and +1 already")
 
 
+def test_a_constant_scale_is_said_per_layer(tmp_path):
+    net = Net(4, last_norm=True, quantize=lambda w: plus(w) * 0.125)
+    path = saved(tmp_path / "m.pt", net.state_dict())
+    between = {name: Between.parse("scale=0.125") for name in ("fc1", "fc2", "fc3")}
+    imported = torchstate.load(path, **GIVEN, between=between)
+    agree(net, imported)
+    assert imported.network.provenance.assumptions == ()
+    with pytest.raises(UnsupportedError, match=r"its scale is given as 1/8, but --latent-weights is xnor"):
+        torchstate.load(path, **GIVEN, between=between, latent=Latent("xnor"))
+    for text in ("scale=0", "scale=-1", "scale=1e999", "scale=a", "scale=1/0"):
+        with pytest.raises(ModelError, match=r"a layer has scale=.*, expected a number above 0"):
+            Between.parse(text)
+
+
 def test_bits_are_not_taken_for_absent_weights_in_silence(tmp_path):
     path = saved(tmp_path / "m.pt", {"f.weight": torch.tensor([[True, False], [True, True]])})
     with pytest.raises(UnsupportedError, match=r"layer 'f' stores its weights as bits"):

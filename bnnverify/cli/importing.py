@@ -51,8 +51,9 @@ model_options = together(
         "layers",
         multiple=True,
         metavar="NAME:KEY=N,...",
-        help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign, and sign=0 or "
-        "1 (whether a sign stands in front of it). Repeatable.",
+        help="What a torch state dict does not say of a layer: stride, padding, pool, pool_after_sign, sign=0 or 1 "
+        "(whether a sign stands in front of it), scale=0.1 (by which the signs of its weights are multiplied). "
+        "Repeatable.",
     ),
     click.option(
         "--latent-weights",

@@ -73,8 +73,16 @@ class Reading:
     guesses: tuple[str, ...] = ()
 
 
-def read_weights(members: Mapping[str, NDArray[Any]], name: str, latent: Latent) -> Reading:
+def read_weights(
+    members: Mapping[str, NDArray[Any]], name: str, latent: Latent, scale: Fraction | None = None
+) -> Reading:
     """The weights of the layer `name`; rows (units, filters) lie along the first axis.
+
+    Args:
+        members: The parameters of the layer.
+        name: For messages.
+        latent: What the user says of latent weights.
+        scale: What the user says that the signs of the weights are multiplied by; None if nothing.
 
     Raises:
         ModelError: A number is not finite, or shapes do not fit.
@@ -93,6 +101,8 @@ def read_weights(members: Mapping[str, NDArray[Any]], name: str, latent: Latent)
     if weights.size == 0:
         raise ModelError(f"{where} has weights of shape {weights.shape}, expected some.")
     explicit = _explicit_scale(members, weights.shape[0], where)
+    if scale is not None:
+        return _by_scale(members, weights, name, latent, scale, explicit)
     if latent.method is not None and not (latent.method == "sign" and explicit is not None):
         return _by_method(members, weights, name, latent, explicit)
     if COPY in members:
@@ -122,7 +132,8 @@ def _refusal(weights: NDArray[Any], where: str) -> str:
         f"{where} has real-valued weights (in row {j} of magnitude {low:.4g} to {high:.4g}), and nothing in the file "
         "says that the model binarizes them, expected -1/+1 (0 where absent) times one magnitude per row. If its "
         "forward pass takes their signs, say so: --latent-weights sign (xnor: times the mean magnitude of each row; "
-        "dorefa: of each layer). A network that computes with real weights, or with ReLU, is no binarized network."
+        "dorefa: of each layer), or --layer NAME:scale=0.1 (times a constant). A network that computes with real "
+        "weights, or with ReLU, is no binarized network."
     )
 
 
@@ -185,6 +196,26 @@ def _by_method(
         return Reading(signs, _positive(mean_magnitudes(real)), "signs times the mean magnitude of each row")
     mean = sum(mean_magnitudes(real), Fraction(0)) / rows
     return Reading(signs, _positive(constant_column(mean, rows)), "signs times the mean magnitude of the layer")
+
+
+def _by_scale(
+    members: Mapping[str, NDArray[Any]],
+    weights: NDArray[Any],
+    name: str,
+    latent: Latent,
+    scale: Fraction,
+    explicit: Column | None,
+) -> Reading:
+    """Signs times a constant, as the user says."""
+    where = f"layer {name!r}"
+    if explicit is not None or latent.method not in (None, "sign"):
+        other = "the file has a scale of this layer" if explicit is not None else f"--latent-weights is {latent.method}"
+        raise UnsupportedError(f"{where}: its scale is given as {scale}, but {other}, expected one of the two.")
+    real = np.asarray(members.get(COPY, weights), dtype=np.float64)
+    stored = _stored(real)
+    binarized = stored is not None and _has_pattern(stored[0])
+    signs = _with_zeros(stored[0], latent.zero) if binarized and stored else _signs(real, latent.zero, where)
+    return Reading(signs, constant_column(scale, real.shape[0]), f"signs times {scale}")
 
 
 def _has_pattern(signs: SignArray) -> bool:

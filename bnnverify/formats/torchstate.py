@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Between:
         pool_after_sign: True if the signs are pooled, False if the sums are, before batch norm.
         sign: Whether a sign stands in front of the layer; None for all layers but the first, and for the first if a
             batch norm stands before it.
+        scale: A constant above 0 by which the signs of the weights are multiplied; None if nothing is said.
     """
 
     stride: int = 1
@@ -58,6 +60,7 @@ class Between:
     pool: int = 1
     pool_after_sign: bool = False
     sign: bool | None = None
+    scale: Fraction | None = None
 
     @classmethod
     def parse(cls, text: str) -> Between:
@@ -67,8 +70,12 @@ class Between:
             ModelError: The text means nothing.
         """
         values: dict[str, int] = {}
+        scale: Fraction | None = None
         for part in filter(None, text.split(",")):
             name, _, number = part.strip().partition("=")
+            if name == "scale":
+                scale = _scale(number)
+                continue
             if name not in cls.__dataclass_fields__ or not number.isdecimal() or len(number) > 4:
                 known = ", ".join(cls.__dataclass_fields__)
                 raise ModelError(f"a layer has {part!r:.40}, expected numbers for {known}.")
@@ -78,7 +85,19 @@ class Between:
             raise ModelError(
                 f"a layer has {text!r:.60}, expected stride and pool of at least 1, 2 if signs are pooled."
             )
-        return cls(**values, pool_after_sign=after, sign=None if sign is None else bool(sign))
+        return cls(**values, pool_after_sign=after, sign=None if sign is None else bool(sign), scale=scale)
+
+
+def _scale(text: str) -> Fraction:
+    if not re.fullmatch(r"[0-9.]{1,40}(/[0-9]{1,20}|[eE]-?[0-9]{1,2})?", text, re.ASCII):
+        raise ModelError(f"a layer has scale={text!r:.40}, expected a number above 0 such as 0.1 or 1/8.")
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise ModelError(f"a layer has scale={text!r:.40}, expected a number above 0 such as 0.1 or 1/8.")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +225,7 @@ def _build(
         if (name != linear[0] or norms > 0) if here.sign is None else here.sign:
             tensor = _activated(tensor, last, unsaid, f"the sign before {name!r}")
             signed.append(name)
-        last, readings[name] = here, read_weights(members, name, unsaid.latent)
+        last, readings[name] = here, read_weights(members, name, unsaid.latent, here.scale)
         tensor = _summed(tensor, readings[name], members.get("bias"), last, name)
     done = assembly.finished(tensor, {}, f"layer {linear[-1]!r}", allow_single=True)
     ties = sum(layer.ties for layer in done.layers)
@@ -222,7 +241,7 @@ def _build(
 def _require_geometry(between: Mapping[str, Between], modules: Mapping[str, Members], last: str) -> None:
     """ModelError if something is said of a layer that it cannot have."""
     for name, here in between.items():
-        if modules[name]["weight"].ndim == 2 and replace(here, sign=None) != Between():
+        if modules[name]["weight"].ndim == 2 and replace(here, sign=None, scale=None) != Between():
             raise ModelError(f"layer {name!r} is linear, expected no stride, padding or pooling of it. Leave them out.")
         if name == last and here.pool_after_sign:
             raise ModelError(f"layer {name!r} is the last one, and no sign follows it, expected no pool_after_sign.")
