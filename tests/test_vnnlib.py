@@ -290,6 +290,8 @@ def test_comparisons_that_are_no_question_about_a_class_are_refused(tmp_path):
     specification = read(tmp_path, declared() + BOX + "(assert (and (>= Y_0 Y_1) (>= Y_2 Y_1)))")
     with pytest.raises(UnsupportedError, match=r"p\.vnnlib:10: a counterexample must fulfil 2 comparisons"):
         specification.queries(imported())
+    with pytest.raises(UnsupportedError, match=r"every input of the box is a counterexample, since no outputs"):
+        read(tmp_path, declared() + BOX).queries(imported())
 
 
 def test_a_property_of_another_network_is_refused(tmp_path):
