@@ -101,7 +101,7 @@ def classes(imported: Imported, values: NDArray[Any]) -> IntArray:
 
 def _reason(error: Exception) -> str:
     """What onnxruntime says, without its own source code's places."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", short(error))
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
     text = re.sub(r"^Load model from .*? failed: ?", "", text)
     text = re.sub(r"^/\S+\.cc:\d+ \S.*?\) (?=[A-Z])", "", text)
-    return text.rstrip(".")
+    return short(RuntimeError(text.rstrip(".")))

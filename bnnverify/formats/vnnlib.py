@@ -190,8 +190,8 @@ def _targeted(network: BinaryNetwork, box: RealBox, case: Case, where: str) -> Q
     winners, strict = {c.winner for c in case.comparisons}, {c.strict for c in case.comparisons}
     if not winners:
         raise UnsupportedError(
-            f"{where}:{case.line}: every input of the box is a counterexample, since no outputs are compared, expected a "
-            "comparison such as (>= Y_1 Y_0)."
+            f"{where}:{case.line}: every input of the box is a counterexample, since no outputs are compared, expected "
+            "a comparison such as (>= Y_1 Y_0)."
         )
     if len(winners) != 1 or len(strict) != 1:
         raise UnsupportedError(
