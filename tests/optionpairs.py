@@ -36,16 +36,18 @@ class Use:
         needs: Words of other options without which this one says nothing.
         effect: True: what is printed or written is another than without it. False: nothing changes (resources, progress
             bars). None: either may be.
+        alone: False: without another option it is refused, here at least.
     """
 
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
     effect: bool | None = True
+    alone: bool = True
 
 
-def use(text: str, needs: str = "", effect: bool | None = True) -> Use:
+def use(text: str, needs: str = "", effect: bool | None = True, alone: bool = True) -> Use:
     """A use from plain text."""
-    return Use(tuple(text.split()), tuple(needs.split()), effect)
+    return Use(tuple(text.split()), tuple(needs.split()), effect, alone)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Pairs:
         faults = [fault for name, one in single for fault in self._alone(name, one, parameters[name])]
         assert not faults, "\n".join(faults)
         for (a, one), (b, other) in combinations(single, 2):
-            if a != b:
+            quick = one == self.uses[a][0] and other == self.uses[b][0]
+            if a != b and (quick or False not in (one.effect, other.effect)):  # resources: one use of each is enough
                 faults += self._pair(a, one, b, other)
         assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
 
@@ -154,6 +157,8 @@ class Pairs:
         """Faults of an option by itself, and of one that is given twice."""
         words = self._command((name, one))
         found, without = self.run(words), self.run(self._command(("", Use((), one.needs))))
+        if not one.alone:
+            return [] if _is_refusal(found, _names(one)) else [f"{' '.join(words)}: not refused: {found}"]
         faults = [f"{' '.join(words)}: exit {found.code} {found.err}"] if found.code not in (0, 1, 3) else []
         if not faults and one.effect is not None and (found.seen != without.seen) != one.effect:
             faults.append(f"{' '.join(words)}: {'changes nothing' if one.effect else 'changes the output'}")
@@ -218,12 +223,13 @@ def _is_refusal(found: Outcome, names: set[str]) -> bool:
     silent = found.code == 2 and not found.out and not found.files and not found.worked
     lines = found.err.splitlines()
     one_line = len(lines) == 1 or "--debug" in names
-    return silent and one_line and any(name in lines[-1] for name in names)
+    return silent and one_line and any(name.strip("-") in lines[-1] for name in names)
 
 
 def _names(one: Use) -> set[str]:
     """The names by which a message can call an option or argument."""
-    return {w for w in (*one.words, *one.needs) if w.startswith("-")} or {*one.words, "PROPERTY", "MODEL"}
+    words = [word for word in (*one.words, *one.needs) if word.startswith("-")]
+    return set(words) if one.words[0].startswith("-") else {*one.words, "PROPERTY", "MODEL"}
 
 
 def _groups(words) -> list[tuple[str, ...]]:

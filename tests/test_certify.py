@@ -9,9 +9,12 @@ import pytest
 
 from bnnverify import certification
 from bnnverify.certification import CARRIED, VerdictStore, certify, robust_accuracies
+from bnnverify.cli import main
+from bnnverify.datasets import Dataset, Split, inputs_for
 from bnnverify.datasets.quantized import box_around, quantization_step, quantized
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.errors import FormatError, QueryError
+from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock, Provenance
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import PixelBox, quantized_box
@@ -170,3 +173,34 @@ def test_boxes_of_grey_values_end_at_the_white_of_the_data_set():
     quantizing = replace(net, provenance=Provenance({"quant_step": "0.61"}))
     with pytest.raises(QueryError, match="quantizes grey values 0 to 255, but those of the images end at 16"):
         box_around(quantizing, pixels, Fraction("0.1"), white=16)
+
+
+@pytest.mark.parametrize("step", ["abc", "1/0", "1e99999999", "-0.61", "0", "nan", 7, "1e-30", "0.5", [1], {}, True])
+@pytest.mark.parametrize("top", [2, 16])
+def test_a_quantization_step_that_does_not_fit_the_inputs_is_refused(step, top):
+    domain = InputDomain.integers([0] * 3, [top] * 3)
+    net = replace(network(), domain=domain, provenance=Provenance({"quant_step": step}))
+    pixels = np.array([[0, 1, 2]], dtype=np.uint8)
+    split = Split(np.ones((1, 3), dtype=np.int8), pixels, np.zeros(1, dtype=np.int64), np.arange(1))
+    if (step, top) == ("0.5", 2):
+        assert inputs_for(net, split).tolist() == [[0, 0, 0]] and quantization_step(net) == Fraction(1, 2)
+    else:
+        with pytest.raises(QueryError, match=r"quant_step in the network's provenance is .*Import the network's own"):
+            inputs_for(net, split)
+        with pytest.raises(QueryError, match="quant_step"):
+            box_around(net, pixels[0], Fraction("0.1"))
+    for ask in (lambda: inputs_for(net, replace(split, white=16)), lambda: box_around(net, pixels[0], 0, white=16)):
+        with pytest.raises(QueryError, match=r"quantizes grey values 0 to 255, but those of the images end at 16"):
+            ask()
+
+
+def test_the_command_line_says_how_pixels_are_quantized(tmp_path, monkeypatch, capsys):
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    splits = [Split(np.ones((2, 3), dtype=np.int8), pixels, np.zeros(2, dtype=np.int64), np.arange(2))] * 3
+    monkeypatch.setattr("bnnverify.datasets.load", lambda *_, **__: Dataset("mnist", (1, 3), ("0", "1"), *splits, {}))
+    domain = InputDomain.integers([0] * 3, [2] * 3)
+    save(replace(network(), domain=domain, provenance=Provenance({"quant_step": "0.61"})), tmp_path / "net.npz")
+    words = ["verify", str(tmp_path / "net.npz"), "--data", "mnist", "--eps", "0.1"]
+    assert main(words) == 0 and "inputs round(pixel / 255 / 61/100)" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["inputs"] == "round(pixel / 255 / 61/100)"

@@ -353,3 +353,54 @@ def test_several_processes_certify_the_same(workplace, run):
     words = ("certify", "digits.npz", "--data", "digits", "--index", "0:4", "--radius", "1", "-q", "--json")
     one, two = (run(*words, "--jobs", jobs)[1] for jobs in (1, 2))
     assert json.loads(one)["answer"] == json.loads(two)["answer"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("none.npz", "robust.vnnlib"),
+        ("pixels.npz", "none.vnnlib"),
+        ("pixels.npz", "robust.vnnlib", "--engine", "minicard"),
+        ("pixels.npz", "robust.vnnlib", "--jobs", 0),
+        ("pixels.npz", "robust.vnnlib", "--input-range", 0, 9),
+    ],
+)
+def test_a_failed_run_leaves_no_result_of_another_one(workplace, run, words):
+    (workplace / "r.txt").write_text("unsat\n")
+    code, out, _ = run("verify", *words, "--result", "r.txt")
+    assert (code, out) == (2, "") and not (workplace / "r.txt").exists()
+    code, _, err = run("verify", "pixels.npz", "robust.vnnlib", "--result", "robust.vnnlib")
+    assert code == 2 and "--result is robust.vnnlib, which the command reads" in err
+    assert (workplace / "robust.vnnlib").read_text().strip().endswith("(assert (>= Y_1 Y_0))")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--dump-cnf", "no/q.cnf"), "--dump-cnf no/q.cnf cannot be written"),
+        (("--dump-cnf", "q", "--dump-opb", "q"), "--dump-opb and --dump-cnf are both q, expected two files"),
+        (("--save", "out", "--certificate", "out"), "--certificate and --save are both out"),
+        (("--save", "rows.txt/found"), "--save rows.txt/found cannot be written"),
+        (("--certificate", "rows.txt/proof"), "--certificate rows.txt/proof cannot be written"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_the_work(workplace, run, monkeypatch, words, message):
+    monkeypatch.setattr("bnnverify.cli.questions.answers", None)
+    one = ("pixels.npz", "--input", "rows.txt", "--index", 0, "--linf", 2)
+    code, out, err = run("verify", *one, *words)
+    assert (code, out) == (2, "") and message in err
+
+
+@pytest.mark.parametrize("engine", ["enumeration", "propagation"])
+def test_an_engine_of_signs_is_refused_for_pixels_before_the_work(workplace, run, engine):
+    for words in (("verify", "--linf", 1), ("certify", "--linf", "0:2", "--keep", "predicted", "--out", "v.jsonl")):
+        code, out, err = run(words[0], "pixels.npz", "--input", "rows.txt", *words[1:], "--engine", engine)
+        assert (code, out) == (2, "") and f"engine {engine} serves -1/+1 inputs only" in err
+    assert not (workplace / "v.jsonl").exists()
+    code, out, _ = run("verify", "pixels.npz", "--input", "rows.txt", "--linf", 2, "--engine", "bdd", "--json")
+    assert [json.loads(line)["answer"]["verdict"] for line in out.splitlines()] == ["robust", "not-robust"]
+
+
+def test_all_rows_of_a_file_can_be_named(workplace, run):
+    code, out, _ = run("verify", "pixels.npz", "--input", "rows.txt", "--index", "all", "--linf", 2, "--json")
+    assert code == 0 and len(out.splitlines()) == 2

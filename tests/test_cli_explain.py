@@ -93,7 +93,7 @@ def test_a_class_that_the_image_does_not_have_has_no_explanation(workplace, run)
     own = network().evaluate((1, -1, 1, 1, -1, -1))
     words = ("net.npz", "--input", "rows.txt", "--index", 0, "--radius", 1)
     code, _, err = run(*words, "--keep", (own + 1) % 3)
-    assert code == 2 and "the centre of the region is adversarial itself" in err
+    assert code == 2 and "1 of 1 images (0) are adversarial themselves with this --keep" in err
     code, _, _ = run(*words, "--keep", own, "--ties", Ties.ROBUST.value)
     assert code == 0
 
@@ -144,3 +144,13 @@ def test_an_interrupt_gives_what_is_proved(run, monkeypatch):
     assert code == 130 and "interrupted" in err
     answer = answer_from_json(json.loads(out)["answer"])
     assert answer.run.reason == "interrupted" and answer.undecided and 0 < len(answer.kept) < 64
+
+
+def test_no_image_is_explained_where_one_cannot_be(workplace, run, monkeypatch):
+    labels = [network().evaluate(x) for x in ((1, -1, 1, 1, -1, -1), (-1, -1, -1, 1, 1, 1))]
+    monkeypatch.setattr("bnnverify.cli.questions.answers", None)
+    for keep in sorted({(label + 1) % 3 for label in labels}):
+        code, out, err = run("net.npz", "--input", "rows.txt", "--radius", 1, "--keep", keep)
+        wrong = [i for i, label in enumerate(labels) if label != keep]
+        assert (code, out) == (2, "")
+        assert f"{len(wrong)} of 2 images ({', '.join(map(str, wrong))}) are adversarial themselves" in err

@@ -269,7 +269,7 @@ def test_a_warning_of_a_rule_is_a_sentence(run):
         (("--device", "cuda:99"), "device is 'cuda:99', which torch does not see here"),
         (("--threads", "1" + "0" * 30), "threads is 1000000000000000000000000000000, expected an integer from 1 to"),
         (("--epochs", "0"), "epochs is 0, expected a positive integer"),
-        (("--config", "a.npz"), "--output and --config are both a.npz, expected two files"),
+        (("--config", "a.npz"), "--output is a.npz, which the command reads"),
         (("--metrics", "x/m.jsonl"), "--metrics x/m.jsonl cannot be written"),
         (("--checkpoint", "x/run.pt"), "--checkpoint x/run.pt cannot be written"),
         (("--metrics", "./a.npz"), "--metrics and --output are both a.npz, expected two files"),

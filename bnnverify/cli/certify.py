@@ -77,19 +77,27 @@ def command(model: Path, **options: Any) -> int:
     from bnnverify.cli import questions as q
     from bnnverify.cli.images import choose
     from bnnverify.cli.models import load
-    from bnnverify.errors import QueryError
-    from bnnverify.query import Ties
+    from bnnverify.cli.outputs import require_outputs
+    from bnnverify.engines.portfolio import require_engine
+    from bnnverify.query import Query, Ties, Untargeted
 
-    if options["jobs"] < 1:
-        raise QueryError(f"--jobs is {options['jobs']}, expected at least 1.")
+    file = options["input_file"]
+    require_outputs({"--out": options["out"]}, folders={"--save": options["save"]}, inputs=[model, file and Path(file)])
     network = load(model)
     source = {name: options[name] for name in ("data", "data_dir", "split", "index", "input_file")}
     images = choose(network, **source, default="all")
     sizes = _sizes(network, options["radius"], options["linf"], options["eps"])
     limits = q.limits_of(options["timeout"], options["threads"], options["jobs"])
     ties, found = Ties(options["ties"]), list[Any]()
+    asked_of = []
+    for image in images.images:
+        label = q.class_to_keep(options["keep"], image, network.evaluate(image.x))
+        around = [(size, region(image)) for size, region in sizes]
+        for _, region in around:
+            require_engine(options["engine"], Query(network, region, Untargeted(label), ties))
+        asked_of.append((image, label, around))
     with VerdictStore(options["out"]) as store:
-        run = _Run(model, network, images, sizes, ties, options["engine"], limits, store, options)
+        run = _Run(model, network, images, asked_of, ties, options["engine"], limits, store, options)
         try:
             for asked in run.verdicts():
                 found.append(asked)
@@ -183,7 +191,7 @@ class _Run:
         model: Path,
         network: BinaryNetwork,
         images: Any,
-        sizes: list[tuple[str, Any]],
+        asked_of: Sequence[tuple[Image, int, Sequence[tuple[str, AnyRegion]]]],
         ties: Ties,
         engine: str,
         limits: Limits,
@@ -193,7 +201,7 @@ class _Run:
         from bnnverify.cli.importing import correspondence_of
         from bnnverify.cli.lines import envelope
 
-        self.network, self.images, self.sizes = network, images, sizes
+        self.network, self.images, self.asked_of = network, images, asked_of
         self.ties, self.engine, self.limits, self.store = ties, engine, limits, store
         self.jobs, self.quiet, self.as_json = options["jobs"], options["quiet"], options["as_json"]
         self.save, self.keep = options["save"], options["keep"]
@@ -208,8 +216,6 @@ class _Run:
         from bnnverify.certification import Asked, known_verdicts
         from bnnverify.cli.workers import answers
 
-        labels = [self.label(image) for image in self.images.images]
-        regions = [[(size, region(image)) for size, region in self.sizes] for image in self.images.images]
         questions = [
             LadderQuestion(
                 label,
@@ -219,10 +225,10 @@ class _Run:
                 self.limits,
                 known_verdicts(self.store, self.network, label, around, self.ties, self.limits),
             )
-            for label, around in zip(labels, regions, strict=True)
+            for _, label, around in self.asked_of
         ]
         stream = answers(self.network, questions, jobs=self.jobs, bar=not self.quiet, verb="certify")
-        for image, question, found in zip(self.images.images, questions, stream, strict=False):
+        for (image, _, _), question, found in zip(self.asked_of, questions, stream, strict=False):
             for (size, region), (identity, decision, is_new) in zip(question.regions, found, strict=False):
                 asked = Asked(image.index, question.label, size, identity, decision, is_new)
                 if is_new:
@@ -230,16 +236,6 @@ class _Run:
                     self.store.add(asked, self.limits.seconds, about)
                 self.save_input(asked, region)
                 yield asked
-
-    def label(self, image: Image) -> int:
-        """The class to keep."""
-        from bnnverify.errors import QueryError
-
-        if self.keep == "predicted":
-            return self.network.evaluate(image.x)
-        if image.label is None:
-            raise QueryError("--keep true needs labels, but inputs of a file have none. Give --keep predicted.")
-        return image.label
 
     def save_input(self, asked: Asked, region: AnyRegion) -> None:
         """The counterexample as files, if there is one and they are wanted."""

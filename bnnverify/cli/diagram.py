@@ -64,12 +64,15 @@ def build(
     """
     from bnnverify.cli.images import choose
     from bnnverify.cli.models import load
+    from bnnverify.cli.outputs import require_outputs
     from bnnverify.cli.questions import limits_of
     from bnnverify.encodings.classdiagram import compile_diagram
     from bnnverify.engines.base import Clock
     from bnnverify.errors import QueryError, ResourceLimitError
-    from bnnverify.formats.diagrams import save_diagram
+    from bnnverify.formats.diagrams import require_diagram_name, save_diagram
 
+    require_diagram_name(output)
+    require_outputs({"--output": output}, inputs=[model])
     clock = Clock(limits_of(timeout).seconds)
 
     def check(nodes: int, size: int) -> None:
@@ -79,7 +82,7 @@ def build(
     network = load(model)
     images = choose(network, **source).images
     if len(images) != 1:
-        raise QueryError(f"{len(images)} images are named, expected one: a diagram is of one region.")
+        raise QueryError(f"{len(images)} images are named, expected one: a diagram is of one region. Give --index I.")
     start = time.perf_counter()
     diagram = compile_diagram(network, region(images[0].x), check=check)
     seconds = time.perf_counter() - start

@@ -18,9 +18,9 @@ from bnnverify.cli.options import (
     region_options,
     ties_option,
 )
+from bnnverify.cli.outputs import require_outputs
 from bnnverify.cli.verb import IMAGES, Excludes, Verb
 from bnnverify.errors import QueryError
-from bnnverify.files import require_writable
 
 if TYPE_CHECKING:
     from bnnverify.cli.questions import Asked, Question
@@ -91,7 +91,7 @@ def command(
     if figure is not None:
         if figure.suffix not in (".png", ".svg"):
             raise QueryError(f"--figure is {figure}, expected a name that ends in .png or .svg.")
-        require_writable(figure, "--figure")
+        require_outputs({"--figure": figure}, inputs=[model])
     ask = partial(q.ask, "explain", model, region, target=None, **options)
     keep = options["keep"]
     implicants = q.Table(

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from bnnverify.cli.options import model_argument, output_options
+from bnnverify.cli.outputs import require_outputs
 from bnnverify.cli.verb import Verb
-from bnnverify.files import require_writable
 
 EXAMPLES = """\b
 Examples:
@@ -32,8 +32,8 @@ def command(model: Path, output: Path, as_json: bool, quiet: bool) -> int:
     from bnnverify.formats import onnx, onnxwriter
     from bnnverify.formats.agreement import compare, random_inputs
 
+    require_outputs({"--output": output}, inputs=[model])
     network = load(model)
-    require_writable(output, "the ONNX file")
     onnxwriter.save(network, output)
     again = onnx.load(output)
     points = random_inputs(again, 100)

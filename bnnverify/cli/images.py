@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from bnnverify.cli.options import index_list
 from bnnverify.errors import FormatError, ModelError, QueryError
 from bnnverify.network import BinaryNetwork
 from bnnverify.reading import array_of, read_bytes, text_of
+
+if TYPE_CHECKING:
+    from bnnverify.datasets import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Images:
         """For the heading of a table."""
         if "file" in self.provenance:
             return str(self.provenance["file"])
-        return f"{self.provenance['name']}, {self.provenance['split']} split"
+        quantized = f", inputs {self.provenance['inputs']}" if "inputs" in self.provenance else ""
+        return f"{self.provenance['name']}, {self.provenance['split']} split{quantized}"
 
 
 def choose(
@@ -66,32 +70,49 @@ def choose(
     """The images that the options name, as the network takes them: signs or pixels.
 
     Raises:
-        QueryError: None or two sources are named, an index does not exist, or the images do not fit the network.
+        QueryError: No source is named, an index does not exist, or the images do not fit the network.
         FormatError: A file is not what it should be.
         UnsupportedError: The data set is not here.
     """
-    if (data is None) == (input_file is None):
+    if data is not None and input_file is not None:
+        raise QueryError("--data and --input are both given, expected only one of them.")
+    if data is not None:
+        return _of_data(network, data, data_dir, split, index or default)
+    if input_file is None:
+        raise QueryError("no images are named, expected --data NAME or --input FILE.")
+    return _of_file(input_file, index, network)
+
+
+def dataset_of(name: str, directory: Path | None) -> Dataset:
+    """The data set that ``--data`` and ``--data-dir`` name.
+
+    Raises:
+        QueryError: No data set has this name, or it needs no directory.
+        UnsupportedError: It is not here.
+    """
+    from bnnverify import datasets
+
+    if directory is not None and name == "digits":
         raise QueryError(
-            "no images are named, expected --data NAME or --input FILE."
-            if data is None
-            else "images are named twice, expected --data or --input, not both."
+            "--data-dir is given, but digits come with scikit-learn, expected --data mnist or fashion-mnist with it."
         )
-    if data is None:
-        return _of_file(str(input_file), index, network)
-    return _of_data(network, data, data_dir, split, index or default)
+    return datasets.load(name, directory=directory)
 
 
 def _of_data(network: BinaryNetwork, name: str, directory: Path | None, split: str, index: str) -> Images:
     from bnnverify import datasets
+    from bnnverify.datasets.quantized import quantizing
 
-    dataset = datasets.load(name, directory=directory)
+    dataset = dataset_of(name, directory)
     part = dataset.splits[split]
     inputs = datasets.inputs_for(network, part)
     images = tuple(
         Image(i, int(part.indices[i]), int(part.labels[i]), tuple(inputs[i].tolist()), part.pixels[i], dataset.white)
-        for i in index_list(index.replace("all", f"0:{len(part)}"), len(part), f"image of the {split} split")
+        for i in index_list(index, len(part), f"image of the {split} split")
     )
-    return Images(images, {"name": dataset.name, "split": split, "provenance": dict(dataset.provenance)})
+    step = quantizing(network, dataset.white)
+    read = {} if step is None else {"inputs": f"round(pixel / 255 / {step})"}
+    return Images(images, {"name": dataset.name, "split": split, **read, "provenance": dict(dataset.provenance)})
 
 
 def _of_file(name: str, index: str | None, network: BinaryNetwork) -> Images:

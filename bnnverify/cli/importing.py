@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnnverify.cli.options import data_dir_option, index_option, output_options, together
+from bnnverify.cli.outputs import require_outputs
 from bnnverify.cli.verb import Excludes, Needs, Verb
-from bnnverify.files import require_writable
 
 if TYPE_CHECKING:
     from bnnverify.domain import IntArray
@@ -82,6 +82,7 @@ model_options = together(
 
 RULES = (
     Excludes("inputs", ("input_range",), "the model takes signs, bits or integers"),
+    *(Needs(name, ("input_range",), "only integers are scaled") for name in ("input_scale", "input_offset")),
     *(Needs(name, ("data",), "the images are those of a data set") for name in ("data_dir", "split", "index")),
     Excludes("data", ("samples",), "networks are compared on the images or on random inputs"),
 )
@@ -216,8 +217,7 @@ def command(
     from bnnverify.cli.lines import emit, envelope
     from bnnverify.formats import import_model, kind_of, native
 
-    if output is not None:
-        require_writable(output, "the network file")
+    require_outputs({"--output": output}, inputs=[model])
     coding = coding_of(inputs, input_range, input_scale, input_offset)
     kind = kind_of(model)
     imported = import_model(
@@ -252,11 +252,11 @@ def command(
 def _rational(text: str, option: str, example: str) -> Fraction:
     """The number of an option; QueryError if it is none."""
     from bnnverify.errors import QueryError
+    from bnnverify.reading import number
 
-    exponent = text.lower().rpartition("e")[2] if "e" in text.lower() else "0"
     try:
-        return Fraction(text) if len(text) < 100 and len(exponent) < 5 else Fraction("")
-    except (ValueError, ZeroDivisionError):
+        return number(text, digits=100, exponent=400)
+    except ValueError:
         raise QueryError(f"{option} is {text!r:.60}, expected a number such as {example}.") from None
 
 
@@ -266,6 +266,7 @@ def _inputs(
     """Inputs, labels if there are any, and what they are."""
     import numpy as np
 
+    from bnnverify.cli.images import dataset_of
     from bnnverify.cli.options import index_list
     from bnnverify.errors import QueryError
     from bnnverify.formats.agreement import random_inputs
@@ -276,14 +277,9 @@ def _inputs(
         return random_inputs(imported, samples), None, f"{samples} random inputs"
     from bnnverify import datasets
 
-    part = datasets.load(data, directory=data_dir).splits[split]
-    chosen = index_list((index or "all").replace("all", f"0:{len(part)}"), len(part), f"image of the {split} split")
-    step = imported.network.provenance.data.get("quant_step")
-    if step is None:
-        points = datasets.inputs_for(imported.network, part)[chosen]
-    else:
-        table = np.array([round(Fraction(pixel, 255) / Fraction(step)) for pixel in range(256)])
-        points = table[part.pixels.reshape(len(part), -1)[chosen]]
+    part = dataset_of(data, data_dir).splits[split]
+    chosen = index_list(index or "all", len(part), f"image of the {split} split")
+    points = datasets.inputs_for(imported.network, part)[chosen]
     return np.asarray(points, dtype=np.int64), part.labels[chosen], f"{len(chosen)} images of {data}, {split} split"
 
 

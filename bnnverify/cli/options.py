@@ -40,7 +40,8 @@ output_options = together(
 
 def index_option(default: str) -> Decorator:
     """``--index`` with the images that it means where it is not given."""
-    text = f"Images of the split, such as 7 or 0:20 or 1,5,8:12 or all. Default: {default}."
+    rows = "" if default == "all" else "; all rows of --input"
+    text = f"Images of the split, such as 7 or 0:20 or 1,5,8:12 or all, each once. Default: {default}{rows}."
     return click.option("--index", metavar="LIST", help=text)
 
 
@@ -161,7 +162,7 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def index_list(text: str, size: int, what: str) -> list[int]:
-    """The indices that ``7``, ``0:20``, ``0:20:2`` or a comma list of these mean, in order, each once.
+    """The indices that ``7``, ``0:20``, ``0:20:2``, ``all`` or a comma list of these mean, in order, each once.
 
     Args:
         text: As on the command line; the end of a range is not part of it.
@@ -176,7 +177,7 @@ def index_list(text: str, size: int, what: str) -> list[int]:
     """
     found: dict[int, None] = {}
     for part in filter(None, re.split(r"[,\s]+", text.strip())):
-        numbers = part.split(":")
+        numbers = ["0", str(size)] if part == "all" else part.split(":")
         if not 1 <= len(numbers) <= 3 or not all(re.fullmatch(r"[0-9]{1,12}", n, re.ASCII) for n in numbers):
             raise QueryError(f"{what} list contains {part!r:.60}, expected numbers and ranges such as 7 or 0:20.")
         first, *rest = map(int, numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from bnnverify.cli.lines import emit, envelope
 from bnnverify.cli.models import say_assumptions
 from bnnverify.engines.base import Clock, Limits
+from bnnverify.engines.portfolio import require_engine
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.files import write_whole
 from bnnverify.formats import import_model, kind_of, load_network, vnnlib
@@ -67,6 +69,8 @@ def verify_property(
             f"{path}: comes to too many boxes, expected few hundred at most with --certificate, "
             "which writes a folder for each question."
         )
+    for query in queries if isinstance(queries, tuple) else islice(queries, 1):
+        require_engine(engine, query)
     answer = _decided(queries, engine, limits, clock, jobs)
     if answer.counterexample is not None:  # a question may be about some of the classes only
         answer = replace(answer, predicted=imported.network.evaluate(answer.counterexample))

@@ -18,6 +18,7 @@ from bnnverify.cli.models import load
 from bnnverify.cli.workers import answers
 from bnnverify.engines import warmup
 from bnnverify.engines.base import Limits, Monitor
+from bnnverify.engines.portfolio import require_engine
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork
 from bnnverify.quantities import NoiseError, Quantity, SafeDistance
@@ -66,6 +67,18 @@ class Question:
         if self.analysis == "by-radius" and not isinstance(self.region, HammingBall):
             raise QueryError(f"--by-radius is about balls, but the region is a {self.region}. Give --radius R.")
         return Query(network, self.region, self.property, self.ties)
+
+    def require(self, network: BinaryNetwork) -> None:
+        """Refuses before any work what `answer` would refuse."""
+        query = self.about(network)
+        if self.analysis == "linf-distance":
+            if self.engine not in ("auto", "stages"):
+                raise QueryError(f"--engine is {self.engine}, expected auto or stages for a distance in pixel values.")
+            return
+        counting = self.analysis in ("count", "by-radius", "samples", "noise", "safe-distance")
+        require_engine(self.engine, query, counting=counting)
+        if self.analysis == "noise" and not query.sign_region.free:
+            raise QueryError("--noise has no input to flip, expected --radius 1 or more, or free inputs.")
 
     @builtins.property
     def breaks(self) -> bool:
@@ -117,8 +130,6 @@ class Question:
     def _linf(self, network: BinaryNetwork, monitor: Monitor) -> Distance:
         from bnnverify.deciding.distance import linf_distance
 
-        if self.engine not in ("auto", "stages"):
-            raise QueryError(f"the engine is {self.engine}, expected auto or stages for a distance in pixel values.")
         where = {"ties": self.ties, "max_radius": reach(self), **self._label()}
         return linf_distance(network, self.center, limits=self.limits, monitor=monitor, jobs=self.jobs, **where)
 
@@ -133,8 +144,6 @@ class Question:
         region, rate = self.region, self.detail["rate"]
         assert isinstance(region, HammingBall | FixedIndexRegion)
         free = set(region.free)
-        if not free:
-            raise QueryError("--noise has no input to flip, expected --radius 1 or more, or free inputs.")
         rates = [rate if i in free else Fraction(0) for i in range(region.n)]
         most = region.radius if isinstance(region, HammingBall) else None
         where = {**self._label(), "max_flips": most}
@@ -151,17 +160,24 @@ def class_to_keep(keep: str, image: Image, predicted: int) -> int:
         return predicted
     if keep == "true":
         if image.label is None:
-            raise QueryError("--keep true needs labels, but inputs of a file have none. Give the class as a number.")
+            raise QueryError("--keep true needs labels, but inputs of a file have none. Take --keep predicted.")
         return image.label
     if not keep.isdecimal() or len(keep) > 6:
         raise QueryError(f"--keep is {keep!r}, expected predicted, true or the number of a class.")
     return int(keep)
 
 
+def require_jobs(jobs: int) -> None:
+    """QueryError unless there is a process."""
+    if jobs < 1:
+        raise QueryError(f"--jobs is {jobs}, expected at least 1.")
+
+
 def limits_of(timeout: float | None, threads: int | None = None, jobs: int = 1) -> Limits:
     """Limits of one question; of several processes each takes one core, unless threads are named."""
     if timeout is not None and not timeout > 0:
         raise QueryError(f"--timeout is {timeout:g}, expected a number of seconds above 0.")
+    require_jobs(jobs)
     if threads is not None and threads < 1:
         raise QueryError(f"--threads is {threads}, expected at least 1.")
     return Limits(seconds=timeout, threads=1 if threads is None and jobs > 1 else threads)
@@ -229,8 +245,7 @@ def ask(
         box: Region around an image of integers.
         **source: The options that name images.
     """
-    if jobs < 1:
-        raise QueryError(f"--jobs is {jobs}, expected at least 1.")
+    limits, what = limits_of(timeout, threads, jobs), analysis or verb
     network = load(model)
     if not network.domain.is_binary and box is None:
         others = {"verify": "Give --linf R or --eps E.", "distance": "Give --linf."}.get(
@@ -245,12 +260,13 @@ def ask(
     for image, own in zip(images.images, predicted, strict=True):
         kept = Untargeted(class_to_keep(keep, image, own))
         prop = kept if target is None else Targeted(target)
-        limits, what = limits_of(timeout, threads, jobs), analysis or verb
         around = box(network, image) if box is not None else _given(region)(image.x)
         inner = jobs if len(images.images) == 1 else 1
         question = Question(verb, around, prop, Ties(ties), engine, limits, what, detail or {}, inner, image.x)
-        question.about(network)  # refuses what makes no sense before any work
+        question.require(network)
         questions.append(question)
+    if what == "prime-implicant":
+        _require_own_class(network, images.images, questions)
     shared = envelope(verb, model, network)
     if not as_json:
         click.echo(f"{model}  {network.architecture}  sha256 {network.identity[:16]}  |  {images.description}")
@@ -276,6 +292,17 @@ def ask(
     if not as_json:
         click.echo("\n" + table.summary(asked))
     return asked
+
+
+def _require_own_class(network: BinaryNetwork, images: Sequence[Image], questions: Sequence[Question]) -> None:
+    """QueryError where an image is adversarial itself: no set of its inputs excludes that."""
+    asked = ((image.index, one.about(network), image.x) for image, one in zip(images, questions, strict=True))
+    astray = [index for index, query, x in asked if query.is_adversarial(x)]
+    if astray:
+        raise QueryError(
+            f"{len(astray)} of {len(images)} images ({short_list(astray)}) are adversarial themselves with this "
+            "--keep and --ties, so nothing explains their class. Leave them out of --index, or take --keep predicted."
+        )
 
 
 def _given(region: Callable[[Sequence[int]], Region] | None) -> Callable[[Sequence[int]], Region]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from bnnverify.cli.outputs import require_outputs
 from bnnverify.cli.verb import Verb
-from bnnverify.files import require_writable
 
 EXAMPLES = """\b
 Examples:
@@ -30,7 +30,7 @@ def command(results: tuple[str, ...], output: Path, title: str, quiet: bool) -> 
     The lines are what the other verbs print with --json. The page needs nothing else: figures are inline, the data are
     embedded, and it prints well.
     """
-    require_writable(output, "--output")
+    require_outputs({"--output": output}, inputs=[Path(name) for name in results if name != "-"])
     from bnnverify.report.html import write_report
     from bnnverify.report.lines import read_lines
 

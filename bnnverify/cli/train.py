@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from bnnverify.cli.options import data_options, output_options, together
+from bnnverify.cli.outputs import require_outputs
 from bnnverify.cli.verb import Verb
 from bnnverify.errors import BnnVerifyWarning, FormatError, QueryError
-from bnnverify.files import require_writable
 from bnnverify.reading import json_of, parsed, read_text, reason
 
 EXAMPLES = """\b
@@ -133,13 +133,14 @@ def command(
     compared with the trained model on every image. Ctrl-C keeps the best so far (exit code 130), and with --checkpoint
     everything that is needed to go on.
     """
-    from bnnverify import datasets
+    from bnnverify.cli.images import dataset_of
     from bnnverify.cli.lines import emit, envelope
     from bnnverify.formats.native import save
 
     if output is None and not show_config:
         raise QueryError("there is no --output, expected the file to save the network to, such as -o network.npz.")
-    _require_files(config, output=output, metrics=metrics, checkpoint=checkpoint)
+    files = {"--output": output, "--metrics": metrics, "--checkpoint": checkpoint}
+    require_outputs(files, folders={"--tensorboard": tensorboard}, inputs=[config])
     if data_dir is not None and data == "digits":
         raise QueryError("--data-dir is given, but the digits are in no files, expected it with --data mnist.")
     if resume and checkpoint is None:
@@ -160,7 +161,7 @@ def command(
     if show_config or output is None:
         click.echo(json.dumps(asked.as_json(), indent=2))
         return 0
-    dataset = datasets.load(data, directory=data_dir)
+    dataset = dataset_of(data, data_dir)
     with ExitStack() as stack:
         sink = _sink(stack, metrics, tensorboard, append=resume)
         stack.enter_context(_warnings_as_sentences())
@@ -310,18 +311,6 @@ def _require_effect(asked: Any, changes: dict[str, Any], settings: tuple[str, ..
     ):
         if name in names and not needed:
             raise QueryError(f"--set {name} is given, but has no effect here, expected it with --set {where}.")
-
-
-def _require_files(read: Path | None, **files: Path | None) -> None:
-    """All files that are written can be, and are different ones, also from the one that is read."""
-    seen: dict[Path, str] = {} if read is None else {read.resolve(): "config"}
-    for name, path in files.items():
-        if path is None:
-            continue
-        require_writable(path, f"--{name}")
-        other = seen.setdefault(path.resolve(), name)
-        if other != name:
-            raise QueryError(f"--{name} and --{other} are both {path}, expected two files.")
 
 
 def _config(base: Path | None, rule: str | None, settings: tuple[str, ...], changes: dict[str, Any]) -> Any:

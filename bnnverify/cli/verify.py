@@ -110,9 +110,20 @@ def command(
     MODEL what its file leaves open there, as in `bnnverify import`.
     """
     from bnnverify.cli import questions as q
+    from bnnverify.cli.outputs import require_outputs
     from bnnverify.results import Decision, Verdict
 
     reading = {name: options.pop(name) for name in READING}
+    dumps = {name: options.pop(name) for name in DUMPS}
+    dumped = {"--" + name.replace("_", "-"): path for name, path in dumps.items()}
+    read = [model, property_file, options["input_file"] and Path(options["input_file"])]
+    require_outputs(
+        {"--result": result, **dumped},
+        folders={"--save": save, "--certificate": certificate},
+        inputs=read,
+    )
+    if result is not None and result.is_file():
+        result.unlink()  # whatever happens now, the answer of another run does not pass for this one's
     if certificate is not None:
         from bnnverify.certificates import require_empty
 
@@ -120,9 +131,9 @@ def command(
     if property_file is not None:
         options |= {"certificate": certificate, "reading": reading}
         return _of_property(model, property_file, result, fail_on, **options)
-    dumps = {name: options.pop(name) for name in DUMPS}
-    if certificate is not None or any(dumps.values()):
-        _require_one(model, options)
+    of_one = {"--certificate": certificate, **dumped}
+    if named := [name for name, path in of_one.items() if path is not None]:
+        _require_one(model, options, named[0])
     if linf is not None or eps is not None:
         options |= {"region": None, "box": box_of(linf, eps, options["region"])}
     table = q.Table(
@@ -139,7 +150,7 @@ def command(
     return q.limit_code(asked)
 
 
-def _require_one(model: Path, options: Mapping[str, Any]) -> None:
+def _require_one(model: Path, options: Mapping[str, Any], name: str) -> None:
     """QueryError unless the options name a single image."""
     from bnnverify.cli.images import choose
     from bnnverify.cli.models import load
@@ -148,7 +159,7 @@ def _require_one(model: Path, options: Mapping[str, Any]) -> None:
     source = {name: options[name] for name in ("data", "data_dir", "split", "index", "input_file")}
     count = len(choose(load(model), **source).images)
     if count != 1:
-        raise QueryError(f"{count} images are named, expected one with --certificate and --dump options.")
+        raise QueryError(f"{count} images are named, expected one with {name}. Give --index I.")
 
 
 def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
@@ -183,13 +194,9 @@ def box_of(linf: int | None, eps: str | None, region: Any) -> Any:
 def _of_property(model: Path, path: Path, result: Path | None, fail_on: str | None, **options: Any) -> int:
     from bnnverify.cli import questions as q
     from bnnverify.cli.property import verify_property
-    from bnnverify.files import require_writable
     from bnnverify.results import Verdict
 
-    if result is not None:
-        require_writable(result, "the result file")
-        if result.is_file():
-            result.unlink()  # a result of an earlier run must not pass for one of this run
+    q.require_jobs(options["jobs"])
     limits = q.limits_of(options["timeout"], options["threads"])
     budget = {"engine": options["engine"], "limits": limits, "jobs": options["jobs"]}
     written = {name: options[name] for name in ("certificate", "reading")} | {"result": result}

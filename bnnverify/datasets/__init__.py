@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bnnverify.datasets.digits import load_digits
 from bnnverify.datasets.mnist import FASHION_MNIST, MNIST, load_files
-from bnnverify.datasets.quantized import quantization_step, quantized
+from bnnverify.datasets.quantized import quantized, quantizing
 from bnnverify.datasets.splits import Dataset, Split, indices_sha256, stratified_split
 from bnnverify.domain import InputDomain
 from bnnverify.errors import QueryError
@@ -68,7 +68,7 @@ def inputs_for(
 ) -> NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int64]:
     """The images as a network takes them: signs for a binary input domain, pixels for an integer one.
 
-    A network that quantizes pixels (`quantized.quantization_step`) gets the quantized ones, int64.
+    A network that quantizes pixels (`quantized.quantizing`) gets the quantized ones, int64.
 
     Args:
         target: The network, or its input domain.
@@ -79,7 +79,8 @@ def inputs_for(
         256: convert them before any arithmetic.
 
     Raises:
-        QueryError: The number of pixels is not that of the inputs, or a pixel lies outside the input's bounds.
+        QueryError: The number of pixels is not that of the inputs, or a pixel lies outside the input's bounds; or the
+            network quantizes grey values that are not those of the images.
 
     >>> from bnnverify.network import InputDomain
     >>> pixels = np.array([[0, 255]], dtype=np.uint8)
@@ -92,7 +93,7 @@ def inputs_for(
     domain = target.domain if isinstance(target, BinaryNetwork) else target
     inputs: NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int64]
     inputs = split.images if domain.is_binary else split.pixels
-    if isinstance(target, BinaryNetwork) and (step := quantization_step(target)) is not None:
+    if isinstance(target, BinaryNetwork) and (step := quantizing(target, split.white)) is not None:
         inputs = quantized(split.pixels, step)
     if inputs.shape[1] != domain.n:
         raise QueryError(

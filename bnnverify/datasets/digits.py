@@ -30,7 +30,7 @@ def load_digits() -> Dataset:
     pixels, labels, version = _shipped()
     images = np.where(pixels >= 8, 1, -1).astype(np.int8)
     parts = stratified_split(labels, (1200, 200), seed=SPLIT_SEED)
-    train, validation, test = (part_of(images, pixels, labels, part) for part in parts)
+    train, validation, test = (part_of(images, pixels, labels, part, white=16) for part in parts)
     provenance = {
         "dataset": "digits",
         "source": "scikit-learn load_digits: UCI optical recognition of handwritten digits, test part",
@@ -41,7 +41,7 @@ def load_digits() -> Dataset:
         "scikit-learn": version,
     }
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", (8, 8), classes, train, validation, test, provenance, white=16)
+    return Dataset("digits", (8, 8), classes, train, validation, test, provenance)
 
 
 _SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"  # of digits.csv.gz

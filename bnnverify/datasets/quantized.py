@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bnnverify.errors import QueryError
 from bnnverify.network import BinaryNetwork
+from bnnverify.reading import number
 from bnnverify.regions import PixelBox, quantized_box
 
 GREATEST = 255  # grey value of white
@@ -20,10 +21,47 @@ GREATEST = 255  # grey value of white
 def quantization_step(network: BinaryNetwork) -> Fraction | None:
     """What one step of an input is worth where white is 1, if the network quantizes pixels; else None.
 
-    Networks say so in their provenance, as `formats.eevbnn` writes it.
+    Networks say so in their provenance, as `formats.eevbnn` writes it. No checksum covers a provenance, so the step
+    must agree with what the identity covers: the inputs go from 0 to ``round(1 / step)``.
+
+    Raises:
+        QueryError: What the provenance says is no step, or does not fit the bounds of the inputs.
     """
-    step = network.provenance.data.get("quant_step")
-    return None if step is None else Fraction(str(step))
+    text = network.provenance.data.get("quant_step")
+    if text is None:
+        return None
+    try:
+        step = number(str(text), digits=40, exponent=40)
+    except ValueError:
+        step = Fraction(0)
+    if step <= 0:
+        raise QueryError(
+            f"quant_step in the network's provenance is {text!r:.60}, expected a number above 0 such as 0.61. "
+            "Import the network's own file again."
+        )
+    low, high, most = int(network.domain.lower.min()), int(network.domain.upper.max()), round(1 / step)
+    ends = (low, int(network.domain.lower.max()), int(network.domain.upper.min()), high)
+    if network.domain.is_binary or ends != (0, 0, most, most):
+        kind = "signs" if network.domain.is_binary else f"integers {low} to {high}"
+        raise QueryError(
+            f"quant_step in the network's provenance is {text!r:.60}, which makes inputs of 0 to {most}, but the "
+            f"network takes {kind}. Import the network's own file again."
+        )
+    return step
+
+
+def quantizing(network: BinaryNetwork, white: int) -> Fraction | None:
+    """The step of a network for images whose greatest grey value is `white`; None if it does not quantize.
+
+    Raises:
+        QueryError: As `quantization_step`, or it quantizes grey values up to 255 and white is another one.
+    """
+    if network.provenance.data.get("quant_step") is not None and white != GREATEST:
+        raise QueryError(
+            f"the network quantizes grey values 0 to {GREATEST}, but those of the images end at {white}. "
+            "Name the data set that it was trained on."
+        )
+    return quantization_step(network)
 
 
 def quantized(pixels: NDArray[Any], step: Fraction) -> NDArray[np.int64]:
@@ -49,18 +87,15 @@ def box_around(network: BinaryNetwork, pixels: NDArray[Any], eps: Fraction, *, w
         white: Greatest grey value of the data set.
 
     Raises:
-        QueryError: The network takes -1/+1 inputs, or quantizes grey values up to 255 and white is another one; or eps
-            is negative.
+        QueryError: The network takes -1/+1 inputs, or as `quantizing`; or eps is negative.
     """
     if network.domain.is_binary:
         raise QueryError("eps is about grey values, but the network takes -1/+1 inputs. Give a Hamming radius.")
-    step = quantization_step(network)
+    step = quantizing(network, white)
     if step is None:
         if eps < 0:
             raise QueryError(f"eps is {eps}, expected at least 0.")
         return PixelBox.linf(pixels.tolist(), math.floor(eps * white), network.domain)
-    if white != GREATEST:
-        raise QueryError(f"the network quantizes grey values 0 to {GREATEST}, but those of the images end at {white}.")
     low, high = _table(step, eps)
     return PixelBox(tuple(low[pixels].tolist()), tuple(high[pixels].tolist()))
 

@@ -30,12 +30,14 @@ class Split:
         labels: Shape `(N,)`, int64: the true classes.
         indices: Shape `(N,)`, int64: the image's number in the original set; where that comes as a training and a
             test file, the number in its file.
+        white: Greatest grey value that a pixel can have.
     """
 
     images: NDArray[np.int8]
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
+    white: int = 255
 
     def __len__(self) -> int:
         return int(self.labels.size)
@@ -53,7 +55,6 @@ class Dataset:
         validation: For choosing among epochs, seeds and settings.
         test: For the one final measurement.
         provenance: Plain JSON values: source, binarization, split and its hash, versions.
-        white: Greatest grey value that a pixel can have.
     """
 
     name: str
@@ -63,7 +64,11 @@ class Dataset:
     validation: Split
     test: Split
     provenance: Mapping[str, Any]
-    white: int = 255
+
+    @property
+    def white(self) -> int:
+        """Greatest grey value that a pixel can have."""
+        return self.test.white
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -109,9 +114,11 @@ def indices_sha256(splits: Mapping[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def part_of(images: NDArray[Any], pixels: NDArray[Any], labels: NDArray[Any], part: NDArray[np.int64]) -> Split:
+def part_of(
+    images: NDArray[Any], pixels: NDArray[Any], labels: NDArray[Any], part: NDArray[np.int64], white: int = 255
+) -> Split:
     """The rows `part` as a split of read-only arrays."""
     arrays = (images[part], pixels[part], labels[part], part.copy())
     for array in arrays:
         array.setflags(write=False)
-    return Split(*arrays)
+    return Split(*arrays, white)

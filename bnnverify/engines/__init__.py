@@ -6,6 +6,9 @@ from bnnverify.engines.base import Engine
 from bnnverify.errors import QueryError
 
 NAMES = ("enumeration", "propagation", "bdd", "sat")
+SIGNS_ONLY = ("enumeration", "propagation")
+"""Engines that serve -1/+1 inputs only, no boxes."""
+
 DECIDING = ("minicard", "cpsat", "cadical")
 """Engines that decide and do not count."""
 

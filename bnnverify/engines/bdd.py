@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bnnverify.cardinality import Formula, Instance, compile_network, compile_query, region_input, score_formula
+from bnnverify.cardinality import (
+    Formula,
+    Instance,
+    compile_network,
+    compile_query,
+    grid_region,
+    region_input,
+    score_formula,
+)
 from bnnverify.encodings.bdd import BddEncoding, Node
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.errors import EngineError, ResourceLimitError, UnsupportedError
@@ -87,7 +95,7 @@ class BddEngine:
             for part in parts:
                 found = encoding.pick(encoding.formula(part))
                 if found is not None:
-                    x, predicted = replayed(query, region_input(query.sign_region, found), self.name)
+                    x, predicted = replayed(query, region_input(grid_region(query), found), self.name)
                     return Decision(Verdict.NOT_ROBUST, self._run(clock, encoding, statistics), x, predicted)
         except ResourceLimitError as limit:
             return Decision(Verdict.UNKNOWN, Run(self.name, clock.elapsed, str(limit), statistics))

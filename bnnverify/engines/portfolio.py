@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from bnnverify.engines import engine_named
+from bnnverify.engines import DECIDING, SIGNS_ONLY, engine_named
 from bnnverify.engines.base import UNLIMITED, Clock, Engine, Limits, Monitor
 from bnnverify.engines.costs import seconds_to_count, seconds_to_decide
 from bnnverify.engines.warmup import prepare
 from bnnverify.errors import EngineError, UnsupportedError
 from bnnverify.query import Query
+from bnnverify.regions import PixelBox, RealBox
 from bnnverify.results import Count, Decision, Kind, Run, Verdict
 
 PATIENCE = 4.0
@@ -34,6 +35,34 @@ def engine_for(name: str) -> Engine:
         QueryError: There is none.
     """
     return PortfolioEngine() if name == "auto" else engine_named(name)
+
+
+def require_engine(name: str, query: Query, *, counting: bool = False) -> None:
+    """Refuses, before any work, an engine that does not answer such questions.
+
+    Args:
+        name: As for `engine_for`, or ``stages``.
+        query: The question, of several about one input the largest.
+        counting: True if counts are needed, False for a verdict.
+
+    Raises:
+        QueryError: No engine has this name.
+        UnsupportedError: The engine only decides, or serves no such network or region.
+    """
+    if counting and name in ("stages", *DECIDING):
+        raise UnsupportedError(f"{name} decides and does not count. Count with another engine, such as sat.")
+    if name in ("auto", "stages"):
+        return
+    engine_named(name)
+    if isinstance(query.region, RealBox) or (isinstance(query.region, PixelBox) and name in SIGNS_ONLY):
+        kind = "-1/+1 inputs" if name in SIGNS_ONLY else "integers"
+        raise UnsupportedError(
+            f"engine {name} serves {kind} only, but the region is a {query.region}. Take engine stages or auto."
+        )
+    if name == "propagation":
+        from bnnverify.engines.propagation import require_served
+
+        require_served(query)
 
 
 @dataclass(frozen=True, slots=True)

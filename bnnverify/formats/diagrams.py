@@ -56,7 +56,7 @@ def save_diagram(diagram: ClassDiagram, path: str | os.PathLike[str]) -> None:
     Raises:
         FormatError: The suffix is another one, or the path cannot be written.
     """
-    suffix = _suffix(path)
+    suffix = require_diagram_name(path)
     head = _head(diagram)
     if suffix == ".dddmp":
         comment = json.dumps(head, sort_keys=True, separators=(",", ":"))
@@ -74,12 +74,13 @@ def load_diagram(path: str | os.PathLike[str]) -> ClassDiagram:
     Raises:
         FormatError: The file cannot be read, is none of ours, or was damaged or changed.
     """
-    where, suffix = os.fspath(path), _suffix(path)
+    where, suffix = os.fspath(path), require_diagram_name(path)
     text = read_text(path, "a diagram file", limit=_SIZE_LIMIT)
     return _from_dddmp(text, where) if suffix == ".dddmp" else _from_json(text, where)
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
+def require_diagram_name(path: str | os.PathLike[str]) -> str:
+    """The suffix of the name; FormatError if it is none of a diagram file."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise FormatError(f"{os.fspath(path)}: has the suffix {suffix!r}, expected {' or '.join(SUFFIXES)}.")
