@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bnnverify.cardinality.constraints import Constraint, Signal, Truth, linear_constraint, negation
@@ -11,11 +11,15 @@ from bnnverify.cardinality.instance import Gate, Reified, Variable, Xnor
 
 @dataclass(slots=True)
 class Builder:
-    """Variables and gates so far; equal gates share a variable, complementary ones differ by a sign."""
+    """Variables and gates so far; equal gates share a variable, complementary ones differ by a sign.
+
+    `check` is called for every gate; it raises to stop.
+    """
 
     variables: list[Variable] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     known: dict[object, int] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
     def variable(self, what: Variable) -> int:
         """Number of a new variable."""
@@ -24,6 +28,7 @@ class Builder:
 
     def reify(self, constraint: Constraint | Truth, what: Variable) -> Signal:
         """Signal that is true iff the constraint holds."""
+        self.check()
         if isinstance(constraint, Truth):
             return constraint
         if len(constraint.literals) == 1:

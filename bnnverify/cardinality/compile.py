@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +33,9 @@ Settled = Sequence[NDArray[np.int8]]
 """For each hidden block its outputs as far as they are known: -1, +1, or 0 where open."""
 
 
-def compile_query(query: Query, settled: Settled | None = None) -> Instance:
+def compile_query(
+    query: Query, settled: Settled | None = None, *, check: Callable[[], None] = lambda: None
+) -> Instance:
     """The question with inputs as variables; its models are exactly the adversarial inputs of the region.
 
     Fixed inputs are substituted; a neuron whose pre-activation cannot cross its threshold within the region is
@@ -42,6 +44,7 @@ def compile_query(query: Query, settled: Settled | None = None) -> Instance:
     Args:
         query: Network, region, property and tie rule.
         settled: What is known of each block beyond its own bounds, see `compile_network`.
+        check: Called for every neuron; raises to stop.
 
     Returns:
         An instance with one variable per input that varies within the region; over a box of integers with one per
@@ -51,7 +54,7 @@ def compile_query(query: Query, settled: Settled | None = None) -> Instance:
         UnsupportedError: The region is a real box.
     """
     comparisons, conjunctive = query.score_conditions()
-    instance = compile_network(query.network, query.region, settled)
+    instance = compile_network(query.network, query.region, settled, check=check)
     if isinstance(query.region, PixelBox) and not query.network.blocks:
         formula = _pixel_formula(query.network, query.region, instance, comparisons, conjunctive)
     else:
@@ -59,7 +62,13 @@ def compile_query(query: Query, settled: Settled | None = None) -> Instance:
     return pruned(replace(instance, formula=formula))
 
 
-def compile_network(network: BinaryNetwork, region: AnyRegion, settled: Settled | None = None) -> Instance:
+def compile_network(
+    network: BinaryNetwork,
+    region: AnyRegion,
+    settled: Settled | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Instance:
     """All blocks over a region without a property (the formula is true): its models are the region's inputs.
 
     An input x of a box of integers is its least value plus one variable per further value v, which is true iff
@@ -71,6 +80,7 @@ def compile_network(network: BinaryNetwork, region: AnyRegion, settled: Settled 
         region: Where the inputs lie; not a real box.
         settled: For each hidden block its outputs as far as they are known throughout the region: int8, -1 or +1, and
             0 where open. It is trusted, so it must be proved.
+        check: Called for every neuron; raises to stop.
 
     Returns:
         An instance whose `outputs` are the signals of the last hidden block.
@@ -80,7 +90,7 @@ def compile_network(network: BinaryNetwork, region: AnyRegion, settled: Settled 
     """
     if isinstance(region, RealBox):
         raise UnsupportedError("the region is a real box, but instances are over integers. Compile its grid().")
-    builder = Builder()
+    builder = Builder(check=check)
     feed, ordering = _inputs_of(region, builder)
     n_inputs = len(builder.variables)
     center: tuple[bool, ...] = (False,) * n_inputs

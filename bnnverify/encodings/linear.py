@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bnnverify.cardinality import Constraint, Instance, Truth, Xnor, linear_constraint, negation
@@ -51,11 +51,15 @@ class LinearForm:
     goals: tuple[int, ...] = ()
 
 
-def to_linear(instance: Instance) -> LinearForm:
+def to_linear(instance: Instance, *, check: Callable[[], None] = lambda: None) -> LinearForm:
     """The instance as linear inequalities.
 
     The literals of a pixel become one integer variable: a constraint over all of them weighs the pixel, and the
     constraints that order them are gone. A gate is two inequalities, one under its output and one under its negation.
+
+    Args:
+        instance: What to write.
+        check: Called between constraints; raises to stop.
     """
     form = LinearForm()
     terms = _terms(instance, form)
@@ -64,6 +68,7 @@ def to_linear(instance: Instance) -> LinearForm:
         if not _is_ordering(instance, constraint):
             writer.add(constraint, None)
     for gate in instance.gates:
+        check()
         place = len(form.variables)
         form.variables.append(IntegerVariable(instance.variables[gate.output - 1].name, 0, 1))
         terms[gate.output] = (place, 0)

@@ -71,8 +71,8 @@ class ApproxMcEngine:
             whole region, if a limit was reached.
         """
         clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
-        instance = compile_query(query)
-        cnf = to_cnf(instance)
+        instance = compile_query(query, check=clock.check)
+        cnf = to_cnf(instance, check=clock.check)
         statistics = {"epsilon": self.epsilon, "delta": self.delta, "seed": self.seed, "clauses": len(cnf.clauses)}
         estimate = self._estimate(cnf.clauses, instance.n_inputs, clock)
         if estimate is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
-from bnnverify.errors import EngineError, QueryError
+from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.query import Query
 from bnnverify.results import Count, Decision
 
@@ -89,6 +89,15 @@ class Clock:
         if self.monitor is not None and self.monitor.stop:
             return True
         return self.limit is not None and self.elapsed > self.limit
+
+    def check(self) -> None:
+        """Ends the work once the limit has passed, or the caller wants no more.
+
+        Raises:
+            ResourceLimitError: It is over.
+        """
+        if self.is_over:
+            raise ResourceLimitError(self.reason)
 
     @property
     def remaining(self) -> float | None:

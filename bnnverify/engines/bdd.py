@@ -88,7 +88,7 @@ class BddEngine:
     def _decide_by_neurons(self, query: Query, limits: Limits, clock: Clock) -> Decision:
         statistics: dict[str, Any] = {}
         try:
-            encoding = self._encoding(compile_query(query), limits, clock, statistics)
+            encoding = self._encoding(compile_query(query, check=clock.check), limits, clock, statistics)
             formula = encoding.instance.formula
             # a disjunction is searched one rival at a time, so the first rival that wins ends it
             parts = [formula] if formula.conjunctive or not formula.constraints else _singles(formula)
@@ -106,7 +106,7 @@ class BddEngine:
         statistics: dict[str, Any] = {}
         settled: dict[int, int] = {}
         try:
-            instance = compile_network(query.network, query.sign_region)
+            instance = compile_network(query.network, query.sign_region, check=clock.check)
             encoding = self._encoding(instance, limits, clock, statistics)
             classes = self._class_diagrams(query, encoding, settled, clock)
             per_class = tuple(settled[k] for k in range(len(classes)))
@@ -193,8 +193,7 @@ def _checker(limits: Limits, clock: Clock, statistics: dict[str, Any]) -> Callab
 
     def check(nodes: int) -> None:
         statistics["nodes"] = max(nodes, statistics.get("nodes", 0))
-        if clock.is_over:
-            raise ResourceLimitError(clock.reason)
+        clock.check()
         if limits.nodes is not None and nodes > limits.nodes:
             raise ResourceLimitError(f"node limit of {limits.nodes} reached")
 

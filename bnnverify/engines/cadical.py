@@ -56,11 +56,7 @@ class CadicalEngine(Decider):
     ) -> list[bool] | None:
         statistics["encoding"] = self.encoding
 
-        def check() -> None:
-            if clock.is_over:
-                raise ResourceLimitError(clock.reason)
-
-        cnf = to_cnf(compile_query(query, settled), self.encoding, check=check)
+        cnf = to_cnf(compile_query(query, settled, check=clock.check), self.encoding, check=clock.check)
         statistics |= {"variables": cnf.n_variables, "clauses": len(cnf.clauses)}
         model = refute(cnf.clauses, clock, with_proof=False).model
         return None if model is None else [v in model for v in cnf.instance.inputs]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from bnnverify.errors import EngineError, QueryError, ResourceLimitError, Unsupp
 from bnnverify.query import Query
 
 _LOOK = 0.1  # s between two looks at the clock
+_GRACE = 0.3  # s that a search may take to stop
 _LARGEST = 2**50  # coefficients times ranges; CP-SAT needs sums that fit int64 with room
 
 
@@ -54,17 +56,21 @@ class CpsatEngine(Decider):
     def _search(
         self, query: Query, settled: Settled | None, clock: Clock, limits: Limits, statistics: dict[str, Any]
     ) -> Sequence[bool] | None:
-        instance = compile_query(query, settled)
+        instance = compile_query(query, settled, check=clock.check)
         statistics["threads"] = limits.threads or 1
         if not instance.formula.constraints and not instance.formula.conjunctive:
             return None
-        form = to_linear(instance)
+        form = to_linear(instance, check=clock.check)
         values = _solve(form, clock, self, statistics)
         return None if values is None else values_of(form, values)
 
 
-def cp_model_of(form: LinearForm) -> Any:
+def cp_model_of(form: LinearForm, *, check: Callable[[], None] = lambda: None) -> Any:
     """The form as a `CpModel` of OR-Tools; variable i is variable i.
+
+    Args:
+        form: Variables and inequalities.
+        check: Called between inequalities; raises to stop.
 
     Raises:
         UnsupportedError: A sum does not fit.
@@ -74,6 +80,7 @@ def cp_model_of(form: LinearForm) -> Any:
     model = cp_model.CpModel()
     variables = [model.new_int_var(v.lower, v.upper, v.name) for v in form.variables]
     for row in form.inequalities:
+        check()
         reach = sum(
             abs(c) * max(abs(form.variables[v].lower), abs(form.variables[v].upper), 1)
             for c, v in zip(row.coefficients, row.variables, strict=True)
@@ -92,29 +99,29 @@ def _solve(form: LinearForm, clock: Clock, engine: CpsatEngine, statistics: dict
     """Values of the inputs in some solution; None if there is none."""
     from ortools.sat.python import cp_model
 
-    model = cp_model_of(form)
+    model = cp_model_of(form, check=clock.check)
     statistics |= {"variables": len(form.variables), "inequalities": len(form.inequalities)}
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = statistics["threads"]
     solver.parameters.random_seed = engine.seed
     solver.parameters.linearization_level = engine.linearization
     solver.parameters.catch_sigint_signal = False  # the caller listens for the interrupt key
-    if clock.is_over:
-        raise ResourceLimitError(clock.reason)
+    clock.check()
     if clock.remaining is not None:
         solver.parameters.max_time_in_seconds = clock.remaining
     done: list[Any] = []
     thread = threading.Thread(target=lambda: done.append(solver.solve(model)), daemon=True)
     thread.start()
-    stopping = True  # also where the interrupt key raises here
     try:
         while thread.is_alive() and not clock.is_over:
             thread.join(_LOOK)
-        stopping = clock.is_over
-    finally:
-        while stopping and thread.is_alive():
+    finally:  # also where the interrupt key raises here
+        left = time.perf_counter() + _GRACE
+        while thread.is_alive() and time.perf_counter() < left:
             solver.stop_search()
             thread.join(_LOOK)
+    if thread.is_alive():  # in the midst of simplifying; it looks at its own limit later, and nobody waits for it
+        raise ResourceLimitError(clock.reason)
     if not done:
         raise EngineError("cpsat ended without an answer. This is a bug in bnnverify or OR-Tools; please report it.")
     statistics |= {"conflicts": solver.num_conflicts, "branches": solver.num_branches}

@@ -145,8 +145,7 @@ def _checker(limits: Limits, clock: Clock, statistics: dict[str, Any]) -> Callab
 
     def check(nodes: int, size: int) -> None:
         statistics["states"] = max(nodes, statistics.get("states", 0))
-        if clock.is_over:
-            raise ResourceLimitError(clock.reason)
+        clock.check()
         if limits.nodes is not None and nodes > limits.nodes:
             raise ResourceLimitError(f"node limit of {limits.nodes} reached")
         if limits.memory_bytes is not None and size > limits.memory_bytes:
