@@ -26,6 +26,7 @@ from bnnverify.deciding.race import race
 from bnnverify.deciding.turns import in_turns, one_turn
 from bnnverify.domain import InputDomain
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.costs import seconds_to_decide
 from bnnverify.errors import ResourceLimitError, UnsupportedError
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query
@@ -38,6 +39,9 @@ _SMALL = 200_000  # cells of open neurons up to which an engine is tried in this
 _HOPELESS = 100_000_000  # cells beyond which no complete engine is started
 _MOMENT = 0.25  # s of an engine for questions that may be easy
 _TURN = 15.0  # s of an engine before other stages get theirs
+_PATIENCE = 4.0  # an engine that goes through the region may take this many times its guess
+_DAY = 86_400.0  # s: guesses beyond are no promise
+_OVER = 2.0  # and is tried where the guess is at most this many times the time that is left
 
 Stage = Callable[[], Decision | None]
 
@@ -87,6 +91,7 @@ class _Course:
     found: Bounds | None = None
     cells: int = 0
     is_exhausted: bool = False
+    counters: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Decision:
         """Stage after stage."""
@@ -124,25 +129,62 @@ class _Course:
         if is_small and isinstance(region, PixelBox):
             yield "engine", partial(self.turn, "minicard", _MOMENT)  # writing a small question takes milliseconds
             yield "attack", self.quick
+            yield "attack", self.moment  # an input that an attack finds in a second is not worth a turn of an engine
             if _has_cpsat():
                 yield "engine", partial(self.turn, "cpsat", _TURN)
         else:
             yield "attack", self.quick
+        if not is_box:
+            guesses = seconds_to_decide(self.query, limits=self.limits)
+            self.counters = {name: seconds for name, seconds in guesses.items() if name != "sat" and seconds < _DAY}
+        yield from self.due()
         if depth and not is_box:
             yield "flips", self.flips
+            yield from self.due()
         if depth > 1:
             yield "patches", self.patches
+            yield from self.due()
         yield "attack", self.long
+        yield from self.due()
         if depth > 1 and isinstance(region, RealBox):
             yield "lifted", self.lifted
+        while self.counters:  # complete engines have as much time as what is promised elsewhere leaves them
+            yield "engines", self.engines
+            yield from self.due(now=True)
         yield "engines", self.engines
+
+    def due(self, *, now: bool = False) -> Iterator[tuple[str, Stage]]:
+        """Engines that go through the whole region, each as soon as half of what it should take has been spent.
+
+        So a question costs at most half as much again as its best such engine, if the guess is right. One whose guess
+        is beyond the time that is left has no turn. `now`: the best one is due at once.
+        """
+        for name, seconds in sorted(self.counters.items(), key=lambda pair: pair[1]):
+            left = self.clock.remaining
+            if left is not None and seconds > _OVER * left:
+                del self.counters[name]
+            elif now or self.clock.elapsed >= seconds / 2:
+                now = False
+                del self.counters[name]
+                yield "engine", partial(self.turn, name, max(_PATIENCE * seconds, _MOMENT))
+
+    @property
+    def until_due(self) -> float | None:
+        """Seconds until `due` has something, at least a little; None if nothing will be."""
+        if not self.counters:
+            return None
+        return max(min(self.counters.values()) / 2 - self.clock.elapsed, _MOMENT)
 
     def rest(self, share: float = 1.0, least: float = 0.0) -> Limits:
         """The limits with a share of the time that is left, but at least some seconds of it."""
-        left = self.clock.remaining
-        if left is None:
-            return self.limits if share == 1 else replace(self.limits, seconds=max(least, 1.0))
-        return replace(self.limits, seconds=max(min(left, max(share * left, least)), 1e-3))
+        left, due = self.clock.remaining, self.until_due
+        if left is not None:
+            seconds: float | None = max(min(left, max(share * left, least)), 1e-3)
+        else:
+            seconds = None if share == 1 else max(least, 1.0)
+        if due is not None:
+            seconds = due if seconds is None else min(seconds, due)
+        return replace(self.limits, seconds=seconds)
 
     def bounds(self) -> Decision | None:
         """Interval bounds of every neuron and score difference."""
@@ -167,6 +209,11 @@ class _Course:
         else:
             limits = self.rest(0.02, 1.0) if self.cells <= _SMALL else self.rest(0.3, 10.0)
         return self._attacked(attack(self.query, limits=limits, monitor=self._stop, seed=self.seed + 1))
+
+    def moment(self) -> Decision | None:
+        """The attack for less than a second."""
+        limits = self.rest(0.02, 0.75)
+        return self._attacked(attack(self.query, limits=limits, monitor=self._stop, seed=self.seed + 2))
 
     def patches(self) -> Decision | None:
         """Bounds over patches of the last block."""
@@ -227,10 +274,11 @@ class _Course:
         if self.cells > _HOPELESS:
             return Decision(Verdict.UNKNOWN, Run("engines", 0.0, "too many open neurons for a complete engine"))
         query, turns = self._on_grid(), self.turns()
+        clock = self.clock if self.until_due is None else Clock(self.rest().seconds, self._stop)
         if self.jobs > 1 or self.cells > _SMALL:
             names = sorted(turns, key=lambda name: -turns[name])
-            return self._judged(race(query, names, limits=self.limits, clock=self.clock, jobs=self.jobs))
-        return self._judged(in_turns(query, turns, limits=self.limits, clock=self.clock))
+            return self._judged(race(query, names, limits=self.limits, clock=clock, jobs=self.jobs))
+        return self._judged(in_turns(query, turns, limits=self.limits, clock=clock))
 
     def _on_grid(self) -> Query:
         """The question that complete engines take: over the integers of a real box."""

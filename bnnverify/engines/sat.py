@@ -115,7 +115,9 @@ class _Search:
     solver: StoppableSolver = field(init=False)
 
     def __enter__(self) -> _Search:
-        self.cnf = to_cnf(compile_query(self.query, check=self.clock.check), self.engine.encoding, check=self.clock.check)
+        self.cnf = to_cnf(
+            compile_query(self.query, check=self.clock.check), self.engine.encoding, check=self.clock.check
+        )
         self.clock.check()
         self.statistics |= {
             "solver": self.engine.solver,
