@@ -23,7 +23,8 @@ class MinicardEngine(Decider):
     """Looks for an adversarial input with a SAT solver whose cardinality constraints are native.
 
     A neuron costs two constraints instead of hundreds of clauses, so a question is written in milliseconds. Limits
-    are honoured at any time, the interrupt key every fifth of a second. It writes no proof: where one is wanted, ask for a certificate.
+    are honoured at any time, the interrupt key every fifth of a second. It writes no proof: where one is wanted, ask
+    for a certificate.
 
     Boxes of a sparse convolutional network (1x28x28-16c4s2p1-32c4s2p1-100-10, 40 images) took 5 ms each at a small
     radius, 20 ms at a middle one and 1.2 s at a large one, where `gluecard4` left 2 undecided after 12 s or more and

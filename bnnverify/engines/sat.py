@@ -23,7 +23,8 @@ SOLVERS = ("glucose4", "glucose42", "maplechrono", "maplecm", "mergesat3", "mini
 class SatEngine:
     """Looks for an adversarial input with a SAT solver; counts by enumerating inputs until a limit.
 
-    Limits are honoured at any time, the interrupt key every fifth of a second. Memory is not limited. Counting visits every adversarial input, so it suits small counts.
+    Limits are honoured at any time, the interrupt key every fifth of a second. Memory is not limited.
+    Counting visits every adversarial input, so it suits small counts.
 
     The defaults were measured on digits and random networks (64-32-10, 64-100-10, 100-50-10; radius 2 to 5; robust
     and not): verdicts in 0.01 to 0.2 s with `diagram`, up to 1.3 s with python-sat's encodings, which write 1.2 to 5

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ QUESTIONS = {
     "reliability, sensitivity": "reliability lfc.npz --input signs.txt --ber 1e-5 --sensitivity",
     "reliability, samples": "reliability lfc.npz --input signs.txt --ber 1e-3 --only-samples --samples 1000000",
     "reliability, chips": "reliability lfc.npz --input signs.txt --ber 1e-3 --only-samples --chips 1000000",
-    "reliability, chips of convolutions": "reliability conv.npz --input signs.txt --ber 1e-3 --only-samples --chips 1000000",
+    "reliability, chips of conv": "reliability conv.npz --input signs.txt --ber 1e-3 --only-samples --chips 1000000",
     "reliability, target": "reliability lfc.npz --input signs.txt --target-accuracy 0.9",
     "reliability, every rate": "reliability wide.npz --input signs.txt --target-accuracy 0.9 --every-rate",
     "reliability, energy": "reliability wide.npz --input signs.txt --target-accuracy 0.9 --energy mtj",
@@ -85,7 +86,7 @@ ANSWERS = {"reliability, sensitivity": 2, "reliability, every rate": 2, "reliabi
 def dense(rng, *widths: int, domain: InputDomain | None = None) -> BinaryNetwork:
     """A random network whose neurons fire about as often as not."""
     blocks = []
-    for n, m in zip(widths, widths[1:-1], strict=False):
+    for n, m in pairwise(widths[:-1]):
         thresholds = rng.integers(-3, 4, m)
         weights = rng.choice([-1, 1], (m, n))
         if domain is not None and not blocks and not domain.is_binary:
