@@ -1,9 +1,9 @@
 """How long the first answer takes: after installation (no compiled loop is kept anywhere) and in every later process.
 
-Each command runs in fresh processes with a cache folder of its own: once while it is empty (cold), then again (warm, the
-best of several). CPU seconds, of user and system together, are what a busy machine does not distort.
+Each command runs in fresh processes with a cache folder of its own: once while it is empty (cold), then again (warm,
+the best of several). CPU seconds, of user and system together, are what a busy machine distorts least.
 
-    python case_studies/benchmarks/first_answer.py [--only WORD ...] [--runs 3] [--model FILE]
+    python case_studies/benchmarks/first_answer.py [--only WORD ...] [--runs 3]
 """
 
 from __future__ import annotations
