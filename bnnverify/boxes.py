@@ -28,6 +28,13 @@ def whole_number(value: Any, what: str) -> int:
     raise QueryError(f"{what} is {value!r}, expected an integer.")
 
 
+def plain_integer(value: Any, what: str) -> int:
+    """`value`, an integer of Python or numpy, as Python's; QueryError for anything else, also for 1.0 and True."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise QueryError(f"{what} is {value!r}, expected an integer.")
+    return int(value)
+
+
 @dataclass(frozen=True, slots=True)
 class PixelBox:
     """All integer vectors x with ``lower <= x <= upper``: pixels, or quantized pixels, that vary independently.

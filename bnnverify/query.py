@@ -16,6 +16,7 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
+from bnnverify.boxes import plain_integer
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork
 from bnnverify.regions import AnyRegion, PixelBox, RealBox, Region
@@ -40,6 +41,9 @@ class Untargeted:
 
     label: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", plain_integer(self.label, "class"))
+
     def __str__(self) -> str:
         return f"class is not {self.label}"
 
@@ -49,6 +53,9 @@ class Targeted:
     """Adversarial: `target` wins against every other class."""
 
     target: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", plain_integer(self.target, "class"))
 
     def __str__(self) -> str:
         return f"class is {self.target}"

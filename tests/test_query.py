@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
@@ -91,3 +92,13 @@ def test_integer_inputs_are_refused_with_the_reason():
 def test_properties_read_as_sentences():
     assert str(Untargeted(3)) == "class is not 3"
     assert str(Targeted(3)) == "class is 3"
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64])
+@pytest.mark.parametrize("prop", [Untargeted, Targeted])
+def test_labels_of_numpy_become_plain_integers(prop, kind):
+    number = prop(kind(1))
+    assert number == prop(1) and all(type(getattr(number, name)) is int for name in number.__dataclass_fields__)
+    for wrong in (True, np.bool_(True), 1.0, np.float64(1), "1", None):
+        with pytest.raises(QueryError, match="class is .*, expected an integer"):
+            prop(wrong)
