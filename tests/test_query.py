@@ -100,5 +100,5 @@ def test_labels_of_numpy_become_plain_integers(prop, kind):
     number = prop(kind(1))
     assert number == prop(1) and all(type(getattr(number, name)) is int for name in number.__dataclass_fields__)
     for wrong in (True, np.bool_(True), 1.0, np.float64(1), "1", None):
-        with pytest.raises(QueryError, match="class is .*, expected an integer"):
+        with pytest.raises(QueryError, match=r"class is .*, expected an integer"):
             prop(wrong)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks, checked; names as there, `least` for ``--yield``, `draws` if it has a ``--figure``."""
+    """What the command line asks, checked; names as there, `least` for ``--yield``, `draws` with a ``--figure``."""
 
     model: Path
     source: Mapping[str, Any]
