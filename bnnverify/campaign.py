@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.chipsampling import SampledChips, sample_chips
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel
 from bnnverify.files import LineFile
@@ -182,6 +183,7 @@ def _read(line: Mapping[str, Any]) -> Probability:
     return Probability.interval(Fraction(line["lower"]), Fraction(line["upper"]))
 
 
+@about_cells
 def question_id(network: BinaryNetwork, x: ArrayLike, label: int, faults: FaultModel, *, event: str) -> str:
     """The id of "what is the probability that the class of x is not `label`?"."""
     return next(_ids(network, np.asarray(x)[None], [label], faults, event))
@@ -206,6 +208,7 @@ def _digest(about: Mapping[str, Any]) -> Any:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + b"\n")
 
 
+@about_cells
 def certified_accuracy(
     network: BinaryNetwork,
     images: ArrayLike,
@@ -270,6 +273,7 @@ def certified_accuracy(
     return AccuracyPoint(faults, mean_accuracy(per_image), per_image, run)
 
 
+@about_cells
 def sampled_chips(
     network: BinaryNetwork,
     images: ArrayLike,

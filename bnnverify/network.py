@@ -53,12 +53,16 @@ class BinaryNetwork:
             blocks there is one flat vector; an image is flat in channel-major order.
         output: The scores.
         provenance: How the network was made.
+        input_coding: True if `blocks[0]` is a fixed binarization of the inputs in front of the network, one sign for
+            each input. It has no cells. Not part of the identity, for the function is the same, but of
+            `cells_identity`.
     """
 
     domain: InputDomain
     blocks: tuple[HiddenBlock, ...]
     output: OutputBlock
     provenance: Provenance = field(default_factory=Provenance)
+    input_coding: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.blocks, tuple):
@@ -74,6 +78,8 @@ class BinaryNetwork:
             raise ModelError(f"output is a {type(self.output).__name__}, expected an OutputBlock.")
         if self.output.n_inputs != width:
             raise ModelError(f"the output block takes {self.output.n_inputs} inputs, but {source} gives {width}.")
+        if self.input_coding is not False and not (self.input_coding is True and _codes_inputs(self.blocks)):
+            raise ModelError("input_coding is set, expected a first block that makes one sign of each input.")
 
     @property
     def n_inputs(self) -> int:
@@ -87,8 +93,8 @@ class BinaryNetwork:
 
     @property
     def n_cells(self) -> int:
-        """Stored weights of all blocks."""
-        return sum(b.n_cells for b in self.blocks) + self.output.n_cells
+        """Stored weights of all blocks that have cells."""
+        return sum(b.n_cells for b in self.all_blocks[self.input_coding :])
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -147,7 +153,7 @@ class BinaryNetwork:
         blocks: list[HiddenBlock] = []
         for block in self.blocks:
             blocks += block.unrolled() if isinstance(block, ConvBlock) else (block,)
-        return BinaryNetwork(self.domain, tuple(blocks), self.output, self.provenance)
+        return BinaryNetwork(self.domain, tuple(blocks), self.output, self.provenance, self.input_coding)
 
     def scores(self, x: ArrayLike) -> tuple[Fraction, ...]:
         """Exact scores of one input.
@@ -228,6 +234,21 @@ class BinaryNetwork:
             raise QueryError(f"{len(points)} images came with {got} labels, expected equally many, at least one.")
         return points
 
+    def behind_coding(self, images: ArrayLike) -> tuple[BinaryNetwork, IntArray]:
+        """The blocks that have cells as a network, and what these images are to it: what questions about cells ask.
+
+        Without input coding both stay as they are. Blocks are numbered anew.
+
+        Args:
+            images: Inputs of the domain, shape `(N, n)`.
+        """
+        points = self.domain.require_batch(images)
+        if not self.input_coding:
+            return self, points
+        domain = InputDomain.binary(self.blocks[0].n_outputs, self.domain.shape)
+        rest = BinaryNetwork(domain, self.blocks[1:], self.output, self.provenance)
+        return rest, self.blocks[0].outputs(points)
+
     def canonical_bytes(self) -> Iterable[bytes]:
         """The byte encoding that the identity hashes; see docs/identity.md."""
         yield b"bnnverify network 1\n"
@@ -271,6 +292,8 @@ class BinaryNetwork:
         digest = hashlib.sha256(bytes.fromhex(self.identity))
         for block in self.blocks:
             digest.update(np.packbits(block.negated).tobytes())
+        if self.input_coding:
+            digest.update(b"input coding")
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -284,6 +307,19 @@ class BinaryNetwork:
     def __repr__(self) -> str:
         kind = "binary" if self.domain.is_binary else "integer"
         return f"BinaryNetwork({self.architecture}, {kind} inputs, {self.n_cells} cells, sha256 {self.identity[:12]})"
+
+
+def _codes_inputs(blocks: tuple[HiddenBlock, ...]) -> bool:
+    """True if the first block makes one sign of each input, of nothing else, and in order."""
+    if not blocks or blocks[0].n_outputs != blocks[0].n_inputs:
+        return False
+    first = blocks[0]
+    if isinstance(first, ConvBlock):
+        shifts = first.kernel != (1, 1) or first.stride != (1, 1) or first.padding != (0, 0) or first.pool != (1, 1)
+        if shifts:
+            return False
+    matrix = first.weights.reshape(len(first.weights), -1)
+    return bool(np.array_equal(matrix != 0, np.eye(len(matrix), dtype=bool)))
 
 
 def _conv_text(block: ConvBlock) -> list[str]:

@@ -21,12 +21,12 @@ class BlockSummary:
     """The cost of one block.
 
     Attributes:
-        kind: `dense`, `conv` or `output`.
+        kind: `dense`, `conv` or `output`; `coding` for a binarization of the inputs, which has no cells.
         input_bits: Bits of an input: 1 for signs, enough for the range of integers.
         output_shape: `(neurons,)`, or `(filters, height, width)` after pooling.
         binary_weights: Weights of 1 bit: the cells. Masked ones take none.
         numbers: Numbers of 32 bits: thresholds, or scales and biases.
-        macs: Multiply-accumulates for one input: the cells, times the positions of a convolution. Those on padding
+        macs: Multiply-accumulates for one input: the weights, times the positions of a convolution. Those on padding
             count.
     """
 
@@ -158,7 +158,7 @@ def summarize(network: BinaryNetwork) -> NetworkSummary:
     domain = network.domain
     reach = int(domain.upper.max()) - int(domain.lower.min())
     bits, blocks = 1 if domain.is_binary else max(reach.bit_length(), 1), []
-    for block in network.all_blocks:
+    for b, block in enumerate(network.all_blocks):
         shape: tuple[int, ...] = (block.weights.shape[0],)
         places, kind, numbers = 1, "dense", shape[0]
         if isinstance(block, ConvBlock):
@@ -166,7 +166,9 @@ def summarize(network: BinaryNetwork) -> NetworkSummary:
             places = math.prod(block.positions)
         elif isinstance(block, OutputBlock):
             kind, numbers = "output", 2 * block.n_classes
-        blocks.append(BlockSummary(kind, bits, shape, block.n_cells, numbers, block.n_cells * places))
+        codes = b == 0 and network.input_coding
+        cells = 0 if codes else block.n_cells
+        blocks.append(BlockSummary("coding" if codes else kind, bits, shape, cells, numbers, block.n_cells * places))
         bits = 1
     return NetworkSummary(network.architecture, tuple(blocks))
 

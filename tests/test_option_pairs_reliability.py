@@ -83,6 +83,7 @@ UNSEEN = {
     ("retries", "target_accuracy"): "likewise",
     ("retries", "every_rate"): "likewise",
     ("event", "input_file"): "inputs of a file have no labels, so a change is what is asked there anyway",
+    ("jobs", "resume"): "images are kept in the order in which they are final",
     ("timeout", "resume"): "with a limit, coarse answers come first and are kept, too",
 }
 
@@ -119,7 +120,7 @@ def causes_of(options):
         low, high = listed("p01"), listed("p10")
         size = max(len(low), len(high))
         pairs = zip(low * (size // len(low)), high * (size // len(high)), strict=True)
-        models = [[AsymmetricFlip(a, b)] for a, b in pairs]
+        models = [[AsymmetricFlip(a, b)] for a, b in dict.fromkeys(pairs)]
     else:
         models = [[BitFlip(p)] for p in listed("ber")] if "ber" in options else [[]]
     if "retries" in options:

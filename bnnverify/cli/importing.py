@@ -299,6 +299,8 @@ def _print(
 ) -> None:
     network = imported.network
     click.echo(f"{model}  {network.architecture}  {imported.coding}  {network.n_cells:,} cells")
+    if network.input_coding:
+        click.echo("block 0 codes the inputs: a fixed threshold for each, no cells")
     click.echo(f"sha256 {network.identity}")
     shape = "x".join(map(str, imported.input_shape))
     click.echo(f"input {imported.input_name} ({shape})\n")

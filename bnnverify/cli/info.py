@@ -36,7 +36,8 @@ def command(model: Path, as_json: bool, quiet: bool) -> int:
     costs = summarize(network)
     if as_json:
         blocks = [
-            {**_block(block), **cost.to_json()} for block, cost in zip(network.all_blocks, costs.blocks, strict=True)
+            {**_block(block), "cells": cost.binary_weights, **cost.to_json()}
+            for block, cost in zip(network.all_blocks, costs.blocks, strict=True)
         ]
         totals, provenance = costs.to_json(), dict(network.provenance.data)
         answer = {"type": "info", "blocks": blocks, "totals": totals, "provenance": provenance}
@@ -45,6 +46,8 @@ def command(model: Path, as_json: bool, quiet: bool) -> int:
     domain = "signs -1/+1" if network.domain.is_binary else "bounded integers"
     shape = "x".join(map(str, network.domain.shape))
     click.echo(f"{model}  {network.architecture}  {domain} ({shape})  {network.n_cells:,} cells")
+    if network.input_coding:
+        click.echo("block 0 codes the inputs: a fixed threshold for each, no cells")
     click.echo(f"sha256 {network.identity}\n\n{costs}\n")
     click.echo(f"{'block':<8} {'thresholds':<14} negated rows")
     for block in network.blocks:

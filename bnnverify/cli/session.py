@@ -78,6 +78,7 @@ class Session:
     lines: list[dict[str, Any]]
     store: Store
     monitor: Monitor
+    coding: bool
     is_partial: bool = False
     proved_yield: dict[str, Any] | None = None  # until the sampled one is there
 
@@ -147,7 +148,7 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
             "(or --worst-case, --critical N, --coefficients K)."
         )
     network = load(options.model)
-    points = fault_points(len(network.blocks) + 1, **faults)
+    points = fault_points(len(network.all_blocks) - network.input_coding, **faults)
     images = choose(network, default="all", **options.source)
     known = all(image.label is not None for image in images.images)
     wanted = options.keep or ("true" if known else "predicted")
@@ -156,16 +157,18 @@ def open_session(options: Options, lines: list[dict[str, Any]]) -> tuple[Session
     truth = [class_to_keep(wanted, image, c) for image, c in zip(images.images, own, strict=True)]
     for label in set(truth):
         network.require_class(label)
+    about = envelope("reliability", options.model, network)
+    coding, (network, x) = network.input_coding, network.behind_coding(x)
     _require_served(options, network, points, x, truth)
     clean = sum(a == b for a, b in zip(own, truth, strict=True))
     indices = [image.index for image in images.images]
     shared = {
-        **envelope("reliability", options.model, network),
+        **about,
         "data": dict(images.provenance),
         "images": {"indices": indices, "clean_correct": clean},
     }
     event = "change" if wanted == "predicted" else "error"
-    arguments = (options, network, x, truth, indices, event, wanted, clean, shared, lines, Store(), Monitor())
+    arguments = (options, network, x, truth, indices, event, wanted, clean, shared, lines, Store(), Monitor(), coding)
     return Session(*arguments), points
 
 
@@ -209,7 +212,10 @@ def print_heading(session: Session, has_table: bool) -> None:
         return
     network, data = session.network, session.shared["data"]
     source = data.get("file") or f"{data['name']}, {data['split']} split"
-    click.echo(f"{session.options.model}  {network.architecture}  sha256 {network.identity[:16]}  |  {source}")
+    about = session.shared["model"]
+    click.echo(f"{session.options.model}  {about['architecture']}  sha256 {about['identity'][:16]}  |  {source}")
+    if session.coding:
+        click.echo("the first block codes the inputs and has no cells; blocks are numbered from the one behind it")
     right = {"true": "", "predicted": "; right is the fault-free class"}
     share = f"accuracy without errors {session.clean / len(session.truth):.4%}"
     words = right.get(session.wanted, f"; right is class {session.wanted}")

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.confidence import clopper_pearson, mean_interval
 from bnnverify.engines.base import Clock, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.engines.flips import chip_seeds
 from bnnverify.engines.montecarlo import require_samplable
 from bnnverify.engines.wholechips import BATCH, Chips, whole_chips
@@ -113,6 +114,7 @@ class SampledChips:
         }
 
 
+@about_cells
 def sample_chips(
     network: BinaryNetwork,
     images: ArrayLike,

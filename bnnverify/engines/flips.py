@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bnnverify.compilation import njit
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import FaultModel, PerRead, cell_rates, require_blocks
-from bnnverify.network import BinaryNetwork
+from bnnverify.network import BinaryNetwork, InputDomain
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SEEDS = 256  # chips whose seeds are made together; part of how seeds map to chips
@@ -152,6 +152,10 @@ def faulty_network(network: BinaryNetwork, faults: FaultModel, chip_seed: Any) -
         if faults.permanent is None:
             raise UnsupportedError("the faults are fresh at every read, expected permanent ones: no chip to rebuild.")
         faults = faults.permanent
+    if network.input_coding:
+        coder, domain = network.blocks[0], InputDomain.binary(network.blocks[0].n_outputs)
+        rest = faulty_network(BinaryNetwork(domain, network.blocks[1:], network.output), faults, chip_seed)
+        return BinaryNetwork(network.domain, (coder, *rest.blocks), rest.output, input_coding=True)
     cells = cells_of(network, faults)
     flips, _ = drawn(cells, np.array([chip_seed], dtype=np.uint64))
     blocks = []

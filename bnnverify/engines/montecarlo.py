@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from bnnverify.confidence import clopper_pearson
 from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.chips import SharedCells
+from bnnverify.engines.coding import about_cells
 from bnnverify.engines.owncells import OwnCells
 from bnnverify.engines.reads import independent_reads
 from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
@@ -65,6 +66,7 @@ class SampledErrors:
         }
 
 
+@about_cells
 def sample_errors(
     network: BinaryNetwork,
     images: ArrayLike,

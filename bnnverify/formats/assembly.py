@@ -101,7 +101,8 @@ def finished(
         provenance = {**provenance, "assumed": [*provenance.get("assumed", ()), SINGLE_LOGIT]}
     output = OutputBlock.create(weights, scale=list(scale), bias=list(bias), mask=weights != 0)
     domain = source.coding.domain(source.order.size, source.shape)
-    network = BinaryNetwork(domain, source.blocks, output, Provenance(provenance))
+    coding = bool(source.layers) and source.layers[0].kind == "input"
+    network = BinaryNetwork(domain, source.blocks, output, Provenance(provenance), coding)
     text = f"scores of {output.n_classes} classes from {output.n_inputs} inputs"
     layers = (*source.layers, Layer("output", source.name, text, magnitudes(scale), 0, 0, 0, None))
     return Assembled(network, source.order, layers, rounded, single)

@@ -9,6 +9,8 @@ Members, in this order, each uncompressed and with a fixed time stamp, so that e
   of every hidden block I from 0; ``blocks.I.conjunction`` (int8, 0 or 1) too of a convolution;
 - ``output.weights``: int8, 0 where masked.
 
+`input_coding` is in the header only where it is true: the first block has no cells (`BinaryNetwork.input_coding`).
+
 Version 2 brought convolutions. A network without one is still written as version 1, the same bytes as ever.
 
 `load` believes nothing: every size is checked before memory is taken, every type and shape against the header,
@@ -104,6 +106,7 @@ def _header_text(network: BinaryNetwork) -> bytes:
         "provenance": dict(network.provenance.data),
         "identity": network.identity,
         "cells_identity": network.cells_identity,
+        **({"input_coding": True} if network.input_coding else {}),
     }
     try:
         text = json.dumps(header, sort_keys=True, allow_nan=False, ensure_ascii=True).encode()
@@ -291,7 +294,8 @@ def _build(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Bin
         bias=[_rational(q) for q in header["output"]["bias"]],
         mask=arrays["output.weights"] != 0,
     )
-    return BinaryNetwork(domain, blocks, output, Provenance(header["provenance"]))
+    coding = header.get("input_coding", False)
+    return BinaryNetwork(domain, blocks, output, Provenance(header["provenance"]), coding)
 
 
 def _build_block(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str) -> HiddenBlock:

@@ -165,7 +165,7 @@ def restored(
             raise FormatError(
                 f"{where}: the metadata {BLOCKS_KEY} does not fit the graph, expected what no output shows. {_CHANGED}"
             ) from None
-    return BinaryNetwork(domain, blocks, output, network.provenance)
+    return BinaryNetwork(domain, blocks, output, network.provenance, network.input_coding)
 
 
 def _with_unseen(block: HiddenBlock, entry: Mapping[str, Any], reach: int) -> HiddenBlock:

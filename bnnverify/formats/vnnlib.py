@@ -177,7 +177,7 @@ def _restricted(network: BinaryNetwork, classes: Sequence[int]) -> BinaryNetwork
     weights = output.weights[rows]
     scale, bias = [output.scale[k] for k in rows], [output.bias[k] for k in rows]
     kept = OutputBlock.create(weights, scale=scale, bias=bias, mask=weights != 0)
-    return BinaryNetwork(network.domain, network.blocks, kept, network.provenance)
+    return BinaryNetwork(network.domain, network.blocks, kept, network.provenance, network.input_coding)
 
 
 def _untargeted(network: BinaryNetwork, box: RealBox, loser: int, strict: bool, winners: set[int]) -> Query:

@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from bnnverify.engines.base import Clock
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel
 from bnnverify.network import BinaryNetwork
@@ -59,6 +60,7 @@ class AccuracyPoint:
         }
 
 
+@about_cells
 def image_errors(
     network: BinaryNetwork,
     images: ArrayLike,
@@ -155,6 +157,7 @@ def _finished(tasks: Sequence[Callable[[], int | None]], jobs: int) -> Iterator[
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+@about_cells
 def expected_accuracy(
     network: BinaryNetwork,
     images: ArrayLike,

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.packing import score_ranks
@@ -37,6 +38,7 @@ _METHOD = "fault-coefficients"
 _KEPT = 1 << 16  # polynomials of each kind
 
 
+@about_cells
 def fault_coefficients(
     network: BinaryNetwork,
     x: ArrayLike,

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from bnnverify.convolution import ConvBlock
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.kernels import PackedNetwork
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain
@@ -144,6 +145,7 @@ class CriticalCells:
         }
 
 
+@about_cells
 def critical_cells(
     network: BinaryNetwork,
     images: ArrayLike,
@@ -197,6 +199,7 @@ def critical_cells(
     return CriticalCells(network, changes, breaks, repairs, np.concatenate(parts), correct, run)
 
 
+@about_cells
 def classes_after_one_flip(network: BinaryNetwork, x: ArrayLike) -> tuple[IntArray, ...]:
     """The class of x after the flip of each single cell, exact.
 

@@ -19,6 +19,7 @@ from bnnverify.devices.programming import Shares, Write
 from bnnverify.devices.pulses import PulseMenu
 from bnnverify.devices.switching import RESET, SET, SwitchingCell, whole
 from bnnverify.engines.base import Clock, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel, in_series, rate
 from bnnverify.network import BinaryNetwork
@@ -171,6 +172,7 @@ def _frontier(options: list[Any]) -> list[Any]:
     return kept
 
 
+@about_cells
 def lowest_write_energy(
     cell: SwitchingCell,
     network: BinaryNetwork,

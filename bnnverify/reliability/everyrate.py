@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.engines.base import Clock, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import rate
 from bnnverify.network import BinaryNetwork
@@ -83,6 +84,7 @@ def _text_below(value: Fraction, digits: int) -> str:
     return f"{floor.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize():g}"
 
 
+@about_cells
 def certified_range(
     network: BinaryNetwork,
     images: ArrayLike,

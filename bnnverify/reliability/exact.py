@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
+from bnnverify.engines.coding import about_cells
 from bnnverify.engines.reads import independent_reads
 from bnnverify.errors import UnsupportedError
 from bnnverify.faults import FaultModel, PerRead, cell_rates, rate, require_blocks
@@ -66,6 +67,7 @@ class FaultEnumerator:
         return total
 
 
+@about_cells
 def fault_enumerator(network: BinaryNetwork, x: ArrayLike, label: int) -> FaultEnumerator:
     """Numbers of k-flip patterns of the stored weights after which the class of x is not `label`.
 
@@ -89,6 +91,7 @@ def fault_enumerator(network: BinaryNetwork, x: ArrayLike, label: int) -> FaultE
     return FaultEnumerator(tuple(counts + [0] * (network.n_cells + 1 - len(counts))))
 
 
+@about_cells
 def exact_error_probability(network: BinaryNetwork, x: ArrayLike, label: int, faults: FaultModel) -> Fraction:
     """P(class of x is not `label`) under the fault model, as an exact Fraction.
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.coefficients import CoefficientCounter
 from bnnverify.reliability.enumerators import PartialEnumerator
@@ -20,6 +21,7 @@ Progress = Callable[[int], Any]
 Counter = Callable[[IntArray, int], tuple[int, ...]]  # of (x, label): A_0, A_1, ...
 
 
+@about_cells
 def mean_coefficients(
     network: BinaryNetwork,
     images: ArrayLike,

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from bnnverify.convolution import ConvBlock
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import Clock
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.faults import FaultModel, cell_rates, is_per_cell, require_blocks
 from bnnverify.network import BinaryNetwork, DenseBlock
@@ -44,6 +45,8 @@ class FaultyNetwork:
     def __post_init__(self) -> None:
         if not hasattr(self.faults, "rates"):
             raise QueryError(f"faults is {self.faults!r}, expected a fault model such as BitFlip('1e-3').")
+        if self.network.input_coding:
+            raise QueryError("the first block codes the inputs and has no cells. Ask about network.behind_coding(x).")
         blocks = self.network.blocks
         require_blocks(self.faults, len(blocks) + 1)
         if not blocks and not self.network.domain.is_binary:
@@ -181,6 +184,7 @@ class FaultyNetwork:
         return Probability.interval(*outward(bounds.lower, bounds.upper, bounds.roundings)), run
 
 
+@about_cells
 def error_probability(
     network: BinaryNetwork,
     x: ArrayLike,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.engines.base import Clock, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork, require_positive
@@ -189,6 +190,7 @@ def _in_threads(one: Callable[[int], T], items: list[int], jobs: int) -> Iterato
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+@about_cells
 def accuracy_reaches(
     network: BinaryNetwork,
     images: ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import PerBlock, SignModel
 from bnnverify.network import BinaryNetwork
@@ -95,6 +96,7 @@ def _points(least: Fraction, most: Fraction) -> str:
     return f"{float(low) / 1e4:.4f} to {float(high) / 1e4:.4f} points"
 
 
+@about_cells
 def block_sensitivity(
     network: BinaryNetwork, images: ArrayLike, labels: Sequence[int], model: SignModel, **options: Any
 ) -> BlockSensitivity:

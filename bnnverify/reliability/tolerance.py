@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from bnnverify.engines.base import Clock, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import BitFlip, rate
 from bnnverify.network import BinaryNetwork
@@ -57,6 +58,7 @@ class ToleranceBracket:
         }
 
 
+@about_cells
 def tolerance_bracket(
     network: BinaryNetwork,
     images: ArrayLike,

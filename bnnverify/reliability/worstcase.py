@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
+from bnnverify.engines.coding import about_cells
 from bnnverify.errors import EngineError, QueryError
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.flipplan import FlipPlan, Layout
@@ -154,6 +155,7 @@ class FlipDistances:
         }
 
 
+@about_cells
 def bit_flip_distance(
     network: BinaryNetwork,
     x: ArrayLike,
@@ -193,6 +195,7 @@ def bit_flip_distance(
     return answers.per_image[0]
 
 
+@about_cells
 def robust_to_flips(
     network: BinaryNetwork,
     x: ArrayLike,
@@ -222,6 +225,7 @@ def robust_to_flips(
     return FlipRobustness(evidence.withstands(k), k, evidence)
 
 
+@about_cells
 def worst_case_accuracy(
     network: BinaryNetwork,
     images: ArrayLike,
@@ -249,6 +253,7 @@ def worst_case_accuracy(
     return flip_distances(network, images, labels, max_flips=k, limits=limits, jobs=jobs).withstand(k)
 
 
+@about_cells
 def flip_distances(
     network: BinaryNetwork,
     images: ArrayLike,
