@@ -393,3 +393,46 @@ def test_what_picks_other_classes_than_the_first_greatest_is_refused(tmp_path):
     model.nodes[-1].output[:] = ["greatest", "n1"]
     imported = load(model.save(tmp_path / "m.onnx"), coding=SMALL)
     assert imported.network.n_classes == 3 and imported.gives == "class"
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Conv", "padded"])
+def test_a_batch_norm_of_the_input_divides_by_its_root(tmp_path, kind):
+    # sqrt(4 + 1e-3) is irrational; an oracle in plain loops, since floats decide no tie here
+    rng = np.random.default_rng(3)
+    for gamma, beta, variance in ((1.0, 0.25, 4.0), (-2.0, 0.3 if kind != "padded" else 0.0, 0.5), (0.0, -1.0, 2.0)):
+        mean = 0.3 if kind != "padded" else 0.0
+        pads = [0, 1, 0, 1] if kind == "padded" and beta == 0 else [0] * 4
+        model = Model([None, 2, 1, 3])
+        model.add("BatchNormalization", *([v] * 2 for v in (gamma, beta, mean, variance)), epsilon=1e-3)
+        if kind == "MatMul":
+            model.add("Flatten").add("MatMul", rng.choice([-1.0, 1.0], (6, 3)))
+        else:
+            model.add("Conv", rng.choice([-1.0, 1.0], (3, 2, 1, 2)), [0.1, -0.7, 0.4], pads=pads)
+        model.add("GreaterOrEqual", 0.55).add("Where", 2.0, 0.5).add("Flatten")
+        model.add("MatMul", rng.choice([-1.0, 1.0], ((3 if kind == "MatMul" else 12 if any(pads) else 6), 2)))
+        imported = load(model.save(tmp_path / "m.onnx"), coding=SMALL)
+        x = inputs_of((2, 1, 3), 40)
+        for point, row in zip(imported.read(x), run(model.proto(), x), strict=True):
+            assert [float(v) for v in imported.network.scores(point)] == row.tolist()
+
+
+def test_a_cast_that_a_small_type_does_not_hold_is_refused(tmp_path):
+    def model(to, low):
+        steps = Model([None, 4], opset=24).add("MatMul", np.ones((4, 2))).add("Greater", 0.5).add("Where", 1.0, low)
+        return steps.add("Cast", to=to).add("Cast", to=TensorProto.FLOAT).add("MatMul", np.ones((2, 2)))
+
+    small = (TensorProto.UINT4, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT4E2M1, TensorProto.STRING)
+    for to in (*small, TensorProto.BOOL, TensorProto.UINT8):
+        refused(tmp_path, model(to, -1.0), r"node 'n3' \(Cast\) rounds numbers to another type")
+    for to, low in ((TensorProto.UINT4, 0.0), (TensorProto.INT4, -1.0), (TensorProto.BOOL, 0.0)):
+        assert load(model(to, low).save(tmp_path / "m.onnx"), coding=SMALL).network.n_classes == 2
+
+
+def test_a_sign_of_bits_that_is_zero_needs_its_meaning_and_says_so(tmp_path):
+    model = Model([None, 3]).add("Sign").add("MatMul", np.ones((3, 2)))
+    path = model.save(tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match="zero_sign=1"):
+        load(path, coding=InputCoding.bits())
+    assert load(path, coding=InputCoding.bits(), zero_sign=-1).notes == (
+        "a plain Sign of 0 was taken as -1; ONNX gives 0",
+    )

@@ -33,9 +33,9 @@ def dense(tensor: Tensor, weights: NDArray[Any], bias: Any, where: str) -> Tenso
     spread = np.zeros_like(weights)
     spread[:, tensor.index.ravel()] = weights
     units, scale = _split(spread, where)
-    slope, offset = _through(units, scale, signs.mean, signs.step, where, signed=tensor.steps is not None)
+    sums = _through(units, scale, signs.mean, signs.step, signs.root, signs.shift, where, tensor.steps is not None)
     source = replace(signs.source, name=where, weights=units * _directions(signs.step)[None, :], geometry=None)
-    affine = Affine.create(slope, offset + _bias(bias, units.shape[0], where))
+    affine = sums.plus(_bias(bias, units.shape[0], where))
     return Tensor(source, affine, None, None, np.arange(units.shape[0], dtype=np.int64).reshape(1, -1))
 
 
@@ -76,18 +76,18 @@ def convolved(
     image = image_shape(tensor, where)
     full = _spread_kernels(kernels, image[0], dilation, groups, where)
     signs = resolved(tensor, image, where)
-    mean, step = (_per_channel(values, image[0], where) for values in (signs.mean, signs.step))
+    mean, step, shift = (_per_channel(values, image[0], where) for values in (signs.mean, signs.step, signs.shift))
     units, scale = _split(full, where)
-    pad_value = _pad_value(mean, step, padding_value, where) if any(pads) else 0
+    pad_value = _pad_value(mean, step, signs.root, padding_value - shift, where) if any(pads) else 0
     cells = units.shape[2] * units.shape[3]
     flat = units.reshape(units.shape[0], -1)
-    means, sizes = np.repeat(mean, cells), np.repeat(step, cells)
-    slope, offset = _through(flat, scale, means, sizes, where, signed=tensor.steps is not None)
+    means, sizes, shifts = (np.repeat(values, cells) for values in (mean, step, shift))
+    sums = _through(flat, scale, means, sizes, signs.root, shifts, where, tensor.steps is not None)
     turned = (units * _directions(step)[None, :, None, None]).astype(np.int8)
     even, padding = symmetric(turned, pads)
     source = replace(signs.source, name=where, weights=even, geometry=Geometry(image, stride, padding, pad_value))
     check_places(source, where)
-    affine = Affine.create(slope, offset + _bias(bias, units.shape[0], where))
+    affine = sums.plus(_bias(bias, units.shape[0], where))
     shape = (1, *source.output_shape)
     return Tensor(source, affine, None, None, np.arange(math.prod(shape), dtype=np.int64).reshape(shape))
 
@@ -115,9 +115,16 @@ def _directions(step: Column) -> SignArray:
 
 
 def _through(
-    units: SignArray, scale: Column, mean: Column, step: Column, where: str, *, signed: bool
-) -> tuple[Column, Column]:
-    """Slope and offset of each row: ``scale * sum(w * (mean + step * h))`` in terms of the sum of signs."""
+    units: SignArray,
+    scale: Column,
+    mean: Column,
+    step: Column,
+    root: Fraction,
+    shift: Column,
+    where: str,
+    signed: bool,
+) -> Affine:
+    """Each row, ``scale * sum(w * ((mean + step * h) / sqrt(root) + shift))``, in terms of the sum of signs."""
     sizes = {abs(v) for v in step if v != 0}
     if len(sizes) > 1:
         low, high = min(sizes), max(sizes)
@@ -132,13 +139,20 @@ def _through(
             f"{where} takes {what} ({float(low):.6g} to {float(high):.6g}), expected one magnitude for all. {remedy}"
         )
     size = sizes.pop() if sizes else Fraction(1)
-    constant = constant_column(0, units.shape[0])
-    numbers = {value: k for k, value in enumerate(dict.fromkeys(mean.tolist()))}
-    kinds = np.array([numbers[value] for value in mean.tolist()])
+    rows = units.shape[0]
+    offset, moved = scale * _weighted(units, mean), scale * _weighted(units, shift)
+    return Affine(scale * size, offset, constant_column(root, rows), moved)
+
+
+def _weighted(units: SignArray, values: Column) -> Column:
+    """The sum of each row times these values."""
+    total = constant_column(0, units.shape[0])
+    numbers = {value: k for k, value in enumerate(dict.fromkeys(values.tolist()))}
+    kinds = np.array([numbers[value] for value in values.tolist()])
     for value, k in numbers.items():
         if value != 0:
-            constant = constant + value * column(units[:, kinds == k].sum(axis=1, dtype=np.int64).tolist())
-    return scale * size, scale * constant
+            total = total + value * column(units[:, kinds == k].sum(axis=1, dtype=np.int64).tolist())
+    return total
 
 
 def _bias(bias: Any, units: int, where: str) -> Column:
@@ -159,14 +173,16 @@ def _per_channel(values: Column, channels: int, where: str) -> Column:
     return rows[:, 0]
 
 
-def _pad_value(mean: Column, step: Column, value: Fraction, where: str) -> int:
-    """The sign (or nothing) that stands for the padding."""
+def _pad_value(mean: Column, step: Column, root: Fraction, wanted: Column, where: str) -> int:
+    """The sign (or nothing) that stands for the padding: that with which the inputs are what is wanted there."""
     for pad in (0, -1, 1):
-        if all(m + d * pad == value for m, d in zip(mean, step, strict=True)):
+        pairs = [(m + d * pad, w) for m, d, w in zip(mean, step, wanted, strict=True)]
+        if all(v == w and (v == 0 or root == 1) for v, w in pairs):  # other roots are irrational
             return pad
     m, d = mean[0], step[0]
     raise UnsupportedError(
-        f"{where} pads with {value}, but its inputs are {m} + {d} * x: no -1, 0 or +1 gives that. Expected padding "
+        f"{where} pads with {wanted[0]}, but its inputs are {m} + {d} * x"
+        f"{'' if root == 1 else f', over the root of {float(root):.6g}'}: no -1, 0 or +1 gives that. Expected padding "
         "with one of the values of the inputs, or nothing where they are -1/+1."
     )
 

@@ -91,7 +91,7 @@ def load(
     if open_zero:
         notes.append("the first block ends in a plain Sign, which real inputs (not integers) can make 0")
     if zero_sign is not None:
-        is_needed = any(layer.third_value for layer in done.layers)
+        is_needed = tensor.source.zero_in_input or any(layer.third_value for layer in done.layers)
         meaning = f"a plain Sign of 0 was taken as {zero_sign:+d}; ONNX gives 0"
         notes.append(meaning if is_needed else "no sign of the model can be 0: what it means was not needed")
     bounds = None if coding else stated.bounds

@@ -20,7 +20,16 @@ from bnnverify.formats.onnxcall import Call
 from bnnverify.formats.tensors import Tensor
 from bnnverify.formats.units import column
 
-FLOAT, INT32, INT64, BOOL, DOUBLE, UNSIGNED = 1, 6, 7, 9, 11, (2, 4, 12, 13)  # numbers of types in ONNX
+FLOAT, INT32, INT64, DOUBLE = 1, 6, 7, 11  # numbers of types in ONNX
+_WHOLE = {  # type -> the least and the greatest of the integers that it holds without gaps, as far as signs need them
+    **dict.fromkeys((3, 5, INT32, INT64, 10, 16), (-100, 100)),
+    **dict.fromkeys((2, 4, 12, 13), (0, 100)),
+    9: (0, 1),
+    21: (0, 15),
+    22: (-8, 7),
+    25: (0, 3),
+    26: (-2, 1),
+}
 
 Handler = Callable[[Call, Tensor], Tensor]
 
@@ -58,13 +67,12 @@ def _cast(call: Call, tensor: Tensor) -> Tensor:
     is_whole = tensor.source.takes_signs and elementwise.is_integral(tensor)
     if tensor.steps is None and to in (INT32, INT64) and is_whole:
         return tensor
-    if tensor.steps is not None:
+    if tensor.steps is not None and to in _WHOLE:
         values = {v for array in (tensor.steps.low, tensor.steps.zero, tensor.steps.high) for v in array}
-        least = 0 if to in (BOOL, *UNSIGNED) else -100
-        most = 1 if to == BOOL else 100  # small enough for every type
+        least, most = _WHOLE[to]
         if all(v.denominator == 1 and least <= v <= most for v in values):
             return tensor
-    raise call.refuse("rounds numbers to another type, expected float, double, or small integers.")
+    raise call.refuse("rounds numbers to another type, expected float, double, or integers that the type holds.")
 
 
 def _transpose(call: Call, tensor: Tensor) -> Tensor:

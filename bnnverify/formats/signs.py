@@ -7,6 +7,7 @@ step go into the next layer. So activations in {0, 1}, or of any two values, are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,27 @@ from bnnverify.errors import UnsupportedError
 from bnnverify.formats.elementwise import require_exact
 from bnnverify.formats.firing import Firing, Layer, fire
 from bnnverify.formats.tensors import Source, Tensor, arranged
-from bnnverify.formats.units import Column, column
+from bnnverify.formats.units import Column, column, constant_column
 from bnnverify.network import DenseBlock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signs:
-    """A source that ended in signs h (or the input x): its entries have the values ``mean + step * h``."""
+    """A source that ended in signs h (or the input x): its entries are ``(mean + step * h) / sqrt(root) + shift``.
+
+    Only the input, after a batch norm, can have a root other than 1, and a shift other than 0.
+    """
 
     source: Source  # without the layer that became a block
     mean: Column
     step: Column
+    root: Fraction
+    shift: Column
+
+    @classmethod
+    def plain(cls, source: Source, mean: Column, step: Column) -> Signs:
+        """Entries ``mean + step * h``."""
+        return cls(source, mean, step, Fraction(1), constant_column(0, mean.size))
 
 
 def resolved(tensor: Tensor, image: tuple[int, int, int] | None, where: str) -> Signs:
@@ -44,7 +55,14 @@ def resolved(tensor: Tensor, image: tuple[int, int, int] | None, where: str) -> 
                 f"{where} takes the sums of {source.name} without a sign in between, expected signs: this is no "
                 "binarized network."
             )
-        return Signs(source, tensor.affine.offset, tensor.affine.slope)
+        affine = tensor.affine.over_one_root()
+        if affine is None:
+            raise UnsupportedError(
+                f"{where} takes the input after a batch norm that divides each channel by another irrational root, "
+                "expected one magnitude for all. Is a sign missing between the two? Put it there (for a state dict: "
+                "--layer NAME:sign=1)."
+            )
+        return Signs(source, affine.offset, affine.slope, affine.root[0], affine.shift)
     firing = fire(tensor.affine, tensor.steps, source.sums(), zero_sign=source.zero_sign, where=source.name)
     places = tensor.image[1] * tensor.image[2]
     mean, step = np.repeat(firing.mean, places), np.repeat(firing.step, places)
@@ -53,7 +71,7 @@ def resolved(tensor: Tensor, image: tuple[int, int, int] | None, where: str) -> 
     block = _block(tensor, firing)
     layer = _described(block, tensor, firing)
     rest = replace(source, blocks=(*source.blocks, block), layers=(*source.layers, layer), weights=None, geometry=None)
-    return Signs(rest, mean, step)
+    return Signs.plain(rest, mean, step)
 
 
 def _block(tensor: Tensor, firing: Firing) -> HiddenBlock:
@@ -122,7 +140,9 @@ def _input_signs(
     if source.coding.is_binary:  # h = +1 iff x >= T (or <= T) with x = -1/+1
         always = [_outcomes(t, up) for t, up in zip(firing.thresholds, firing.rising, strict=True)]
         low, high = (mean + step * column([pair[k] for pair in always]) for k in range(2))
-        return Signs(source, (low + high) / 2, (high - low) / 2)
+        if firing.third_value and firing.ties:
+            source = replace(source, zero_in_input=True)
+        return Signs.plain(source, (low + high) / 2, (high - low) / 2)
     falling = ~firing.rising
     limits = np.array([t if up else -t for t, up in zip(firing.thresholds, firing.rising, strict=True)], dtype=object)
     units = np.where(falling, -1, 1).astype(np.int8)
@@ -154,7 +174,7 @@ def _input_signs(
         tuple(np.array(firing.crossings)[:: n // len(block.thresholds)].tolist()),
         firing.third_value,
     )
-    return Signs(replace(source, blocks=(block,), layers=(layer,)), mean, step)
+    return Signs.plain(replace(source, blocks=(block,), layers=(layer,)), mean, step)
 
 
 def _uniform(values: NDArray[Any], groups: int) -> bool:

@@ -54,6 +54,7 @@ class Source:
         weights: Signs of this layer, 0 where absent: a matrix or kernels; None for the input.
         geometry: None unless it is a convolution.
         zero_sign: What sign(0) means to a model whose files leave it open; None to refuse.
+        zero_in_input: True if that was needed for a sign of binary inputs, which is no layer.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Source:
     weights: SignArray | None
     geometry: Geometry | None
     zero_sign: int | None
+    zero_in_input: bool = False
 
     @property
     def output_shape(self) -> tuple[int, int, int]:

@@ -150,6 +150,23 @@ class Affine:
                     slope[j], offset[j], root[j] = slope[j] / whole, offset[j] / whole, Fraction(1)
         return Affine(slope, offset, root, shift).plus(beta)
 
+    def over_one_root(self) -> Affine | None:
+        """The same values with one root for all units; None if their roots differ by more than rational factors."""
+        slope, offset, shift = self.slope.copy(), self.offset.copy(), self.shift.copy()
+        common = next((r for p, r in zip(slope, self.root, strict=True) if p != 0), Fraction(1))
+        factors = {root: rational_root(common / root) for root in set(self.root.tolist())}
+        for j, root in enumerate(self.root):
+            factor = factors[root]
+            if slope[j] == 0 and root == 1:  # a constant, which may be of any root
+                shift[j], offset[j] = shift[j] + offset[j], Fraction(0)
+            elif factor is not None:
+                slope[j], offset[j] = slope[j] * factor, offset[j] * factor
+            elif slope[j] != 0 or offset[j] != 0:
+                return None
+        if common == 1:
+            offset, shift = offset + shift, constant_column(0, self.size)
+        return Affine(slope, offset, constant_column(common, self.size), shift)
+
     def zero(self, j: int) -> RealThreshold | None:
         """The real number at which unit j crosses zero; None if the unit is constant."""
         p = self.slope[j]
