@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bnnverify.engines import costs, portfolio
+from bnnverify.engines import batches, costs, portfolio, warmup
 from bnnverify.engines.base import Clock, Limits, Monitor
 from bnnverify.engines.costs import Shape, seconds_to_count, seconds_to_decide
 from bnnverify.engines.portfolio import PortfolioEngine
@@ -200,3 +200,24 @@ def test_more_inputs_cost_more():
     x = (1,) * 5
     guesses = [seconds_to_count(Query(MAJORITY, HammingBall(x, r), Untargeted(0)))["enumeration"] for r in range(6)]
     assert guesses == sorted(guesses)
+
+
+def test_an_engine_whose_loops_would_be_compiled_first_waits_for_one_that_is_ready(race, monkeypatch):
+    compiled, ready = Fake("compiled"), Fake("ready", seconds=0.1)
+    monkeypatch.setattr(portfolio, "seconds_to_start", lambda name, query, limits: 24.0 * (name == "compiled"))
+    assert race((compiled, 0.01), (ready, 0.02)).run.engine == "ready"  # it takes longer than guessed, but not so much
+    assert race((compiled, 0.01), (ready, 70.0)).run.engine == "compiled"
+    assert race((compiled, 0.01), (ready, 0.02), verb="decide").run.engine == "ready"
+
+
+def test_what_starting_costs_depends_on_the_machine_code_that_is_there(monkeypatch):
+    monkeypatch.setattr(warmup, "COMPILING", {"enumeration": 24.0, "bdd": 15.0})
+    query = Query(MAJORITY, HammingBall((1,) * 5, 2), Untargeted(0))
+    monkeypatch.setattr(warmup, "has_code", lambda loop: False)
+    assert warmup.seconds_to_start("bdd", query, Limits()) == 15.0
+    assert warmup.seconds_to_start("enumeration", query, Limits()) == 24.0
+    assert warmup.seconds_to_start("sat", query, Limits()) == 0.0
+    monkeypatch.setattr(batches, "_spent", 0.0)  # a small region needs no loops
+    assert warmup.seconds_to_start("enumeration", query, Limits()) < 0.1
+    monkeypatch.setattr(warmup, "has_code", lambda loop: True)
+    assert warmup.seconds_to_start("bdd", query, Limits()) == 0.0

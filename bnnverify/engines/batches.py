@@ -25,6 +25,7 @@ from bnnverify.summary import summarize
 IF_KEPT, IF_NOT = 3e8, 6e9
 """What a process spends, in multiply-accumulates, if the loops are compiled and if not: 0.4 and 8 s."""
 
+_PER_SECOND = 7e8
 _OF_INPUT = 500  # multiply-accumulates that take as long as the rest of the work for an input
 _BATCH = 1 << 27  # multiply-accumulates of a batch
 _spent = 0.0
@@ -47,6 +48,11 @@ def _budget() -> float:
 def _cost(query: Query) -> float:
     size = query.sign_region.size()
     return math.inf if size > IF_NOT else float(size * (summarize(query.network).macs + _OF_INPUT))
+
+
+def seconds(query: Query) -> float:
+    """What a question takes here, s: a guess."""
+    return _cost(query) / _PER_SECOND
 
 
 def use_loops() -> None:

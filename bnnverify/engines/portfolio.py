@@ -7,15 +7,14 @@ back later, with more time than before, so the work that is thrown away stays in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from bnnverify.engines import DECIDING, SIGNS_ONLY, engine_named
 from bnnverify.engines.base import UNLIMITED, Clock, Engine, Limits, Monitor
 from bnnverify.engines.costs import seconds_to_count, seconds_to_decide
-from bnnverify.engines.warmup import prepare
+from bnnverify.engines.warmup import prepare, seconds_to_start
 from bnnverify.errors import EngineError, UnsupportedError
 from bnnverify.query import Query
 from bnnverify.regions import PixelBox, RealBox
@@ -88,7 +87,7 @@ class PortfolioEngine:
             monitor: Whom to report to, and who may stop the work.
         """
         clock, size = Clock(limits.seconds, monitor), query.sign_region.size()
-        race = _Race(clock, seconds_to_count(query, limits=limits), partial(prepare, query=query, limits=limits))
+        race = _Race(clock, seconds_to_count(query, limits=limits), query, limits)
         best = Count(Kind.INTERVAL, 0, size, size, Run(self.name))
         while (engine := race.next()) is not None:
             turn = _Turn(race, best, monitor)
@@ -118,7 +117,7 @@ class PortfolioEngine:
             limits: Time for all engines together; nodes, memory and threads for each.
         """
         clock = Clock(limits.seconds)
-        race = _Race(clock, seconds_to_decide(query, limits=limits), partial(prepare, query=query, limits=limits))
+        race = _Race(clock, seconds_to_decide(query, limits=limits), query, limits)
         while (engine := race.next()) is not None:
             rest = _rest(limits, clock)
             has_rivals, turn = bool(race.waiting), race.patience
@@ -165,7 +164,8 @@ class _Race:
 
     clock: Clock
     guesses: dict[str, float]
-    prepare: Callable[[str], None]
+    query: Query
+    limits: Limits
     waiting: dict[str, float] = field(init=False)
     turns: list[tuple[str, float]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -179,11 +179,15 @@ class _Race:
         """The engine that should be done first, and starts its turn now; None if none is left or time is up."""
         if not self.waiting or (self.clock.is_over and self.turns):
             return None
-        name = min(self.waiting, key=lambda name: self.waiting[name])
-        self.prepare(name)
-        self.turns.append((name, self.waiting.pop(name)))
+        name = min(self.waiting, key=self._to_answer)
+        prepare(name, self.query, self.limits)
+        self.turns.append((name, self.waiting.pop(name) + seconds_to_start(name, self.query, self.limits)))
         self.started = self.clock.elapsed
         return name
+
+    def _to_answer(self, name: str) -> float:
+        """Seconds until a waiting engine should have the answer, compiling included."""
+        return self.waiting[name] + seconds_to_start(name, self.query, self.limits)
 
     @property
     def elapsed(self) -> float:
@@ -203,7 +207,7 @@ class _Race:
         """
         if not self.waiting or self.elapsed < self.patience:
             return False
-        return self.to_come(settled) > min(self.waiting.values())
+        return self.to_come(settled) > min(map(self._to_answer, self.waiting))
 
     def to_come(self, settled: float) -> float:
         """Seconds that this turn still needs, as far as one can tell: as much again where nothing is settled."""

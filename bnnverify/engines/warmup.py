@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Timer
+from typing import Any
 
 import numpy as np
 
+from bnnverify.compilation import has_code
 from bnnverify.engines import batches
 from bnnverify.engines.base import Limits
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region
+
+COMPILING = {"enumeration": 24.0, "propagation": 26.0, "bdd": 15.0}
+"""Seconds of one core for the loops of an engine where none is kept."""
 
 notice: Callable[[], None] | None = None
 """Called where compiling takes more than two seconds."""
@@ -31,15 +36,9 @@ def prepare(engine: str, query: Query, limits: Limits) -> None:
         query: The question.
         limits: Its limits, with which it may be so small that no loop is needed.
     """
+    if not _is_needed(engine, query, limits):
+        return
     is_ball = isinstance(query.region, HammingBall)
-    if (
-        engine not in ("enumeration", "propagation")
-        or (engine, is_ball) in _ready
-        or not query.network.domain.is_binary
-    ):
-        return
-    if query.network.has_convolutions or (engine == "enumeration" and batches.is_small([query], limits)):
-        return
     _ready.add((engine, is_ball))
     timer = Timer(2.0, notice or (lambda: None))
     timer.daemon = True
@@ -48,6 +47,42 @@ def prepare(engine: str, query: Query, limits: Limits) -> None:
         _run(engine, is_ball)
     finally:
         timer.cancel()
+
+
+def seconds_to_start(engine: str, query: Query, limits: Limits) -> float:
+    """What an engine takes for this question beside its work in compiled loops, s: to compile them, or to do without.
+
+    Args:
+        engine: Name.
+        query: The question.
+        limits: Its limits.
+    """
+    if engine not in COMPILING or not query.network.domain.is_binary or query.network.has_convolutions:
+        return 0.0
+    if engine == "enumeration" and batches.is_small([query], limits):
+        return batches.seconds(query)
+    return 0.0 if has_code(_main_loop(engine, isinstance(query.region, HammingBall))) else COMPILING[engine]
+
+
+def _main_loop(engine: str, is_ball: bool) -> Any:
+    if engine == "bdd":
+        from bnnverify.encodings import layerkernel
+
+        return layerkernel.expand
+    from bnnverify.engines import merging, walks
+
+    if engine == "propagation":
+        return merging.spread
+    return walks.walk_shell if is_ball else walks.walk_settings
+
+
+def _is_needed(engine: str, query: Query, limits: Limits) -> bool:
+    """Whether the engine needs loops for this question that it has not asked for yet."""
+    if engine not in ("enumeration", "propagation") or (engine, isinstance(query.region, HammingBall)) in _ready:
+        return False
+    if not query.network.domain.is_binary or query.network.has_convolutions:
+        return False
+    return engine == "propagation" or not batches.is_small([query], limits)
 
 
 def _run(engine: str, is_ball: bool) -> None:

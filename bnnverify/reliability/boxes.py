@@ -27,7 +27,7 @@ from bnnverify.compilation import njit
 from bnnverify.errors import UnsupportedError
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.reliability.exact import SAMPLE_INSTEAD
-from bnnverify.reliability.laws import FloatArray, _bernoulli_sum
+from bnnverify.reliability.laws import FloatArray, bernoulli_sum
 from bnnverify.reliability.rounding import UNIT, outward, rounded_rate
 
 _HALF = Fraction(1, 2)
@@ -185,7 +185,7 @@ def _firing(
         law = np.zeros(n + 1)
         for a, count in enumerate(known.tolist()):
             for side, (hits, misses) in enumerate((many, few)):
-                _bernoulli_sum(hits, misses, np.array([count, n - count], dtype=np.int64), law)
+                bernoulli_sum(hits, misses, np.array([count, n - count], dtype=np.int64), law)
                 at_most[side, a, 1:] = np.cumsum(law)
                 above[side, a, :-1] = np.cumsum(law[::-1])[::-1]
         where = where.reshape(agree[:, columns].shape)

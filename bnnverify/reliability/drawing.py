@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,37 @@ from numpy.typing import NDArray
 
 from bnnverify.compilation import njit
 from bnnverify.network import OutputBlock
+from bnnverify.reliability import arrays
+from bnnverify.reliability.arrays import FloatArray
+
+
+def suffix_tables(
+    terminal: FloatArray,
+    fires: FloatArray,
+    silent: FloatArray,
+    step_fires: NDArray[np.int64],
+    step_silent: NDArray[np.int64],
+    by_difference: bool,
+    tables: FloatArray,
+) -> None:
+    """``tables[j, r, i]`` = P(rival r beats c | pair index i after the first j signs), backwards from `terminal`.
+
+    Args:
+        terminal: The entries after the last sign, `(rivals, pair indices)`.
+        fires: P(sign j = +1).
+        silent: P(sign j = -1).
+        step_fires: What a sign +1 adds to the pair index, `(signs, rivals)`.
+        step_silent: What a sign -1 adds.
+        by_difference: True if the pair index is a difference, offset by the number of signs; else two counters.
+        tables: Filled, `(signs + 1, rivals, pair indices)`.
+    """
+    is_small = arrays.are_enough(_suffix_tables, 15 * fires.size, 8 * tables.size)
+    make = arrays.suffix_tables if is_small else _suffix_tables
+    make(terminal, fires, silent, step_fires, step_silent, by_difference, tables)
 
 
 @njit(nogil=True)
-def suffix_tables(terminal, fires, silent, step_fires, step_silent, by_difference, tables):  # type: ignore[no-untyped-def]
-    """``tables[j, r, i]`` = P(rival r beats c | pair index i after the first j signs), backwards from `terminal`."""
+def _suffix_tables(terminal, fires, silent, step_fires, step_silent, by_difference, tables):  # type: ignore[no-untyped-def]
     m = fires.shape[0]
     tables[m] = terminal
     for j in range(m - 1, -1, -1):
@@ -129,14 +156,18 @@ def _insert(key, mass, keys, masses, count, slots):  # type: ignore[no-untyped-d
 
 
 @njit
+def _exponent(contribution):  # type: ignore[no-untyped-def]
+    """The exponent of a contribution, 1 to 1099; 0 for none."""
+    return min(max(math.frexp(contribution)[1] + 1089, 1), 1099) if contribution > 0.0 else 0
+
+
+@njit
 def _closing_bucket(contribution, count, allowance, max_open):  # type: ignore[no-untyped-def]
     """The exponent e such that states with contribution < 2^e are closed: within the allowance, or by force."""
     sums = np.zeros(1100)
     sizes = np.zeros(1100, dtype=np.int64)
     for i in range(count):
-        e = 0
-        if contribution[i] > 0.0:
-            e = min(max(int(np.floor(np.log2(contribution[i]))) + 1090, 1), 1099)
+        e = _exponent(contribution[i])
         sums[e] += contribution[i]
         sizes[e] += 1
     closed_sum, open_states, bucket = 0.0, count, 0
@@ -147,8 +178,46 @@ def _closing_bucket(contribution, count, allowance, max_open):  # type: ignore[n
     return bucket
 
 
+def draw_signs(
+    fires: FloatArray,
+    silent: FloatArray,
+    add_fires: NDArray[np.uint64],
+    add_silent: NDArray[np.uint64],
+    tables: FloatArray,
+    fields: tuple[NDArray[Any], ...],
+    pair_index: NDArray[np.int64],
+    leaf_tables: tuple[Any, ...],
+    tolerance: float,
+    max_states: int,
+    hold: int,
+) -> tuple[Any, ...]:
+    """(lower, upper, allowance left, closed states, leaves, peak, sign, keys, masses) of a run over the signs.
+
+    Ends before the first sign at which more than `hold` states are open: these are then returned, undecided.
+
+    Args:
+        fires: P(sign j = +1).
+        silent: P(sign j = -1).
+        add_fires: What a sign +1 adds to a packed state, `(signs, words)`.
+        add_silent: What a sign -1 adds.
+        tables: Of `suffix_tables`; no pair indices: states have no bounds but 0 and 1.
+        fields: Words, shifts and masks of the counters in a state, and strides of leaf indices; class c first.
+        pair_index: Factor of c, factor of the rival, offset.
+        leaf_tables: `OutputTables.own`, `beats` and `loses`, and the rivals that are looked at.
+        tolerance: What states may contribute to the width and be closed.
+        max_states: Open states beyond so many are closed in any case.
+        hold: See above.
+    """
+    problem = fires, silent, add_fires, add_silent, tables, fields, pair_index, leaf_tables, tolerance, max_states, hold
+    if arrays.are_enough(_draw_signs, 80 * fires.size, 0):
+        drawn = arrays.draw_signs(*problem)
+        if drawn is not None:
+            return drawn
+    return tuple(_draw_signs(*problem))
+
+
 @njit(nogil=True)
-def draw_signs(  # type: ignore[no-untyped-def]
+def _draw_signs(  # type: ignore[no-untyped-def]
     fires,
     silent,
     add_fires,
@@ -161,10 +230,6 @@ def draw_signs(  # type: ignore[no-untyped-def]
     max_states,
     hold,
 ):
-    """(lower, upper, allowance left, closed states, leaves, peak, sign, keys, masses) of a run over the signs.
-
-    Ends before the first sign at which more than `hold` states are open: these are then returned, undecided.
-    """
     words, shifts, masks, strides = fields
     own, rivals = leaf_tables[0], leaf_tables[3].shape[0]  # the other two: `OutputTables.beats` and `.loses`
     m, width = fires.shape[0], add_fires.shape[1]
@@ -191,10 +256,7 @@ def draw_signs(  # type: ignore[no-untyped-def]
         bucket = _closing_bucket(contribution, count, allowance, max_states)
         kept = 0
         for i in range(count):
-            e = 0
-            if contribution[i] > 0.0:
-                e = min(max(int(np.floor(np.log2(contribution[i]))) + 1090, 1), 1099)
-            if e < bucket:
+            if _exponent(contribution[i]) < bucket:
                 lower += masses[i] * low[i]
                 upper += masses[i] * high[i]
                 spent += contribution[i]

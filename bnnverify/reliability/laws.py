@@ -16,15 +16,27 @@ from bnnverify.compilation import njit
 from bnnverify.domain import IntArray
 from bnnverify.faults import CellRates
 from bnnverify.network import DenseBlock
+from bnnverify.reliability import arrays
+from bnnverify.reliability.arrays import FloatArray as FloatArray
 from bnnverify.reliability.memory import require_law
 from bnnverify.reliability.rounding import rounded_rate
 
-FloatArray = NDArray[np.float64]
+
+def bernoulli_sum(hits: FloatArray, misses: FloatArray, repeats: NDArray[np.int64], law: FloatArray) -> None:
+    """Law of a sum of independent Bernoulli variables into `law`: 3 roundings a variable, rates included.
+
+    Args:
+        hits: P(1) of the variables of each group.
+        misses: P(0).
+        repeats: Variables in each group.
+        law: Filled, one entry more than variables.
+    """
+    is_small = arrays.are_enough(_bernoulli_sum, 3 * law.size, law.size**2)
+    (arrays.bernoulli_sum if is_small else _bernoulli_sum)(hits, misses, repeats, law)
 
 
 @njit
 def _bernoulli_sum(hits, misses, repeats, law):  # type: ignore[no-untyped-def]
-    """Law of a sum of independent Bernoulli variables into `law`: 3 roundings a variable, rates included."""
     law[:] = 0.0
     law[0] = 1.0
     size = 0
@@ -86,7 +98,7 @@ class RowLaws:
             hits = np.array([plus, minus, not_plus, not_minus])
             misses = np.array([not_plus, not_minus, plus, minus])
             mass = np.zeros(sum(key) + 1)
-            _bernoulli_sum(hits, misses, np.array(key, dtype=np.int64), mass)
+            bernoulli_sum(hits, misses, np.array(key, dtype=np.int64), mass)
             above = np.zeros_like(mass)
             above[:-1] = np.cumsum(mass[:0:-1])[::-1]
             self._kept[key] = RowLaw(mass, np.cumsum(mass), above)

@@ -22,6 +22,7 @@ from bnnverify.compilation import njit
 from bnnverify.faults import CellRates
 from bnnverify.network import OutputBlock
 from bnnverify.packing import score_ranks
+from bnnverify.reliability import arrays
 from bnnverify.reliability.laws import FloatArray, RowLaw, RowLaws
 from bnnverify.reliability.rounding import rounded_rate
 
@@ -175,7 +176,9 @@ def _difference_table(output: OutputBlock, rates: CellRates, label: int, k: int)
     same_minus = int(np.count_nonzero((mine == theirs) & (mine == -1)))
     table = np.zeros(2 * n + 1)
     counts = np.array([same_plus, same_minus, n - same_plus - same_minus], dtype=np.int64)
-    _difference_tails(plus, not_plus, minus, not_minus, counts, limit, table)
+    calls, elements = 3 * n + 8 * counts[2], 4 * n * n + 12 * counts[2] ** 2 * n
+    tails = arrays.difference_tails if arrays.are_enough(_difference_tails, calls, elements) else _difference_tails
+    tails(plus, not_plus, minus, not_minus, counts, limit, table)
     return table
 
 

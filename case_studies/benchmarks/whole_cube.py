@@ -27,11 +27,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     network = bnnverify.load(options.model)
-    prepare("propagation")
     monitor = Monitor(show=lambda low, high, size: print(f"settled {1 - (high - low) / size:.2%}", flush=True))
     query = Query(network, whole_cube(network.n_inputs), Untargeted(0))
-    start = time.perf_counter()
     limits = Limits(memory_bytes=int(options.memory), threads=options.threads)
+    prepare("propagation", query, limits)
+    start = time.perf_counter()
     count = PropagationEngine().count(query, limits=limits, monitor=monitor)
     print(f"{network.architecture}: {count.region_size} inputs in {time.perf_counter() - start:.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
