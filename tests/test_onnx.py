@@ -436,3 +436,9 @@ def test_a_sign_of_bits_that_is_zero_needs_its_meaning_and_says_so(tmp_path):
     assert load(path, coding=InputCoding.bits(), zero_sign=-1).notes == (
         "a plain Sign of 0 was taken as -1; ONNX gives 0",
     )
+
+
+def test_a_clip_at_a_least_value_that_is_huge_is_not_left_out(tmp_path):
+    most = float(np.finfo(np.float32).max)
+    model = Model([None, 4]).add("MatMul", np.ones((4, 2))).add("Clip", most).add("Sub", 0.5).add("Sign")
+    refused(tmp_path, model.add("MatMul", np.ones((2, 2))), r"node 'n1' \(Clip\) clips sums to")

@@ -215,7 +215,7 @@ def _clip(call: Call, tensor: Tensor) -> Tensor:
         value = call.number(place) if call.opset >= 11 else call.get(name)
         if value is not None and not np.isfinite(value) and value != nothing:
             raise ModelError(f"{call.where} clips with {name} = {value}, expected a finite number.")
-        is_open = value is None or value == nothing or abs(value) >= np.finfo(np.float32).max
+        is_open = value is None or (value if place == 2 else -value) >= np.finfo(np.float32).max
         bounds.append(None if is_open else column([value], call.where)[0])
     return elementwise.clip(tensor, bounds[0], bounds[1], call.where)
 
