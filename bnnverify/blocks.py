@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.domain import INT_LIMIT, IntArray, frozen, integer_array
 from bnnverify.errors import ModelError
+from bnnverify.scalars import plain
 
 SignArray = NDArray[np.int8]
 
@@ -93,6 +94,7 @@ def as_fraction(value: Any, what: str) -> Fraction:
     """`value` as the exact Fraction it stands for; floats are the dyadic numbers that they are."""
     if isinstance(value, Fraction):
         return value
+    value = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
     if isinstance(value, (bool, np.bool_)):
         raise ModelError(f"{what} is {value}, expected a number.")
     if isinstance(value, (int, np.integer)):
@@ -289,7 +291,7 @@ class OutputBlock:
 
 
 def _per_class(values: Any, classes: int, what: str) -> tuple[Fraction, ...]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes)) or not isinstance(plain(values), Iterable):
         values = [values] * classes
     numbers = tuple(as_fraction(v, f"output.{what}[{i}]") for i, v in enumerate(values))
     if len(numbers) != classes:

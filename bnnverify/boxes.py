@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnnverify.errors import QueryError
+from bnnverify.scalars import integer, plain
 
 if TYPE_CHECKING:
     from bnnverify.domain import InputDomain
@@ -26,13 +27,6 @@ def whole_number(value: Any, what: str) -> int:
     except (TypeError, ValueError, OverflowError):
         pass
     raise QueryError(f"{what} is {value!r}, expected an integer.")
-
-
-def plain_integer(value: Any, what: str) -> int:
-    """`value`, an integer of Python or numpy, as Python's; QueryError for anything else, also for 1.0 and True."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise QueryError(f"{what} is {value!r}, expected an integer.")
-    return int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +61,7 @@ class PixelBox:
         PixelBox(lower=(-2, 5), upper=(2, 9))
         """
         values = [whole_number(v, f"center[{i}]") for i, v in enumerate(_vector(center, "center"))]
-        reach = whole_number(radius, "radius")
-        if reach < 0:
-            raise QueryError(f"radius is {reach}, expected at least 0.")
+        reach = integer(radius, "radius", least=0)
         low, high = [v - reach for v in values], [v + reach for v in values]
         if domain is not None:
             if domain.n != len(values):
@@ -220,7 +212,7 @@ def _rational(value: Any, what: str) -> Fraction:
     """`value` as the exact number it stands for; floats are dyadic."""
     try:
         if not isinstance(value, (bool, np.bool_)):
-            return Fraction(value.item() if isinstance(value, np.generic) else value)
+            return Fraction(value.item() if isinstance(value, (np.generic, np.ndarray)) else value)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         pass
     raise QueryError(f"{what} is {value!r}, expected a finite number.")
@@ -228,7 +220,8 @@ def _rational(value: Any, what: str) -> Fraction:
 
 def _decimal(value: Any, what: str) -> Fraction:
     """As `_rational`, but a float is the shortest decimal text that gives it."""
-    return _rational(repr(float(value)) if isinstance(value, (float, np.floating)) else value, what)
+    number = plain(value)
+    return _rational(repr(number) if isinstance(number, float) else number, what)
 
 
 def _require_order(low: Sequence[Any], high: Sequence[Any]) -> None:

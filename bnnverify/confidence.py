@@ -14,6 +14,7 @@ import numpy as np
 
 from bnnverify.errors import QueryError
 from bnnverify.results import Kind, Probability
+from bnnverify.scalars import real
 
 _CLOSE = Fraction(1, 2**40)  # relative distance to the exact ends, and of one minus them, at which bisection stops
 _MOST_STEPS = 400
@@ -57,9 +58,10 @@ def clopper_pearson(hits: int, samples: int, *, confidence: float = 0.99) -> Pro
 
 
 def _level(confidence: float) -> Fraction:
-    if not 0 < confidence < 1:
-        raise QueryError(f"confidence is {confidence}, expected a level within (0, 1).")
-    return Fraction(str(confidence))
+    level = real(confidence, "confidence")
+    if not 0 < level < 1:
+        raise QueryError(f"confidence is {level}, expected a level within (0, 1).")
+    return Fraction(str(level))
 
 
 def _upper_end(hits: int, samples: int, tail: Fraction) -> Fraction:

@@ -26,6 +26,7 @@ from bnnverify.blocks import (
 )
 from bnnverify.domain import INT_LIMIT, IntArray, frozen
 from bnnverify.errors import ModelError, ResourceLimitError
+from bnnverify.scalars import plain
 
 UNROLLED_LIMIT = 2**31  # bytes of the matrices of one unrolled block
 _PATCH_LIMIT = 2**23  # entries of the patches evaluated at once
@@ -126,7 +127,8 @@ class ConvBlock:
         signs, _ = sign_array(weights, mask, f"{name}.weights", KERNELS)
         filters = signs.shape[0]
         shape = _sizes(input_shape, f"{name}.input_shape", 3, 1)
-        if type(pad_value) is bool or pad_value not in (-1, 0, 1):
+        pad_value = plain(pad_value)
+        if type(pad_value) is not int or pad_value not in (-1, 0, 1):
             raise ModelError(f"{name}.pad_value is {pad_value!r}, expected 0 (absent), -1 or +1.")
         limits = row_thresholds(thresholds, filters, name, "filter")
         flags = row_flags(negated, filters, f"{name}.negated")
@@ -136,7 +138,7 @@ class ConvBlock:
         every = row_flags(conjunction, filters, f"{name}.conjunction")
         image = (shape[0], shape[1], shape[2])
         try:
-            return cls(signs, limits, flags, image, steps, border, int(pad_value), window, every)
+            return cls(signs, limits, flags, image, steps, border, pad_value, window, every)
         except ModelError as error:
             raise ModelError(str(error).replace("ConvBlock", name, 1)) from None
 
@@ -326,17 +328,14 @@ def _check_geometry(block: ConvBlock, name: str) -> None:
 
 def _sizes(values: Any, what: str, length: int, least: int) -> tuple[int, ...]:
     """`values` as `length` Python integers of at least `least`."""
-    try:
-        numbers = tuple(values)
-    except TypeError:
-        numbers = (values,)
-    right = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= least for v in numbers)
+    numbers = tuple(plain(v) for v in ((values,) if np.ndim(values) == 0 else values))
+    right = all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in numbers)
     if len(numbers) != length or not right:
         raise ModelError(f"{what} is {values!r}, expected {length} integers of at least {least}.")
-    return tuple(int(v) for v in numbers)
+    return numbers
 
 
 def _pair(value: Any, what: str, least: int) -> tuple[int, int]:
     """One number for both directions, or two."""
-    first, second = _sizes((value, value) if isinstance(value, (int, np.integer)) else value, what, 2, least)
+    first, second = _sizes((value, value) if np.ndim(value) == 0 else value, what, 2, least)
     return first, second

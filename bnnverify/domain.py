@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.errors import ModelError
+from bnnverify.scalars import integer, integers
 
 IntArray = NDArray[np.int64]
 
@@ -40,6 +41,8 @@ def integer_array(values: ArrayLike, what: str, ndim: int) -> IntArray:
             raise ModelError(f"{what} exceeds +-2^62, expected integers in that range.")
         return array.astype(np.int64)
     try:
+        if array.dtype.kind not in "fO":
+            raise TypeError
         as_float = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{what} has dtype {array.dtype}, expected integers.") from error
@@ -82,8 +85,7 @@ class InputDomain:
     @classmethod
     def binary(cls, n: int, shape: Sequence[int] | None = None) -> InputDomain:
         """All of {-1, +1}^n."""
-        if n < 1:
-            raise ModelError(f"the input has {n} entries, expected at least 1.")
+        n = integer(n, "the number of inputs", least=1, error=ModelError)
         ones = np.ones(n, dtype=np.int64)
         return cls(-ones, ones, True, _image_shape(n, shape))
 
@@ -142,7 +144,7 @@ class InputDomain:
 def _image_shape(n: int, shape: Sequence[int] | None) -> tuple[int, ...]:
     if shape is None:
         return (n,)
-    dims = tuple(int(d) for d in shape)
+    dims = integers(shape, "shape", error=ModelError)
     if math.prod(dims) != n:
         raise ModelError(f"shape {dims} has {math.prod(dims)} entries, but the input has {n}.")
     return dims

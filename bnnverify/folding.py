@@ -25,6 +25,7 @@ from bnnverify.convolution import ConvBlock
 from bnnverify.domain import integer_array
 from bnnverify.errors import ModelError
 from bnnverify.network import DenseBlock
+from bnnverify.scalars import plain
 
 REACH_LIMIT = 2**61  # beyond the pre-activations of any InputDomain
 
@@ -227,6 +228,7 @@ def fold_conv_block(
     """
     kernels, present = sign_array(weights, mask, f"{name}.weights", KERNELS)
     filters = kernels.shape[0]
+    input_reach = plain(input_reach)
     if input_reach is not None and (type(input_reach) is not int or input_reach < 0):
         raise ModelError(f"{name}: input_reach is {input_reach!r}, expected an integer of at least 0.")
     cells = np.count_nonzero(kernels, axis=(1, 2, 3))

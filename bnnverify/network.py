@@ -23,6 +23,7 @@ from bnnverify.blocks import DenseBlock, OutputBlock
 from bnnverify.convolution import ConvBlock, HiddenBlock
 from bnnverify.domain import INT_LIMIT, InputDomain, IntArray
 from bnnverify.errors import ModelError, QueryError, UnsupportedError
+from bnnverify.scalars import integer
 
 __all__ = ["BinaryNetwork", "ConvBlock", "DenseBlock", "HiddenBlock", "InputDomain", "OutputBlock", "Provenance"]
 
@@ -215,11 +216,10 @@ class BinaryNetwork:
 
     def require_class(self, label: int) -> int:
         """`label` if it is a class; QueryError otherwise."""
-        if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
-            raise QueryError(f"class is {label!r}, expected an integer.")
-        if not 0 <= label < self.n_classes:
-            raise QueryError(f"class {label} does not exist, expected 0 to {self.n_classes - 1}.")
-        return int(label)
+        number = integer(label, "class")
+        if not 0 <= number < self.n_classes:
+            raise QueryError(f"class {number} does not exist, expected 0 to {self.n_classes - 1}.")
+        return number
 
     def require_images(self, images: ArrayLike, labels: Sized | None) -> IntArray:
         """`images` as int64 of shape `(N, n)`, at least one, and as many labels where some are given.

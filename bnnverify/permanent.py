@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
 
+import numpy as np
+
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.rates import CellRates, CellTable, rate
+from bnnverify.scalars import integer, integers
 
 T = TypeVar("T")
 
@@ -100,10 +103,11 @@ class PerBlock:
         >>> PerBlock.only(BitFlip("1e-3"), 1, of=2).models
         (BitFlip(p=Fraction(0, 1)), BitFlip(p=Fraction(1, 1000)))
         """
-        faulty = {blocks} if isinstance(blocks, int) else set(blocks)
-        if not faulty <= set(range(of)):
-            raise QueryError(f"blocks names {sorted(faulty)}, expected some of the blocks 0 to {of - 1}.")
-        return cls(tuple(model if b in faulty else BitFlip(Fraction(0)) for b in range(of)))
+        count = integer(of, "of", least=1)
+        faulty = set(integers([blocks] if np.ndim(blocks) == 0 else blocks, "blocks"))  # type: ignore[arg-type]
+        if not faulty <= set(range(count)):
+            raise QueryError(f"blocks names {sorted(faulty)}, expected some of the blocks 0 to {count - 1}.")
+        return cls(tuple(model if b in faulty else BitFlip(Fraction(0)) for b in range(count)))
 
     def rates(self, block: int) -> CellRates:
         """Rates of the cells of a block."""

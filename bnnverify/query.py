@@ -16,10 +16,10 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
-from bnnverify.boxes import plain_integer
 from bnnverify.errors import QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork
 from bnnverify.regions import AnyRegion, PixelBox, RealBox, Region
+from bnnverify.scalars import integer
 
 
 class Ties(Enum):
@@ -42,7 +42,7 @@ class Untargeted:
     label: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", plain_integer(self.label, "class"))
+        object.__setattr__(self, "label", integer(self.label, "class"))
 
     def __str__(self) -> str:
         return f"class is not {self.label}"
@@ -55,7 +55,7 @@ class Targeted:
     target: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", plain_integer(self.target, "class"))
+        object.__setattr__(self, "target", integer(self.target, "class"))
 
     def __str__(self) -> str:
         return f"class is {self.target}"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.errors import QueryError
+from bnnverify.scalars import integer, plain
 
 _MOST_EXPONENT = 400  # rates below 1e-400 are no rates of this world
 
@@ -35,12 +36,13 @@ def rate(value: Any, what: str = "p") -> Fraction:
     (Fraction(1, 10), Fraction(1, 1000), Fraction(1, 3))
     """
     try:
-        if isinstance(value, bool):
+        given = plain(value)
+        if isinstance(given, bool):
             raise ValueError
-        if isinstance(value, (int, Fraction)):
-            number = Fraction(value)
+        if isinstance(given, (int, Fraction)):
+            number = Fraction(given)
         else:
-            text = repr(float(value)) if not isinstance(value, str) else value.strip()
+            text = repr(float(given)) if not isinstance(given, str) else given.strip()
             decimal = None if "/" in text else Decimal(text)
             if decimal is not None and abs(decimal.adjusted()) > _MOST_EXPONENT:
                 raise ValueError  # also keeps 1e-999999999 from becoming a billion digits
@@ -61,8 +63,7 @@ def log_grid(start: Any, stop: Any, points: int) -> tuple[Fraction, ...]:
     ['1/1000', '1/100', '1/10']
     """
     first, last = rate(start, "start of the grid"), rate(stop, "end of the grid")
-    if points < 1:
-        raise QueryError(f"the grid has {points} points, expected at least 1.")
+    points = integer(points, "the number of points of the grid", least=1)
     if first == 0 or last == 0:
         raise QueryError("a logarithmic grid cannot start or end at 0; expected rates above 0.")
     if points == 1:
@@ -92,9 +93,7 @@ class CellRates:
 
 def after_write_verify(p: Any, retries: int) -> Fraction:
     """Rate left after up to `retries` rewrites with perfect, independent verification: ``p^(retries+1)``."""
-    if retries < 0:
-        raise QueryError(f"retries is {retries}, expected 0 or more.")
-    return rate(p) ** (retries + 1)
+    return rate(p) ** (integer(retries, "retries", least=0) + 1)
 
 
 def compose(rates: Iterable[Any]) -> Fraction:
@@ -192,7 +191,7 @@ def _rate_matrix(values: ArrayLike, what: str) -> tuple[list[Fraction], NDArray[
         raise QueryError(f"{what} has shape {array.shape}, expected a matrix: a row for each neuron, filter or class.")
     if array.dtype != object:
         distinct, index = np.unique(array, return_inverse=True)
-        return [rate(value.item(), what) for value in distinct], index.reshape(array.shape)
+        return [rate(value, what) for value in distinct], index.reshape(array.shape)
     known: dict[Fraction, int] = {}
     exact = [known.setdefault(rate(value, what), len(known)) for value in array.ravel().tolist()]
     return list(known), np.array(exact, dtype=np.intp).reshape(array.shape)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.boxes import Box, PixelBox, RealBox, quantized_box, whole_number
 from bnnverify.errors import QueryError
+from bnnverify.scalars import integer
 
 __all__ = [
     "AnyRegion",
@@ -43,6 +44,8 @@ def sign_vector(values: ArrayLike, what: str = "center") -> SignVector:
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0:
         raise QueryError(f"{what} has shape {array.shape}, expected a vector of -1/+1.")
+    if array.dtype.kind not in "iufO":
+        raise QueryError(f"{what} has dtype {array.dtype}, expected a vector of -1/+1.")
     bad = np.flatnonzero((array != 1) & (array != -1))
     if bad.size:
         raise QueryError(f"{what}[{bad[0]}] is {array[bad[0]]}, expected -1 or +1. Binarize the image first.")
@@ -78,7 +81,7 @@ class HammingBall:
 
     def __init__(self, center: ArrayLike, radius: int, free: Iterable[int] | None = None) -> None:
         object.__setattr__(self, "center", sign_vector(center))
-        object.__setattr__(self, "radius", whole_number(radius, "radius"))
+        object.__setattr__(self, "radius", integer(radius, "radius"))
         indices = tuple(range(self.n)) if free is None else _index_set(free, self.n)
         if not 0 <= self.radius <= len(indices):
             what = "inputs" if len(indices) == self.n else "free inputs"
@@ -190,7 +193,7 @@ def whole_cube(n: int, center: ArrayLike | None = None) -> FixedIndexRegion:
         center: The image that the question is about, shape `(n,)`, -1/+1: distances, noise and explanations start from
             it. Default: all +1.
     """
-    size = whole_number(n, "the number of inputs of the cube")
+    size = integer(n, "the number of inputs of the cube")
     if size < 1:
         raise QueryError(f"the cube has {size} inputs, expected at least 1.")
     return FixedIndexRegion((1,) * size if center is None else sign_vector(center), tuple(range(size)))

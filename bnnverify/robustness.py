@@ -17,6 +17,7 @@ from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import HammingBall, PixelBox, RealBox, sign_vector
 from bnnverify.results import Decision, Distance, Run, Verdict
+from bnnverify.scalars import integer
 
 STAGES = "stages"
 _SOON = 0.1  # s: what an engine should settle within that needs no stages
@@ -48,6 +49,7 @@ def decide(
     Raises:
         QueryError: No engine has this name.
     """
+    jobs = integer(jobs, "jobs", least=1)
     if engine == STAGES or (engine == "auto" and _needs_stages(query, limits)):
         from bnnverify.deciding import stages
 
@@ -99,7 +101,8 @@ def minimum_adversarial_distance(
         QueryError: x, label, max_radius or engine is not valid.
     """
     center = sign_vector(x, "input")
-    furthest = network.n_inputs if max_radius is None else max_radius
+    furthest = network.n_inputs if max_radius is None else integer(max_radius, "max_radius")
+    jobs = integer(jobs, "jobs", least=1)
     if label is None:
         Query(network, HammingBall(center, furthest), Untargeted(0), ties)  # refuses wrong arguments before any work
     kept = Untargeted(network.evaluate(center) if label is None else label)

@@ -292,7 +292,7 @@ def test_noise_cut_short_says_what_is_not_seen():
         ({"rates": [0.1, 0.2]}, "rates has 2 entries, expected one, or one for each of 21 inputs"),
         ({"rates": [0.1] * 20 + [2]}, r"rates\[20\] is 2, expected a probability within"),
         ({"rates": 0.1, "label": 2}, "class 2 does not exist"),
-        ({"rates": 0.1, "max_flips": -1}, "max_flips is -1, expected 0 or more"),
+        ({"rates": 0.1, "max_flips": -1}, "max_flips is -1, expected at least 0"),
         ({"rates": 0.1, "width": 3}, "width is 3, expected a probability"),
         ({"rates": [0.1] * 20 + [0.2], "engine": "z3"}, "engine is 'z3', expected auto"),
     ],

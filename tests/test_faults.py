@@ -102,5 +102,5 @@ def test_composition_is_the_chance_of_an_odd_number_of_flips(p, q):
 def test_write_verify_leaves_a_power_of_the_rate():
     assert after_write_verify("0.1", 0) == Fraction(1, 10)
     assert after_write_verify("0.1", 2) == Fraction(1, 1000)
-    with pytest.raises(QueryError, match="retries is -1, expected 0 or more"):
+    with pytest.raises(QueryError, match="retries is -1, expected at least 0"):
         after_write_verify("0.1", -1)

@@ -90,7 +90,7 @@ def test_bad_arguments_and_time_limits_are_named():
         sample_errors(net, x, [0], BitFlip("0.1"))
     with pytest.raises(QueryError, match="class 9 does not exist, expected 0 to 2"):
         sample_errors(net, x, [0, 9], BitFlip("0.1"))
-    with pytest.raises(QueryError, match="seed is -1, expected 0 or more"):
+    with pytest.raises(QueryError, match="seed is -1, expected at least 0"):
         sample_errors(net, x, [0, 0], BitFlip("0.1"), seed=-1)
     with pytest.raises(ResourceLimitError, match="before every image had its first chips"):
         sample_errors(net, x, [0, 0], BitFlip("0.1"), seconds=1e-9)

@@ -32,6 +32,7 @@ from bnnverify.query import Property, Query, Targeted, Ties, Untargeted
 from bnnverify.reading import gunzipped, json_of, read_bytes
 from bnnverify.regions import any_region_from_json
 from bnnverify.results import Verdict
+from bnnverify.scalars import integer
 
 FORMAT, VERSION = "bnnverify certificate", 1
 _MANIFEST_LIMIT = 2**26  # bytes
@@ -79,7 +80,7 @@ def check_certificate(
     Raises:
         FormatError: The folder is not a certificate, or a file of it cannot be read.
     """
-    checker = _Checker(Path(folder), network, jobs, look)
+    checker = _Checker(Path(folder), network, integer(jobs, "jobs", least=1), look)
     try:
         checker.check()
     except _RejectedError as rejected:

@@ -25,6 +25,7 @@ from bnnverify.quantities import NoiseError
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import FixedIndexRegion, sign_vector
 from bnnverify.results import Kind, Probability, Run
+from bnnverify.scalars import integer, plain
 
 _LISTING = 3e-6  # s for each input that is listed
 _LISTED = 1 << 20  # as many inputs are rather listed than counted: a second or so
@@ -73,9 +74,9 @@ def misclassification_probability(
     assert isinstance(kept, Untargeted)
     engine_for(engine)  # refuses a wrong name even where no engine is asked
     noise, wanted = _Noise.of(sign_vector(x, "input"), rates), rate(width, "width")
-    if max_flips is not None and max_flips < 0:
-        raise QueryError(f"max_flips is {max_flips}, expected 0 or more.")
-    most = len(noise.free) if max_flips is None else min(max_flips, len(noise.free))
+    most = len(noise.free)
+    if max_flips is not None:
+        most = min(integer(max_flips, "max_flips", least=0), most)
     enough = noise.radius_for(wanted, most)
     if noise.is_uniform:
         around = Around.of(network, noise.center, None, label=kept.label, ties=Ties.LOWEST_INDEX, free=noise.free)
@@ -106,12 +107,10 @@ class _Noise:
     @classmethod
     def of(cls, x: tuple[int, ...], rates: Any) -> _Noise:
         """The noise that the caller's rates mean."""
-        if isinstance(rates, (str, int, float, Fraction)):
+        if isinstance(plain(rates), (str, int, float, Fraction)):
             all_rates = [rate(rates, "rates")] * len(x)
         else:
-            all_rates = [
-                rate(value.item() if hasattr(value, "item") else value, f"rates[{i}]") for i, value in enumerate(rates)
-            ]
+            all_rates = [rate(value, f"rates[{i}]") for i, value in enumerate(rates)]
         if len(all_rates) != len(x):
             raise QueryError(f"rates has {len(all_rates)} entries, expected one, or one for each of {len(x)} inputs.")
         center = tuple(-v if p == 1 else v for v, p in zip(x, all_rates, strict=True))

@@ -15,6 +15,7 @@ from bnnverify.quantities import RadiusCounts
 from bnnverify.query import Property, Query, Targeted, Ties, Untargeted
 from bnnverify.regions import HammingBall, sign_vector
 from bnnverify.results import Count, Kind, Run
+from bnnverify.scalars import flag, integer, integers
 
 CHEAP = 0.5
 """Seconds that are not worth a step of their own: all radii below are counted in one pass."""
@@ -58,13 +59,14 @@ def counts_by_radius(
     Raises:
         QueryError: x, max_radius, label, target, free or engine is not valid.
     """
-    around = Around.of(network, x, max_radius, label=label, target=target, ties=ties, free=free)
+    around = Around.of(network, x, integer(max_radius, "max_radius"), label=label, target=target, ties=ties, free=free)
+    by_class = flag(by_class, "by_class")
     search = Search(around, engine, limits, monitor)
     shells = tuple(search.run_all())
     per_class = None
     if by_class and not search.reason:
         per_class = _by_class(search)
-    return RadiusCounts(around.n, max_radius, shells, search.run(), per_class, search.beyond)
+    return RadiusCounts(around.n, around.ball.radius, shells, search.run(), per_class, search.beyond)
 
 
 def _by_class(search: Search) -> tuple[tuple[int, ...], ...] | None:
@@ -114,7 +116,7 @@ class Around:
         if label is not None and target is not None:
             raise QueryError("label and target are both given, expected one: the class to keep or the class to reach.")
         center = sign_vector(x, "input")
-        indices = tuple(range(len(center))) if free is None else tuple(sorted(free))
+        indices = tuple(range(len(center))) if free is None else tuple(sorted(integers(free, "free")))
         ball = HammingBall(center, len(indices) if max_radius is None else max_radius, indices)
         wanted: Property = Untargeted(label if label is not None else 0) if target is None else Targeted(target)
         Query(network, ball, wanted, ties)

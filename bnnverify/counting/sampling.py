@@ -24,6 +24,7 @@ from bnnverify.quantities import Samples
 from bnnverify.query import Query, Ties
 from bnnverify.regions import FixedIndexRegion, HammingBall, Region, SignVector
 from bnnverify.results import Kind, Run
+from bnnverify.scalars import flag, integer, integers, seeded
 
 _LISTED = 2048  # inputs: a part of this size is listed rather than counted
 
@@ -62,11 +63,10 @@ def sample_adversarial(
         QueryError: The region has no adversarial input, or fewer than `n` without replacement; n or engine is not
             valid.
     """
-    if n < 1:
-        raise QueryError(f"the number of samples is {n}, expected at least 1.")
-    tree = _Tree(query, engine, limits, monitor)
-    size, own_seed = query.sign_region.size(), None if isinstance(seed, random.Random) else seed
-    generator = seed if isinstance(seed, random.Random) else random.Random(seed)
+    n = integer(n, "the number of samples", least=1)
+    replacement, allow_none = flag(replacement, "replacement"), flag(allow_none, "allow_none")
+    generator, own_seed = seeded(seed)
+    tree, size = _Tree(query, engine, limits, monitor), query.sign_region.size()
     try:
         total = tree.count(query.sign_region)
         if total == 0 and allow_none:
@@ -102,6 +102,7 @@ def adversarial_inputs(
         QueryError: A rank is out of range.
         ResourceLimitError: A limit was reached.
     """
+    ranks = integers(ranks, "ranks")
     tree = _Tree(query, engine, limits, monitor)
     total = tree.count(query.sign_region)
     bad = next((rank for rank in ranks if not 0 <= rank < total), None)

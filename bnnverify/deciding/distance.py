@@ -21,6 +21,7 @@ from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import HammingBall, PixelBox, sign_vector
 from bnnverify.results import Distance, Run, Verdict
+from bnnverify.scalars import integer
 
 _SHARE = 0.5  # of the time that is left, for one radius
 _ROUNDS = 12  # of an attack that looks for a nearer input
@@ -100,7 +101,7 @@ def linf_distance(
         raise QueryError("the network takes -1/+1 inputs, expected integers. Ask for the Hamming distance.")
     center = network.domain.require(x)
     reach = int(np.maximum(network.domain.upper - center, center - network.domain.lower).max())
-    furthest = reach if max_radius is None else min(max_radius, reach)
+    furthest = reach if max_radius is None else min(integer(max_radius, "max_radius", least=0), reach)
     kept = Untargeted(network.evaluate(center) if label is None else label)
 
     def at(radius: int) -> Query:
@@ -127,7 +128,7 @@ class _Bracket:
         if furthest < 0:
             raise QueryError(f"max_radius is {furthest}, expected at least 0.")
         self.at, self.measure, self.furthest = at, measure, furthest
-        self.limits, self.monitor, self.jobs = limits, monitor, jobs
+        self.limits, self.monitor, self.jobs = limits, monitor, integer(jobs, "jobs", least=1)
         self.clock = Clock(limits.seconds, monitor)
         self.lower = 0
         self.upper: int | None = None

@@ -10,11 +10,11 @@ from fractions import Fraction
 from itertools import pairwise
 
 from bnnverify.confidence import clopper_pearson
-from bnnverify.devices.switching import whole
 from bnnverify.devices.tables import read_table
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.faults import AsymmetricFlip, StuckAt, rate
 from bnnverify.results import Probability
+from bnnverify.scalars import integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,12 @@ class Lifetimes:
     cycles: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.cycles:
+        cycles = integers(self.cycles, "lifetimes")
+        if not cycles:
             raise QueryError("there are no lifetimes, expected those of at least one cell.")
-        if not all(whole(cycles) for cycles in self.cycles):
-            raise QueryError(f"lifetimes are {self.cycles!r:.80}, expected whole numbers of cycles, at least 0.")
-        object.__setattr__(self, "cycles", tuple(sorted(self.cycles)))
+        if min(cycles) < 0:
+            raise QueryError(f"lifetimes are {cycles!r:.80}, expected whole numbers of cycles, at least 0.")
+        object.__setattr__(self, "cycles", tuple(sorted(cycles)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Lifetimes:

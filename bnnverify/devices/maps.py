@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bnnverify.devices.switching import whole
 from bnnverify.devices.tables import Line, read_table
 from bnnverify.errors import FormatError, QueryError
 from bnnverify.faults import BitFlip, CellTable, StuckAt, rate
+from bnnverify.scalars import integers
 
 T = TypeVar("T")
 
@@ -143,9 +143,10 @@ class RateMap:
 
 
 def _rows_and_columns(shape: Any) -> tuple[int, int]:
-    if not (isinstance(shape, tuple | list) and len(shape) == 2 and all(whole(n, least=1) for n in shape)):
+    sizes = integers(shape, "shape")
+    if len(sizes) != 2 or min(sizes) < 1:
         raise QueryError(f"shape is {shape!r:.60}, expected the rows and columns of the array such as (64, 32).")
-    return int(shape[0]), int(shape[1])
+    return sizes[0], sizes[1]
 
 
 def _stuck(text: str) -> int:

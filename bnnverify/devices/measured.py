@@ -26,11 +26,11 @@ from bnnverify.devices.switching import (
     ThermallyActivated,
     checked,
     checked_direction,
-    whole,
 )
 from bnnverify.devices.tables import read_table
 from bnnverify.errors import QueryError
 from bnnverify.results import Probability
+from bnnverify.scalars import integer
 
 KINDS = ("thermally-activated", "field-accelerated", "nucleation-limited")
 
@@ -58,11 +58,14 @@ class PulseCount:
     direction: int = SET
 
     def __post_init__(self) -> None:
-        checked(self.voltage, "voltage", " V")
-        if not checked(self.width, "width", " s"):
+        object.__setattr__(self, "voltage", float(checked(self.voltage, "voltage", " V")))
+        object.__setattr__(self, "width", float(checked(self.width, "width", " s")))
+        if not self.width:
             raise QueryError("width is 0 s, expected a number above 0.")
-        checked_direction(self.direction)
-        if not whole(self.switched) or not whole(self.trials, least=1) or self.switched > self.trials:
+        object.__setattr__(self, "direction", checked_direction(self.direction))
+        object.__setattr__(self, "switched", integer(self.switched, "switched"))
+        object.__setattr__(self, "trials", integer(self.trials, "trials"))
+        if not 0 <= self.switched <= self.trials or not self.trials:
             raise QueryError(
                 f"{self.switched} switched of {self.trials} trials, expected 0 <= switched <= trials, at least 1 trial."
             )

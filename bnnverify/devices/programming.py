@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike
 
 from bnnverify.devices.balls import Bounds, bounds_of
 from bnnverify.devices.pulses import PulseMenu
-from bnnverify.devices.switching import RESET, SET, FloatArray, SwitchingCell, checked, checked_direction, whole
+from bnnverify.devices.switching import RESET, SET, FloatArray, SwitchingCell, checked, checked_direction
 from bnnverify.devices.variation import mean_pulses, mean_survival
 from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, CellRates, CellTable, after_write_verify, rate
+from bnnverify.scalars import integer, plain
 
 Shares = tuple[Fraction, Fraction]
 
@@ -53,12 +54,11 @@ def write_error(
     >>> round(float(write_error(cell, 0.5, 5e-9)), 6), round(float(write_error(cell, 0.5, 5e-9, retries=1)), 9)
     (0.006738, 4.54e-05)
     """
-    if not whole(retries):
-        raise QueryError(f"retries is {retries!r}, expected a whole number of at least 0.")
+    retries = integer(retries, "retries", least=0)
     hazard = float(cell.hazard(voltage, width, direction=direction))
     if cell.device_sigma == 0 == cell.cycle_sigma:
-        return after_write_verify(Fraction(math.exp(-hazard)), int(retries))
-    mean = mean_survival(hazard, int(retries) + 1, device_sigma=cell.device_sigma, cycle_sigma=cell.cycle_sigma)
+        return after_write_verify(Fraction(math.exp(-hazard)), retries)
+    mean = mean_survival(hazard, retries + 1, device_sigma=cell.device_sigma, cycle_sigma=cell.cycle_sigma)
     return Fraction(float(mean))
 
 
@@ -90,9 +90,10 @@ def _signs(values: ArrayLike, what: str) -> Any:
     return array
 
 
-def _one_number(value: Any, what: str, unit: str) -> None:
-    if value is None or checked(value, what, unit).ndim:
+def _one_number(value: Any, what: str, unit: str) -> float:
+    if value is None or np.ndim(value):
         raise QueryError(f"{what} is {value!r:.80}, expected one number [{unit.strip()}].")
+    return float(checked(value, what, unit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +143,11 @@ class Write:
             plus, minus = self.before
             object.__setattr__(self, "before", (rate(plus, "share of +1"), rate(minus, "share of -1")))
         for name, unit in (("voltage", " V"), ("width", " s"), ("read_energy", " J")):
-            _one_number(getattr(self, name), name, unit)
+            object.__setattr__(self, name, _one_number(getattr(self, name), name, unit))
         for name, unit in (("reset_voltage", " V"), ("reset_width", " s")):
             if getattr(self, name) is not None:
-                _one_number(getattr(self, name), name, unit)
-        if not whole(self.retries):
-            raise QueryError(f"retries is {self.retries!r}, expected a whole number of at least 0.")
+                object.__setattr__(self, name, _one_number(getattr(self, name), name, unit))
+        object.__setattr__(self, "retries", integer(self.retries, "retries", least=0))
 
     @property
     def shares(self) -> Shares:
@@ -304,9 +304,10 @@ class Retention:
 
     def __post_init__(self) -> None:
         for name in ("plus_lifetime", "minus_lifetime"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not value > 0:
-                raise QueryError(f"{name} is {getattr(self, name)!r} s, expected a time above 0, or infinity.")
+            value = plain(getattr(self, name))
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise QueryError(f"{name} is {value!r} s, expected a time above 0, or infinity.")
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of_cell(cls, cell: SwitchingCell) -> Self:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.devices.switching import SET, FloatArray, SwitchingCell, checked
 from bnnverify.errors import QueryError
+from bnnverify.scalars import integer, real
 
 DEFAULT_WIDTH = 1e-7  # s, of the strongest pulse of `PulseMenu.for_cell` where neither voltage nor width is given
 
@@ -80,8 +81,7 @@ class PulseMenu:
         """
         if voltage is not None and width is not None:
             raise QueryError("the menu got a voltage and a width, expected one of them: the other one is programmed.")
-        if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 1:
-            raise QueryError(f"levels is {levels!r}, expected a number of pulses, at least 1.")
+        levels = integer(levels, "levels", least=1)
         for name, value, unit in (
             ("lowest", lowest, ""),
             ("highest", highest, ""),
@@ -159,7 +159,8 @@ def _on_grid(values: tuple[float, ...], step: float | None, what: str, unit: str
     """Nearest multiples of the decimal `step`, at least one, each rounded once."""
     if step is None:
         return values
-    if not 0 < step < math.inf:
+    size = real(step, what)
+    if not size > 0:
         raise QueryError(f"{what} is {step!r} {unit}, expected a number above 0.")
-    exact = Fraction(repr(float(step)))
+    exact = Fraction(repr(size))
     return tuple(float(exact * max(1, round(Fraction(value) / exact))) for value in values)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from bnnverify.devices.balls import Bounds, bounds_of, normal_tail
-from bnnverify.devices.switching import RESET, SET, SwitchingCell, checked_direction, positive, whole
+from bnnverify.devices.switching import RESET, SET, SwitchingCell, checked_direction, positive
 from bnnverify.devices.variation import mean_survival
 from bnnverify.errors import QueryError
 from bnnverify.faults import AsymmetricFlip, PerRead
+from bnnverify.scalars import integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,14 @@ def read_disturb(
     >>> f"{float(read_disturb(cell, 0.15, 1e-8, reads=10**9).p01):.3g}"
     '5.75e-09'
     """
-    if not whole(reads):
-        raise QueryError(f"reads is {reads!r}, expected a whole number of at least 0.")
+    reads = integer(reads, "reads", least=0)
     hazard = float(cell.hazard(voltage, width, direction=checked_direction(direction)))
     if cell.device_sigma == 0 == cell.cycle_sigma:
-        rate = -math.expm1(-hazard * int(reads))
+        rate = -math.expm1(-hazard * reads)
     elif reads == 0:
         rate = 0.0
     else:
         sigmas = {"device_sigma": cell.device_sigma, "cycle_sigma": cell.cycle_sigma}
-        rate = 1 - float(mean_survival(hazard, int(reads), **sigmas))
+        rate = 1 - float(mean_survival(hazard, reads, **sigmas))
     wrong, never = Fraction(max(0.0, min(1.0, rate))), Fraction(0)
     return AsymmetricFlip(wrong, never) if direction != RESET else AsymmetricFlip(never, wrong)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnnverify.errors import QueryError
+from bnnverify.scalars import integer, plain
 
 FloatArray = NDArray[np.float64]
 
@@ -79,15 +80,19 @@ class SwitchingCell(Protocol):
 
 def checked_direction(direction: int) -> int:
     """`direction` if it is SET (+1) or RESET (-1); QueryError otherwise."""
-    if isinstance(direction, bool) or direction not in (SET, RESET):
-        raise QueryError(f"direction is {direction!r}, expected +1 (SET, -1 to +1) or -1 (RESET, +1 to -1).")
-    return int(direction)
+    sign = plain(direction)
+    if isinstance(sign, bool) or not isinstance(sign, int) or sign not in (SET, RESET):
+        raise QueryError(f"direction is {sign!r}, expected +1 (SET, -1 to +1) or -1 (RESET, +1 to -1).")
+    return sign
 
 
 def checked(values: ArrayLike, what: str, unit: str, *, below: float = math.inf) -> FloatArray:
     """`values` as float64 if all lie in [0, below); QueryError otherwise."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        entries = values if isinstance(values, (list, tuple)) else ()
+        if np.asarray(values).dtype.kind not in "iufO" or any(isinstance(v, (bool, np.bool_)) for v in entries):
+            raise TypeError
+        array = np.asarray(plain(values), dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise QueryError(f"{what} is {values!r:.80}, expected a number{unit}.") from None
     wrong = ~((array >= 0) & (array < below))
@@ -95,11 +100,6 @@ def checked(values: ArrayLike, what: str, unit: str, *, below: float = math.inf)
         limit = "a finite number at least 0" if below == math.inf else f"a number within [0, {below:g})"
         raise QueryError(f"{what} is {array[wrong].flat[0]:g}{unit}, expected {limit}{unit}.")
     return array
-
-
-def whole(value: object, *, least: int = 0) -> bool:
-    """Whether this is an integer (of Python or numpy, no bool) of at least `least`."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
 
 def positive(cell: object, *names: str) -> None:
@@ -114,8 +114,8 @@ def not_negative(cell: object, *names: str) -> None:
 
 def _check(cell: object, names: tuple[str, ...], fits: Callable[[Any], bool], expected: str) -> None:
     for name in names:
-        value = getattr(cell, name)
-        number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+        value = plain(getattr(cell, name))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or (isinstance(value, int) and abs(value) >= 2**1023) or not fits(value):
             raise QueryError(f"{type(cell).__name__}: {name} is {value!r:.80}, expected {expected}.")
         object.__setattr__(cell, name, float(value))
@@ -123,8 +123,7 @@ def _check(cell: object, names: tuple[str, ...], fits: Callable[[Any], bool], ex
 
 def lognormal_factors(n: int, sigma: float, generator: np.random.Generator) -> NDArray[np.float32]:
     """`n` lognormal factors of median 1, shape `(n,)`; none is drawn if `sigma` is 0."""
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-        raise QueryError(f"n is {n!r}, expected the number of cells, 0 or more.")
+    n = integer(n, "the number of cells", least=0)
     if sigma == 0:
         return np.ones(n, dtype=np.float32)
     factors: NDArray[np.float32] = np.exp(sigma * generator.standard_normal(n)).astype(np.float32)

@@ -17,6 +17,7 @@ from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import HammingBall, Region, sign_vector
+from bnnverify.scalars import integer, integers, seeded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +127,7 @@ class ClassDiagram:
         Raises:
             QueryError: A class does not exist, or no input has one of them.
         """
-        generator = seed if isinstance(seed, random.Random) else random.Random(seed)
+        n, (generator, _) = integer(n, "n", least=0), seeded(seed)
         diagram, wanted = self.diagram, self._classes(classes)
         weights, depths = diagram.weights(wanted), diagram.depths
         if not weights[diagram.root]:
@@ -146,10 +147,11 @@ class ClassDiagram:
         return drawn
 
     def _classes(self, classes: Collection[int]) -> frozenset[int]:
-        for k in classes:
+        wanted = integers(classes, "classes")
+        for k in wanted:
             if not 0 <= k < self.n_classes:
                 raise QueryError(f"class {k} does not exist, expected 0 to {self.n_classes - 1}.")
-        return frozenset(classes)
+        return frozenset(wanted)
 
     def _require(self, x: Sequence[int]) -> tuple[int, ...]:
         values = sign_vector(x, "input")
@@ -159,15 +161,18 @@ class ClassDiagram:
 
     def _levels(self, fixed: Mapping[int, int]) -> list[bool | None] | None:
         """Values by level, or None if an input fixed by the region would have to change."""
-        for i, value in fixed.items():
+        wanted: dict[int, int] = {}
+        for key, given in fixed.items():
+            i = integer(key, "an index of fixed")
             if not 0 <= i < self.region.n:
                 raise QueryError(f"input {i} does not exist, expected 0 to {self.region.n - 1}.")
-            if value not in (-1, 1):
-                raise QueryError(f"the value of input {i} is {value!r}, expected -1 or +1.")
+            wanted[i] = integer(given, f"the value of input {i}")
+            if wanted[i] not in (-1, 1):
+                raise QueryError(f"the value of input {i} is {wanted[i]}, expected -1 or +1.")
         free = set(self.order)
-        if any(value != self.region.center[i] for i, value in fixed.items() if i not in free):
+        if any(value != self.region.center[i] for i, value in wanted.items() if i not in free):
             return None
-        return [fixed[i] == 1 if i in fixed else None for i in self.order]
+        return [wanted[i] == 1 if i in wanted else None for i in self.order]
 
     def _input(self, values: Sequence[bool]) -> tuple[int, ...]:
         x = list(self.region.center)
@@ -200,6 +205,7 @@ def compile_diagram(
         UnsupportedError: Integer inputs, or scales of scores too far apart.
     """
     Query(network, region, Untargeted(0))  # refuses what does not fit
+    order = None if order is None else integers(order, "order")
     if order is not None and sorted(order) != sorted(region.free):
         raise QueryError(f"order has {len(order)} entries, expected each of the region's free inputs once.")
     reader = machine(network, region, order=order)

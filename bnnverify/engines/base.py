@@ -12,6 +12,7 @@ from typing import Protocol
 from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.query import Query
 from bnnverify.results import Count, Decision
+from bnnverify.scalars import integer, real
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,13 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("seconds", "nodes", "memory_bytes", "threads"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise QueryError(f"the limit on {name} is {value}, expected a number above 0.")
+            if value is None:
+                continue
+            what = f"the limit on {name}"
+            number = real(value, what) if name == "seconds" else integer(value, what)
+            if not number > 0:
+                raise QueryError(f"{what} is {number}, expected a number above 0.")
+            object.__setattr__(self, name, number)
 
 
 UNLIMITED = Limits()
@@ -77,6 +83,9 @@ class Clock:
     limit: float | None
     monitor: Monitor | None = None
     start: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.limit = None if self.limit is None else real(self.limit, "seconds")
 
     @property
     def elapsed(self) -> float:

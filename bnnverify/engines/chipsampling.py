@@ -26,6 +26,7 @@ from bnnverify.errors import QueryError, ResourceLimitError
 from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.results import Kind, Probability, Run
+from bnnverify.scalars import integer, real
 
 _GRID = 2**60  # ends of the mean are rounded outward to multiples of 1 / this
 
@@ -160,8 +161,8 @@ def sample_chips(
         UnsupportedError: No such device, or torch is not installed.
     """
     points = require_samplable(network, images, labels, samples=chips, seed=seed)
-    if jobs < 1:
-        raise QueryError(f"jobs is {jobs}, expected at least 1.")
+    chips, seed, jobs = int(chips), int(seed), integer(jobs, "jobs", least=1)
+    confidence = real(confidence, "confidence")
     clock, truth = Clock(seconds, monitor), np.asarray(labels, dtype=np.int64)
     correct, errors = _begun(before, len(points), faults, seed)
     wafer = _prepared(network, points, truth, faults, device)

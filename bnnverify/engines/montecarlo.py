@@ -22,10 +22,11 @@ from bnnverify.engines.chips import SharedCells
 from bnnverify.engines.coding import about_cells
 from bnnverify.engines.owncells import OwnCells
 from bnnverify.engines.reads import independent_reads
-from bnnverify.errors import QueryError, ResourceLimitError, UnsupportedError
+from bnnverify.errors import ResourceLimitError, UnsupportedError
 from bnnverify.faults import FaultModel, PerRead
 from bnnverify.network import BinaryNetwork
 from bnnverify.results import Probability, Run
+from bnnverify.scalars import integer, real
 
 _ROUND = 250  # chips for each image between two looks at the clock; part of how seeds map to chips
 
@@ -108,8 +109,8 @@ def sample_errors(
         UnsupportedError: Integer inputs without a hidden block, or what `reads.independent_reads` refuses.
     """
     points = require_samplable(network, images, labels, samples=samples, seed=seed)
-    if jobs < 1:
-        raise QueryError(f"jobs is {jobs}, expected at least 1.")
+    samples, seed, jobs = int(samples), int(seed), integer(jobs, "jobs", least=1)
+    confidence = real(confidence, "confidence")
     clock = Clock(seconds, monitor)
     chips_of: OwnCells | SharedCells
     if network.has_convolutions and not isinstance(faults, PerRead):
@@ -158,10 +159,8 @@ def require_samplable(
         UnsupportedError: Integer inputs without a hidden block.
     """
     points = network.require_images(images, labels)
-    if samples < 1:
-        raise QueryError(f"samples is {samples}, expected at least 1.")
-    if seed < 0:
-        raise QueryError(f"seed is {seed}, expected 0 or more.")
+    integer(samples, "samples", least=1)
+    integer(seed, "seed", least=0)
     for label in labels:
         network.require_class(label)
     if not network.blocks and not network.domain.is_binary:

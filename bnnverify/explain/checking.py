@@ -13,6 +13,7 @@ from bnnverify.explain.parts import wish, within
 from bnnverify.query import Query
 from bnnverify.results import Explanation, Verdict
 from bnnverify.robustness import decide
+from bnnverify.scalars import integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def check_explanation(
         monitor: Who may stop the work, as in `prime_implicant`.
     """
     clock, region = Clock(limits.seconds, monitor), query.sign_region
-    chosen = set(kept)
+    chosen = set(integers(kept, "kept"))
     varying = [i for i in region.free if i not in chosen]
 
     def asked(free: Sequence[int]) -> tuple[Verdict, tuple[int, ...] | None, str]:

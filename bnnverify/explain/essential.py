@@ -16,6 +16,7 @@ from bnnverify.query import Query
 from bnnverify.regions import Region
 from bnnverify.results import EssentialFeatures, Run, Verdict
 from bnnverify.robustness import decide
+from bnnverify.scalars import integer
 
 _SAMPLES = 2048
 
@@ -50,7 +51,7 @@ def essential_features(
     clock = Clock(limits.seconds, monitor)
     work = _Essence(wanted, clock, engine, limits)
     try:
-        work.run(seed)
+        work.run(integer(seed, "seed", least=0))
     except KeyboardInterrupt:
         if (stopped := wish(clock)) is None:
             raise

@@ -18,6 +18,7 @@ from bnnverify.query import Query
 from bnnverify.regions import HammingBall
 from bnnverify.results import Explanation, Run, Verdict
 from bnnverify.robustness import decide
+from bnnverify.scalars import integer, integers
 
 ORDERS = ("influence", "index", "random")
 
@@ -69,6 +70,7 @@ def prime_implicant(
             f"the centre of the region is adversarial itself ({query.property}; its class is {own}), "
             "so no set of its inputs can exclude that. Ask about the class that it has."
         )
+    seed = integer(seed, "seed", least=0)
     work = _Reduction(query, Clock(limits.seconds, monitor), engine, limits, seed)
     name = order if isinstance(order, str) else "given"
     work.open = _ordered(query, order, work.probe, seed)
@@ -83,9 +85,10 @@ def prime_implicant(
 def _ordered(query: Query, order: str | Sequence[int], probe: Probe, seed: int) -> list[int]:
     free = list(query.sign_region.free)
     if not isinstance(order, str):
-        if sorted(order) != free:
+        indices = integers(order, "order")
+        if sorted(indices) != free:
             raise QueryError(f"order lists {len(order)} indices, expected each of the {len(free)} free inputs once.")
-        return [int(i) for i in order]
+        return list(indices)
     if order == "index":
         return free
     if order == "random":

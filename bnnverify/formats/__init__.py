@@ -11,6 +11,7 @@ from bnnverify.errors import FormatError, UnsupportedError
 from bnnverify.formats import bnnquanalyst, native
 from bnnverify.network import BinaryNetwork
 from bnnverify.reading import Archive, opened, shown
+from bnnverify.scalars import integer, integers
 
 if TYPE_CHECKING:
     from bnnverify.formats.coding import InputCoding
@@ -123,6 +124,8 @@ def import_model(
             itself what is given here.
     """
     kind = kind_of(path)
+    zero_sign = None if zero_sign is None else integer(zero_sign, "zero_sign")
+    input_shape = None if input_shape is None else integers(input_shape, "input_shape")
     if kind == "onnx":
         from bnnverify.formats import onnx
 

@@ -26,6 +26,7 @@ from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERA
 from bnnverify.reliability.rounding import float_below
 from bnnverify.reliability.unfinished import unfinished
 from bnnverify.results import Kind, Probability, Run
+from bnnverify.scalars import integer, integers
 
 Progress = Callable[[int], Any]
 _PASSES = (1, 1024, 16384, 131072)  # efforts of the passes under a time limit
@@ -97,10 +98,9 @@ def image_errors(
         QueryError: No images, different numbers of images and labels, an index that does not exist, or a bad argument.
     """
     points = network.require_images(images, labels)
-    require_positive(tolerance, max_states)
-    if jobs < 1:
-        raise QueryError(f"jobs is {jobs}, expected at least 1.")
-    wanted = list(range(len(points)) if indices is None else indices)
+    tolerance, max_states = require_positive(tolerance, max_states)
+    jobs = integer(jobs, "jobs", least=1)
+    wanted = list(range(len(points)) if indices is None else integers(indices, "indices"))
     for i in wanted:
         if not 0 <= i < len(points):
             raise QueryError(f"index {i} was asked for, expected 0 to {len(points) - 1}.")

@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
 from bnnverify.engines.coding import about_cells
-from bnnverify.errors import QueryError
 from bnnverify.network import BinaryNetwork, DenseBlock
 from bnnverify.packing import score_ranks
 from bnnverify.reliability.critical import critical_cells
@@ -33,6 +32,7 @@ from bnnverify.reliability.flipsearch import rival_cost
 from bnnverify.reliability.margins import NEVER, flips_needed
 from bnnverify.reliability.memory import require_memory
 from bnnverify.results import Run
+from bnnverify.scalars import integer
 
 _METHOD = "fault-coefficients"
 _KEPT = 1 << 16  # polynomials of each kind
@@ -88,8 +88,7 @@ class CoefficientCounter:
     """
 
     def __init__(self, network: BinaryNetwork, order: int) -> None:
-        if order < 0:
-            raise QueryError(f"the order is {order}, expected 0 or more.")
+        order = integer(order, "the order", least=0)
         self.network = network
         self.order, self.reason = min(order, network.n_cells), ""
         if network.has_convolutions and order > 1:

@@ -17,15 +17,15 @@ from numpy.typing import ArrayLike
 
 from bnnverify.devices.programming import Shares, Write
 from bnnverify.devices.pulses import PulseMenu
-from bnnverify.devices.switching import RESET, SET, SwitchingCell, whole
+from bnnverify.devices.switching import RESET, SET, SwitchingCell
 from bnnverify.engines.base import Clock, Monitor
 from bnnverify.engines.coding import about_cells
-from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel, in_series, rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
 from bnnverify.reliability.reach import Reach, TargetAccuracy
 from bnnverify.results import Run
+from bnnverify.scalars import integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,7 @@ def write_frontier(
         read_energy: Energy of one read, J.
         after: Faults that follow the write, such as retention: `in_series`.
     """
-    if not whole(most_retries):
-        raise QueryError(f"most_retries is {most_retries!r}, expected a whole number of at least 0.")
+    most_retries = integer(most_retries, "most_retries", least=0)
     plus = sum(int(np.count_nonzero(block.stored > 0)) for block in network.all_blocks)
     share = Fraction(plus, network.n_cells)
     found = []

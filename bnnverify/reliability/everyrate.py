@@ -34,6 +34,7 @@ from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.boxes import RateBox
 from bnnverify.reliability.exact import FaultEnumerator, fault_enumerator
 from bnnverify.results import Run
+from bnnverify.scalars import real
 
 MAX_CELLS = 400  # of a network whose enumerators are computed unasked
 MAX_WIDTH = 10  # of its hidden blocks
@@ -123,6 +124,7 @@ def certified_range(
     accuracy at least 0.99 at every rate from 0 to 0.09765 (proved)
     """
     goal, end = rate(target, "target accuracy"), rate(highest, "highest")
+    ratio = real(ratio, "ratio")
     if not 0 < end <= Fraction(1, 2) or not ratio > 1:
         raise QueryError(f"the range ends at {end} with ratio {ratio}, expected 0 < highest <= 1/2 and 1 < ratio.")
     if method not in ("auto", "polynomial", "boxes"):

@@ -53,7 +53,7 @@ def mean_coefficients(
     """
     points = network.require_images(images, labels)
     classes = network.evaluate_batch(points).tolist()
-    truth = classes if labels is None else [network.require_class(int(label)) for label in labels]
+    truth = classes if labels is None else [network.require_class(label) for label in labels]
     clock, reason, most = Clock(limits.seconds, monitor), "", network.n_cells
     counters: list[Counter] = [lambda x, label: fault_enumerator(network, x, label).counts]
     if order is not None:

@@ -21,6 +21,7 @@ from bnnverify.reliability.onehidden import Bounds, error_bounds
 from bnnverify.reliability.rounding import outward
 from bnnverify.reliability.tables import OutputTables, output_tables
 from bnnverify.results import Probability, Run
+from bnnverify.scalars import integer, real
 
 DEFAULT_TOLERANCE = 1e-6
 DEFAULT_MAX_STATES = 4096
@@ -228,14 +229,15 @@ def error_probability(
     >>> str(error_probability(net, [1], 0, BitFlip("0.1")))  # both cells must flip: 1/100
     '[0.009999999, 0.01000001] (interval)'
     """
-    require_positive(tolerance, max_states)
+    tolerance, max_states = require_positive(tolerance, max_states)
+    seconds = None if seconds is None else real(seconds, "seconds")
     faulty = FaultyNetwork(network, faults)
     return faulty.error_probability(x, label, tolerance=tolerance, max_states=max_states, seconds=seconds)
 
 
-def require_positive(tolerance: float, max_states: int) -> None:
-    """QueryError unless both can be worked with."""
-    if not tolerance > 0:
-        raise QueryError(f"tolerance is {tolerance}, expected a width above 0.")
-    if max_states < 1:
-        raise QueryError(f"max_states is {max_states}, expected at least 1.")
+def require_positive(tolerance: float, max_states: int) -> tuple[float, int]:
+    """Both as plain numbers; QueryError unless they can be worked with."""
+    width = real(tolerance, "tolerance")
+    if not width > 0:
+        raise QueryError(f"tolerance is {width}, expected a width above 0.")
+    return width, integer(max_states, "max_states", least=1)

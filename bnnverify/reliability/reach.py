@@ -23,6 +23,7 @@ from bnnverify.faults import FaultModel, rate
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE, FaultyNetwork, require_positive
 from bnnverify.results import Probability, Run
+from bnnverify.scalars import integer
 
 T = TypeVar("T")
 
@@ -96,7 +97,8 @@ class TargetAccuracy:
         self.goal = rate(self.target, "target accuracy")
         self._points = self.network.require_images(self.images, self.labels)
         self._labels = np.array([self.network.require_class(label) for label in self.labels], dtype=np.int64)
-        require_positive(self.tolerance, self.max_states)
+        self.tolerance, self.max_states = require_positive(self.tolerance, self.max_states)
+        self.jobs = integer(self.jobs, "jobs", least=1)
 
     @property
     def efforts(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from bnnverify.reliability.accuracy import UNDECIDED
 from bnnverify.reliability.probability import DEFAULT_MAX_STATES, DEFAULT_TOLERANCE
 from bnnverify.reliability.reach import TargetAccuracy
 from bnnverify.results import Probability, Run
+from bnnverify.scalars import integer, real
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def tolerance_bracket(
         QueryError: A rate or the target is not within [0, 1], or lowest >= highest.
     """
     goal, low, high = rate(target, "target accuracy"), rate(lowest, "lowest"), rate(highest, "highest")
+    ratio, max_states = real(ratio, "ratio"), integer(max_states, "max_states", least=1)
     if not 0 < low < high or not ratio > 1:
         raise QueryError(
             f"the search runs from {low} to {high} with ratio {ratio}, expected 0 < lowest < highest, 1 < ratio."

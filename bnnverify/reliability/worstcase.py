@@ -26,11 +26,12 @@ from numpy.typing import ArrayLike
 from bnnverify.domain import IntArray
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor
 from bnnverify.engines.coding import about_cells
-from bnnverify.errors import EngineError, QueryError
+from bnnverify.errors import EngineError
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.flipplan import FlipPlan, Layout
 from bnnverify.reliability.margins import Cell, class_with_flips
 from bnnverify.results import Kind, Probability, Run, Verdict
+from bnnverify.scalars import integer
 
 _CHUNK = 512  # images laid out at once
 
@@ -221,6 +222,7 @@ def robust_to_flips(
     Raises:
         QueryError: The label does not exist, or k is negative.
     """
+    k = integer(k, "the number of flips", least=0)
     evidence = bit_flip_distance(network, x, label, max_flips=k, limits=limits, monitor=monitor)
     return FlipRobustness(evidence.withstands(k), k, evidence)
 
@@ -285,8 +287,8 @@ def flip_distances(
         UnsupportedError: Integer inputs without a hidden block.
     """
     points = network.require_images(images, labels)
-    if max_flips is not None and max_flips < 0:
-        raise QueryError(f"the number of flips is {max_flips}, expected 0 or more.")
+    if max_flips is not None:
+        max_flips = integer(max_flips, "the number of flips", least=0)
     wanted = None if labels is None else np.array([network.require_class(c) for c in labels], dtype=np.int64)
     clock = Clock(limits.seconds, monitor)
     plan = FlipPlan(network)

@@ -274,7 +274,7 @@ def test_what_is_no_table_of_a_cell_is_refused(values, message):
 
 @pytest.mark.parametrize(("switched", "trials"), [(1, 2.5), (0.5, 2), (3, 2), (0, 0), (1, math.inf)])
 def test_counts_are_whole_numbers(switched, trials):
-    with pytest.raises(QueryError, match=rf"{switched} switched of {trials} trials, expected 0 <= switched <= trials"):
+    with pytest.raises(QueryError, match=r"switched of .* trials, expected|is .*, expected an integer"):
         PulseCount(1.0, 1e-9, switched, trials)
 
 

@@ -81,7 +81,7 @@ def test_menus_survive_json():
             r"width_step is 0\.0 s, expected a number above",
         ),
         (lambda: PulseMenu.for_cell(PRESETS["mtj"], voltage=1.0, width=1.0), r"expected one of them"),
-        (lambda: PulseMenu.for_cell(PRESETS["mtj"], levels=0), r"levels is 0, expected a number of pulses"),
+        (lambda: PulseMenu.for_cell(PRESETS["mtj"], levels=0), r"levels is 0, expected at least 1"),
         (lambda: PulseMenu.for_cell(PRESETS["mtj"], lowest="few"), r"lowest is 'few', expected a number"),
         (lambda: PulseMenu.for_cell(PRESETS["mtj"], voltage=[1.0]), r"voltage is \[1\.0\], expected a single number"),
         (lambda: PulseMenu.for_cell(PRESETS["mtj"], lowest=0.6), r"expected 0 < lowest <= highest < 1"),

@@ -192,7 +192,7 @@ def test_a_cell_with_two_laws_asks_the_right_one():
         (lambda c: c.width_for(1.0, 0.5), r"probability is 1, expected a number within \[0, 1\)"),
         (lambda c: c.voltage_for(0.0, 1e-9), r"probability or width is 0, expected both above 0"),
         (lambda c: c.voltage_for(1e-30, 1e-3), r"no amplitude from 0 V up gives probability 1e-30 in 0\.001 s"),
-        (lambda c: c.hazard_factors(-1, generator=None), r"n is -1, expected the number of cells"),
+        (lambda c: c.hazard_factors(-1, generator=None), r"the number of cells is -1, expected at least 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
