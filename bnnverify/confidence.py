@@ -60,7 +60,7 @@ def clopper_pearson(hits: int, samples: int, *, confidence: float = 0.99) -> Pro
 def _level(confidence: float) -> Fraction:
     level = real(confidence, "confidence")
     if not 0 < level < 1:
-        raise QueryError(f"confidence is {level}, expected a level within (0, 1).")
+        raise QueryError(f"confidence is {confidence}, expected a level within (0, 1).")
     return Fraction(str(level))
 
 

@@ -250,10 +250,10 @@ NET, ROWS = ("net.npz",), ("--input", "rows.txt")
         ),
         (("reliability", *NET, "--data", "digits", "--ber", "0.1", "--tolerance", "0"), "--tolerance is 0, expected a"),
         (("reliability", *NET, "--data", "digits", "--ber", "0.1", "--max-states", "0"), "--max-states is 0"),
-        (("reliability", *NET, "--data", "digits", "--ber", "0.1", "--seed", "-1"), "--seed is -1, expected 0 or more"),
-        (("reliability", *NET, *ROWS, "--ber", "0.1", "--keep", "true"), "--keep true needs labels"),
+        (("reliability", *NET, *ROWS, "--ber", "0.1", "--samples", "1", "--seed", "-1"), "seed is -1, expected"),
+        (("reliability", *NET, *ROWS, "--ber", "0.1", "--keep", "true"), "--keep true need labels, but inputs"),
         (("reliability", "digits.npz", "--data", "digits", "--ber", "0.1", "--samples", "0"), "--samples is 0"),
-        (("reliability", "digits.npz", "--data", "digits", "--ber", "0.1", "--only-samples"), "needs --samples N"),
+        (("reliability", "digits.npz", "--data", "digits", "--ber", "0.1", "--only-samples"), "samples is given"),
         (
             ("reliability", "digits.npz", "--data", "digits", "--ber", "0.1", "--csv", "no/a.csv"),
             "--csv no/a.csv cannot be",
@@ -366,8 +366,8 @@ def test_index_lists(text, expected):
         assert index_list(text, 10, "image") == expected
 
 
-def test_rate_lists_are_exact_and_without_repeats():
-    assert rates("0.1, 1e-1,1/3") == (Fraction(1, 10), Fraction(1, 3))
+def test_rate_lists_are_exact_and_keep_every_entry():
+    assert rates("0.1, 1e-1,1/3") == (Fraction(1, 10), Fraction(1, 10), Fraction(1, 3))
     assert len(rates("1e-4:1e-1:log:8")) == 8
     with pytest.raises(QueryError, match="--ber is empty"):
         rates(" , ")

@@ -87,7 +87,7 @@ def test_the_heading_names_the_class_of_label_and_the_inputs_that_vary(workplace
         (["--fixed", "none.txt"], "--fixed is 'none.txt', expected the path of a fixed-set file"),
         (["--fixed", "wrong.txt"], "wrong.txt: input 6 does not exist, expected 0 to 5"),
         (["--fixed", "words.txt"], "words.txt: input list contains 'zero', expected numbers"),
-        (["--free", "bytes.txt"], "bytes.txt: cannot be read as a text file of input numbers"),
+        (["--free", "bytes.txt"], "bytes.txt: is no text in UTF-8 (byte 0 is 0xff), expected a list of input numbers"),
         (["--free", "0:3", "--hold", "3:6"], "expected exactly one region"),
         (["--free", "0:3", "--fixed", "set.txt"], "(--radius also together with --free, --hold or --fixed)"),
         (["--radius", 1, "--whole-cube"], "expected exactly one region"),

@@ -54,7 +54,7 @@ def test_a_log_grid_keeps_its_ends_and_rounds_the_rest_to_3_digits():
     ("arguments", "message"),
     [
         ((0, "0.1", 3), "cannot start or end at 0"),
-        (("0.1", "0.2", 0), "has 0 points, expected at least 1"),
+        (("0.1", "0.2", 0), "points of the grid is 0, expected at least 1"),
         (("0.1", "2", 3), r"end of the grid is 2, expected a probability within \[0, 1\]"),
     ],
 )

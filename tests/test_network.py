@@ -180,7 +180,7 @@ def test_inputs_outside_the_domain_are_refused(x, message):
 
 
 def test_domains_that_make_no_sense_are_refused():
-    with pytest.raises(ModelError, match="has 0 entries, expected at least 1"):
+    with pytest.raises(ModelError, match="the number of inputs is 0, expected at least 1"):
         InputDomain.binary(0)
     with pytest.raises(ModelError, match=r"shape \(2, 2\) has 4 entries, but the input has 3"):
         InputDomain.binary(3, (2, 2))

@@ -39,7 +39,7 @@ class Limits:
             what = f"the limit on {name}"
             number = real(value, what) if name == "seconds" else integer(value, what)
             if not number > 0:
-                raise QueryError(f"{what} is {number}, expected a number above 0.")
+                raise QueryError(f"{what} is {value}, expected a number above 0.")
             object.__setattr__(self, name, number)
 
 

@@ -239,5 +239,5 @@ def require_positive(tolerance: float, max_states: int) -> tuple[float, int]:
     """Both as plain numbers; QueryError unless they can be worked with."""
     width = real(tolerance, "tolerance")
     if not width > 0:
-        raise QueryError(f"tolerance is {width}, expected a width above 0.")
+        raise QueryError(f"tolerance is {tolerance}, expected a width above 0.")
     return width, integer(max_states, "max_states", least=1)
