@@ -145,7 +145,7 @@ class _Search:
 
     def _move(self, done: Pass, margins: NDArray[Any], values: NDArray[Any]) -> None:
         live, points = self.live, self.points[: self.live]
-        numbers, real = margins.astype(np.float64), values.astype(np.float64)
+        numbers, real = self.forward.guess(margins), self.forward.guess(values)
         slopes = self.forward.slopes(done, self._directions(real), self.widths[:, :live])
         scale = np.abs(slopes).max(axis=1, keepdims=True) + np.float32(1e-12)
         self.momentum[:live] = np.float32(0.8) * self.momentum[:live] + slopes / scale
@@ -165,8 +165,7 @@ class _Search:
         order = np.argsort(values if self.conjunctive else -values, axis=1)
         rank = np.minimum(np.maximum(self.rival[: self.live], 0), values.shape[1] - 1)
         which = order[np.arange(len(values)), rank]
-        scales = np.array([float(a) for a in self.query.network.output.scale], dtype=np.float32)
-        scales /= max(float(np.abs(scales).max()), 1e-30)
+        scales = self.forward.relative_scales
         direction = np.zeros((len(values), self.query.network.n_classes), dtype=np.float32)
         rows = np.arange(len(values))
         direction[rows, self.first[which]] = scales[self.first[which]]

@@ -59,7 +59,12 @@ class BatchForward:
         self._wide = bool(network.output.n_inputs * (largest if not network.blocks else 1) >= 2**24)
         scales, biases = network.output.integer_form()
         reach = max(abs(a) for a in scales) * network.output.n_inputs * (largest if not network.blocks else 1)
-        self._kind: Any = np.int64 if 2 * (reach + max(abs(b) for b in biases)) < INT_LIMIT else object
+        greatest = 2 * (reach + max(abs(b) for b in biases))
+        self._kind: Any = np.int64 if greatest < INT_LIMIT else object
+        self._shift = max(0, greatest.bit_length() - 1000)
+        most = max(1, *(abs(a) for a in scales))
+        # int / int is rounded correctly at any size, where float(int) overflows
+        self.relative_scales = np.array([a / most for a in scales], dtype=np.float32)
         self._scales, self._biases = np.array(scales, dtype=self._kind), np.array(biases, dtype=self._kind)
 
     @property
@@ -90,6 +95,10 @@ class BatchForward:
     def scores(self, sums: IntArray) -> NDArray[Any]:
         """Integer scores in the order of the exact ones (`OutputBlock.integer_form`); Python integers where needed."""
         return np.asarray(sums.astype(self._kind) * self._scales + self._biases)
+
+    def guess(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores or their differences as floats that never overflow: all are in units of one power of two."""
+        return (values >> self._shift if self._shift else values).astype(np.float64)
 
     def slopes(self, done: Pass, direction: Floats, widths: Floats) -> Floats:
         """How a weighted sum of scores seems to grow with each input, shape `(N, n)`.

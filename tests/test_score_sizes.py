@@ -1,0 +1,66 @@
+"""Exact scores of any size: scales and biases from 1e-300 to 1e300 in one output get the oracle's answer everywhere."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnnverify.deciding.attack import attack
+from bnnverify.deciding.stages import decide
+from bnnverify.engines import DECIDING, NAMES, engine_named
+from bnnverify.errors import UnsupportedError
+from bnnverify.network import BinaryNetwork
+from bnnverify.query import Query
+from bnnverify.results import Verdict
+from tests import oracle
+from tests.strategies import conv_networks, queries
+
+EXPONENTS = st.integers(-300, 300)
+SIZES = st.builds(lambda digits, exponent: digits * Fraction(10) ** exponent, st.integers(1, 9), EXPONENTS)
+BIASES = st.one_of(st.just(Fraction(0)), SIZES, SIZES.map(lambda size: -size))
+
+
+@st.composite
+def wide_queries(draw, **options):
+    """A question of `queries`, with scales and biases of any size."""
+    query = draw(queries(**options))
+    output = query.network.output
+    scale = tuple(draw(SIZES) for _ in output.scale)
+    bias = tuple(draw(BIASES) for _ in output.bias)
+    wide = replace(output, scale=scale, bias=bias)
+    network = BinaryNetwork(query.network.domain, query.network.blocks, wide)
+    return Query(network, query.region, query.property, query.ties)
+
+
+@settings(max_examples=25, deadline=None)
+@given(wide_queries())
+def test_the_attack_takes_scores_of_any_size(query):
+    points = oracle.adversarial_points(query)
+    found = attack(query, rounds=4)
+    assert (found.counterexample is None) or (found.counterexample in points)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *DECIDING])
+@settings(max_examples=8, deadline=None)
+@given(st.one_of(wide_queries(), wide_queries(kind=conv_networks)))
+def test_every_engine_answers_scores_of_any_size_or_refuses_them(name, query):
+    engine = engine_named(name)
+    points = oracle.adversarial_points(query)
+    try:
+        decision = engine.decide(query)
+    except UnsupportedError:
+        return
+    assert decision.verdict is (Verdict.NOT_ROBUST if points else Verdict.ROBUST)
+    assert (decision.counterexample in points) if points else decision.counterexample is None
+    if name in NAMES:
+        assert engine.count(query).adversarial == len(points)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.one_of(wide_queries(), wide_queries(kind=conv_networks)))
+def test_the_stages_answer_scores_of_any_size(query):
+    points = oracle.adversarial_points(query)
+    decision = decide(query)
+    assert decision.verdict is (Verdict.NOT_ROBUST if points else Verdict.ROBUST)
