@@ -1,11 +1,13 @@
 """The report: one file, nothing to fetch, every number with its kind, and the data inside."""
 
 import base64
+import contextlib
 import json
 import re
 from dataclasses import replace
 from fractions import Fraction
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -399,3 +401,27 @@ def test_an_unwritable_path_leaves_nothing(tmp_path):
     with pytest.raises(FormatError, match="cannot be written"):
         html.write_report(sample_lines()[:1], tmp_path / "no" / "r.html", title="x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("image", "input", 0), "x"), (("image", "input", 0), None), (("image", "input", 0), [1]),
+        (("model", "path"), True), (("model", "architecture"), 3), (("model", "identity"), {}),
+        (("model", "cells"), "9"), (("model", "shape", 0), 1.5), (("image", "index"), []),
+        (("answer", "run", "seconds"), "x"),
+    ],
+)  # fmt: skip
+def test_values_of_other_types_are_refused_with_the_line(tmp_path, path, value):
+    from bnnverify.cli import main
+
+    net, out = Path(__file__).parents[1] / "models" / "digits-64-20-16-10.npz", tmp_path / "r.jsonl"
+    with out.open("w") as file, contextlib.redirect_stdout(file):
+        assert main(["verify", str(net), "--data", "digits", "--index", "0", "--radius", "1", "--json"]) == 0
+    line = place = json.loads(out.read_text())
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    out.write_text(json.dumps(line))
+    with pytest.raises(FormatError, match=r"r\.jsonl:1: is damaged"):
+        read_lines(str(out))

@@ -64,8 +64,49 @@ def check(line: Any, where: str) -> None:
         raise FormatError(f"{where}: is damaged ({type(error).__name__}: {error}). Ask the question again.") from None
 
 
+def _require(place: dict[str, Any], kinds: dict[str, type]) -> None:
+    """ValueError if a value that is there, and not null, is of another type; a bool is no number."""
+    for key, kind in kinds.items():
+        value = place.get(key)
+        fits = isinstance(value, (int, float) if kind is float else kind)
+        if value is not None and (not fits or (kind is not bool and isinstance(value, bool))):
+            raise ValueError(f"{key} is {value!r:.40}, expected a value of type {kind.__name__}")
+        if kind is list and value is not None and not all(type(v) is int for v in value):
+            raise ValueError(f"{key} is no list of integers")
+
+
+def _require_types(line: Line) -> None:
+    """ValueError if something that the page shows or draws is of another type."""
+    texts, whole = dict.fromkeys(("path", "identity", "architecture"), str), dict.fromkeys(("cells", "classes"), int)
+    _require(line["model"], {**texts, **whole, "shape": list})
+    if any(line["model"][key] is None for key in (*texts, *whole, "shape")):
+        raise ValueError("the network lacks something")
+    _require(line, {"command": str, "versions": dict, "data": dict, "image": dict, "question": dict, "answer": dict})
+    image, question = line.get("image") or {}, line.get("question") or {}
+    _require(image, {"index": int, "label": int, "predicted": int, "input": list})
+    if image and math.prod(line["model"]["shape"]) != len(image["input"]):
+        raise ValueError("the image has another size than the shape of the network")
+    _require(question, {"ties": str, "property": dict, "region": dict, "faults": dict})
+    _require(question.get("region") or {}, {"kind": str, "radius": int, "free": list, "center": list})
+    for name, value in (question.get("faults") or {}).items():
+        if name.startswith("p") and isinstance(value, str) and not 0 <= Fraction(value) <= 1:
+            raise ValueError(f"{name} is {value:.40}, expected a probability")
+    answer = line["answer"]
+    _require(
+        answer,
+        {
+            "predicted": list if answer["type"] == "samples" else int,
+            "counterexample": list,
+            "witness": list,
+            "per_class": list,
+        },
+    )
+    _require(answer.get("run") or {}, {"engine": str, "reason": str, "seconds": float})
+
+
 def _touch(line: Line) -> None:
     """Reads everything that the page uses."""
+    _require_types(line)
     model, answer, kind = line["model"], line["answer"], line["answer"]["type"]
     _ = [model[key] for key in ("path", "identity", "architecture", "cells", "classes", "shape")]
     if not all(isinstance(text, str) for text in model.get("assumed", [])):
