@@ -27,6 +27,7 @@ from bnnverify.engines.chipsampling import SampledChips, sample_chips
 from bnnverify.engines.coding import about_cells
 from bnnverify.errors import QueryError
 from bnnverify.faults import FaultModel
+from bnnverify.fields import Fields
 from bnnverify.files import LineFile
 from bnnverify.network import BinaryNetwork
 from bnnverify.reliability.accuracy import UNDECIDED, AccuracyPoint, image_errors, mean_accuracy
@@ -55,7 +56,7 @@ class Store:
         self._bounds: dict[str, Probability] = {}
         self._complete: dict[str, set[tuple[float, int]]] = {}
         self._chips: dict[str, dict[int, tuple[list[int], list[int]]]] = {}
-        self._file = LineFile(path, FORMAT, VERSION, "line of a campaign", self._take_known)
+        self._file = LineFile(path, FORMAT, VERSION, "line of a campaign", self._take)
 
     def __enter__(self) -> Store:
         return self
@@ -133,24 +134,40 @@ class Store:
         self._take(line)
         self._file.append(line)
 
-    def _take_known(self, line: Mapping[str, Any]) -> None:
-        try:
-            self._take(line)
-        except QueryError as error:  # whatever the line says, none of ours says it
-            raise ValueError from error
-
     def _take(self, line: Mapping[str, Any]) -> None:
-        question = str(line["id"])
-        if line["type"] == "chips":
-            parts = self._chips.setdefault(question, {})
-            first, correct = int(line["first"]), list(map(int, line["correct"]))
-            if first not in parts or len(parts[first][0]) < len(correct):
-                parts[first] = correct, list(map(int, line["errors"]))
+        fields = Fields(line)
+        question = fields.text("id")
+        if fields.text("type") == "chips":
+            self._take_chips(question, fields)
             return
-        found = _read(line)
+        found = _read(fields)
+        tolerance, max_states, is_complete = (
+            fields.real("tolerance"),
+            fields.whole("max_states"),
+            fields.flag("complete"),
+        )
         self._bounds[question] = both(self._bounds.get(question), found)
-        if line["complete"]:
-            self._complete.setdefault(question, set()).add((float(line["tolerance"]), int(line["max_states"])))
+        if is_complete:
+            self._complete.setdefault(question, set()).add((tolerance, max_states))
+
+    def _take_chips(self, question: str, fields: Fields) -> None:
+        """Keep the counts of some chips; QueryError if they do not add up, or contradict others."""
+        parts = self._chips.setdefault(question, {})
+        first, errors = fields.whole("first"), list(fields.wholes("errors"))
+        correct = list(fields.wholes("correct", 0, len(errors)))
+        if max(errors, default=0) > len(correct) or sum(correct) + sum(errors) != len(correct) * len(errors):
+            raise QueryError(
+                f"{sum(correct)} right and {sum(errors)} wrong answers of {len(correct)} chips on {len(errors)} images "
+                "do not add up: the line was changed."
+            )
+        for other, (known, wrong) in parts.items():
+            start = max(first, other)
+            stop = max(start, min(first + len(correct), other + len(known)))
+            mine = correct[start - first : stop - first]
+            if len(wrong) != len(errors) or known[start - other : stop - other] != mine:
+                raise QueryError("two counts of the same chips contradict each other: one of them was changed.")
+        if first not in parts or len(parts[first][0]) < len(correct):
+            parts[first] = correct, errors
 
 
 def both(one: Probability | None, other: Probability) -> Probability:
@@ -159,14 +176,13 @@ def both(one: Probability | None, other: Probability) -> Probability:
     Raises:
         QueryError: They contradict each other.
     """
-    if one is None or other.kind is Kind.EXACT:
+    if one is None:
         return other
-    if one.kind is Kind.EXACT:
-        return one
     lower, upper = max(one.lower, other.lower), min(one.upper, other.upper)
     if lower > upper:
         raise QueryError("two bounds on one probability contradict each other: one of them was changed, or is wrong.")
-    return Probability.interval(lower, upper)
+    is_exact = Kind.EXACT in (one.kind, other.kind)
+    return Probability.exact(lower) if is_exact else Probability.interval(lower, upper)
 
 
 def _written(found: Probability) -> dict[str, Any]:
@@ -177,10 +193,11 @@ def _written(found: Probability) -> dict[str, Any]:
     return {"kind": "interval", "lower": float_below(found.lower), "upper": -float_below(-found.upper)}
 
 
-def _read(line: Mapping[str, Any]) -> Probability:
-    if line["kind"] == "exact":
-        return Probability.exact(fraction_of(line["lower"]))
-    return Probability.interval(Fraction(line["lower"]), Fraction(line["upper"]))
+def _read(fields: Fields) -> Probability:
+    kind = Kind(fields.text("kind"))
+    if kind is Kind.EXACT:
+        return Probability(kind, fraction_of(fields.text("lower")), fraction_of(fields.text("upper")))
+    return Probability(kind, Fraction(fields.real("lower", 0, 1)), Fraction(fields.real("upper", 0, 1)))
 
 
 @about_cells

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -24,10 +25,11 @@ from bnnverify.deciding.patches import patch_bounds
 from bnnverify.engines.base import UNLIMITED, Clock, Limits, Monitor, replayed
 from bnnverify.engines.cadical import refute
 from bnnverify.errors import EngineError, QueryError, ResourceLimitError
+from bnnverify.files import write_folder
 from bnnverify.formats.coding import decimal_text
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.native import to_bytes
-from bnnverify.formats.png import write_png
+from bnnverify.formats.png import png_bytes
 from bnnverify.query import Query
 from bnnverify.regions import PixelBox, RealBox
 from bnnverify.results import Decision, Run, Verdict
@@ -174,23 +176,21 @@ def _counterexample(query: Query, folder: Path, x: tuple[int, ...]) -> Decision:
 def _write(
     query: Query, folder: Path, kind: str, verdict: Verdict, files: Mapping[str, bytes], more: Mapping[str, Any]
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    sums = {}
-    for name, data in files.items():
-        packed = gzip.compress(data, compresslevel=6, mtime=0) if name.endswith(".gz") else data
-        (folder / name).write_bytes(packed)
-        sums[name] = hashlib.sha256(packed).hexdigest()
-    (folder / form.NETWORK).write_bytes(to_bytes(query.network))
+    packed = {
+        name: gzip.compress(data, compresslevel=6, mtime=0) if name.endswith(".gz") else data
+        for name, data in files.items()
+    }
     manifest = {
         "format": form.FORMAT,
         "version": form.VERSION,
         "kind": kind,
         "verdict": verdict.value,
         "query": query.to_json(),
-        "files": sums,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in packed.items()},
         **more,
     }
-    (folder / form.MANIFEST).write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+    last = {form.NETWORK: to_bytes(query.network), form.MANIFEST: (json.dumps(manifest) + "\n").encode()}
+    write_folder(folder, {**packed, **last})
 
 
 def dimacs(clauses: Clauses, query: Query) -> bytes:
@@ -212,13 +212,13 @@ def save_counterexample(query: Query, x: tuple[int, ...], folder: Folder, import
         folder: Where to; made if need be.
         imported: How the network corresponds to a file of another tool: see `vnncomp_text`.
     """
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    np.save(path / "counterexample.npy", np.array(x, dtype=np.int64))
+    array = io.BytesIO()
+    np.save(array, np.array(x, dtype=np.int64))
+    files = {"counterexample.npy": array.getvalue()}
     domain = query.network.domain
     if len(domain.shape) == 2 or (len(domain.shape) == 3 and domain.shape[0] in (1, 3)):
-        write_png(path / "counterexample.png", np.array(x), domain)
-    (path / "counterexample.txt").write_text(vnncomp_text(query, x, imported), encoding="ascii")
+        files["counterexample.png"] = png_bytes(np.array(x), domain)
+    write_folder(folder, {**files, "counterexample.txt": vnncomp_text(query, x, imported).encode("ascii")})
 
 
 def vnncomp_text(query: Query, x: tuple[int, ...], imported: Imported | None = None) -> str:

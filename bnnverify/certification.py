@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 from bnnverify.engines.base import UNLIMITED, Limits, Monitor, replayed
 from bnnverify.errors import FormatError, QueryError
+from bnnverify.fields import Fields
 from bnnverify.files import LineFile
 from bnnverify.network import BinaryNetwork
 from bnnverify.query import Query, Ties, Untargeted
@@ -138,7 +140,8 @@ class VerdictStore:
         if query.identity not in self._known:
             return None
         decision, spent = self._known[query.identity]
-        if decision.counterexample is not None and not query.is_adversarial(decision.counterexample):
+        x = decision.counterexample
+        if x is not None and (not query.is_adversarial(x) or query.network.evaluate(x) != decision.predicted):
             raise FormatError(
                 f"the file of verdicts holds a counterexample for query {query.identity[:16]} that is none: it was "
                 "changed, or is of another version. Start a new file."
@@ -169,10 +172,12 @@ class VerdictStore:
         self._file.append(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        decision, spent = answer_from_json(line["answer"]), line["limit"]
+        fields = Fields(line)
+        decision = answer_from_json(fields.inner("answer").data)
         if not isinstance(decision, Decision):
             raise QueryError(f"the answer is a {type(decision).__name__}, expected a decision.")
-        identity, seconds = str(line["id"]), float("inf") if spent is None else float(spent)
+        identity = fields.text("id")
+        seconds = math.inf if fields.value("limit") is None else float(fields.real("limit"))
         before = self._known.get(identity)
         if before is not None and before[0].verdict is not Verdict.UNKNOWN:
             if decision.verdict not in (Verdict.UNKNOWN, before[0].verdict):

@@ -196,6 +196,47 @@ def _write_all(number: int, data: bytes) -> None:
         view = view[os.write(number, view) :]
 
 
+class Lines:
+    """A file that grows by lines of JSON, such as a log of a long run.
+
+    Args:
+        path: The file; ``/dev/stdout`` and the like serve, too.
+        append: Go on at its end; else it is emptied.
+
+    Raises:
+        FormatError: It cannot be opened; or, in `append`, written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, append: bool) -> None:
+        self._path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC) | getattr(os, "O_BINARY", 0)
+        with _complaint(path, "a file in a directory that exists and is writable"):
+            self._number = os.open(path, flags, 0o666)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._number)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a line, at once: all of it or, in a regular file, nothing."""
+        with _complaint(self._path, "room for another line"):
+            _append(self._number, (json.dumps(record) + "\n").encode())
+
+
+def _append(number: int, data: bytes) -> None:
+    """Writes all of the data at the end, or leaves a regular file as it was."""
+    is_regular = stat.S_ISREG(os.fstat(number).st_mode)
+    end = os.lseek(number, 0, os.SEEK_END) if is_regular else 0
+    try:
+        _write_all(number, data)
+    except BaseException:
+        if is_regular:
+            os.ftruncate(number, end)
+        raise
+
+
 class LineFile:
     """An append-only file of JSON lines of one format, which several processes may grow.
 
@@ -287,9 +328,10 @@ class LineFile:
             take(line)
         except QueryError as error:
             raise FormatError(f"{where}: {error}") from None
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            why = f" ({reason(error)})" if str(error) else ""
             raise FormatError(
-                f"{where}: is no {what} of version {self._version}. Give a file that bnnverify made, or a new one."
+                f"{where}: is no {what} of version {self._version}{why}. Give a file that bnnverify made, or a new one."
             ) from None
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -302,12 +344,8 @@ class LineFile:
             return
         text = json.dumps({"format": self._form, "version": self._version, **line}, allow_nan=False)
         with self._locked() as number:
-            end = _end(number)  # before what a process left that was killed while it wrote
-            try:
-                _write_all(number, (text + "\n").encode())
-            except OSError:
-                os.ftruncate(number, end)
-                raise
+            _drop_cut_line(number)
+            _append(number, (text + "\n").encode())
 
     def close(self) -> None:
         """Nothing is written any more."""
@@ -316,8 +354,8 @@ class LineFile:
             self._file = None
 
 
-def _end(number: int) -> int:
-    """Where the last whole line ends; what comes after it is dropped."""
+def _drop_cut_line(number: int) -> None:
+    """Removes what a process left after the last whole line, because it was killed while it wrote."""
     end = size = os.lseek(number, 0, os.SEEK_END)
     while end:
         start = max(0, end - io.DEFAULT_BUFFER_SIZE)
@@ -329,7 +367,6 @@ def _end(number: int) -> int:
         end = start
     if end < size:
         os.ftruncate(number, end)
-    return end
 
 
 def _whole_lines(data: bytes, form: str) -> tuple[list[bytes], int]:

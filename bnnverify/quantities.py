@@ -6,13 +6,13 @@ As in `results.py` nothing here computes more than a quotient, and every answer 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
 from bnnverify.errors import QueryError
+from bnnverify.fields import Fields
 from bnnverify.results import Kind, Probability, Run, fraction_of, fraction_text
 
 
@@ -208,26 +208,27 @@ Quantity = RadiusCounts | SafeDistance | NoiseError | Samples
 TYPES = ("radius-counts", "safe-distance", "noise", "samples")
 
 
-def quantity_from_json(data: Mapping[str, Any], run: Run) -> Quantity:
+def quantity_from_json(data: Fields, run: Run) -> Quantity:
     """The answer that `to_json` wrote; `run` is already read."""
-    kind = data["type"]
+    kind = data.text("type")
     if kind == "radius-counts":
-        per_class = None if data["per_class"] is None else tuple(tuple(row) for row in data["per_class"])
-        beyond = None if data["beyond"] is None else (data["beyond"][0], data["beyond"][1])
-        return RadiusCounts(data["n"], data["max_radius"], tuple(data["shells"]), run, per_class, beyond)
+        per_class = None if data.value("per_class") is None else data.rows("per_class")
+        beyond = data.maybe_wholes("beyond")
+        if beyond is not None and (len(beyond) != 2 or beyond[0] > beyond[1]):
+            raise QueryError(f"beyond is {beyond!s:.60}, expected a lower and an upper bound.")
+        ends = None if beyond is None else (beyond[0], beyond[1])
+        return RadiusCounts(data.whole("n"), data.whole("max_radius"), data.wholes("shells"), run, per_class, ends)
     if kind == "safe-distance":
-        violation = None if data["violation"] is None else Fraction(data["violation"])
-        return SafeDistance(Fraction(data["tolerance"]), data["lower"], data["upper"], run, violation)
+        violation = None if data.value("violation") is None else fraction_of(data.text("violation"))
+        lower, upper = data.whole("lower", -1), data.maybe_whole("upper", -1)
+        return SafeDistance(fraction_of(data.text("tolerance")), lower, upper, run, violation)
     if kind == "noise":
-        return NoiseError(Probability.from_json(data), data["label"], data["radius"], fraction_of(data["unseen"]), run)
+        label, radius, unseen = data.whole("label"), data.maybe_whole("radius"), fraction_of(data.text("unseen"))
+        return NoiseError(Probability.from_json(data), label, radius, unseen, run)
     if kind == "samples":
-        return Samples(
-            tuple(tuple(x) for x in data["inputs"]),
-            tuple(data["predicted"]),
-            data["adversarial"],
-            data["region_size"],
-            data["seed"],
-            data["replacement"],
-            run,
-        )
-    raise QueryError(f"result type is {kind!r}, expected one of {', '.join(TYPES)}.")
+        adversarial, size, seed = data.maybe_whole("adversarial"), data.whole("region_size"), data.maybe_whole("seed")
+        inputs, predicted = data.rows("inputs", None), data.wholes("predicted")
+        if len(inputs) != len(predicted) or not 0 <= (adversarial or 0) <= size:
+            raise QueryError(f"{len(inputs)} samples with {len(predicted)} classes do not fit together.")
+        return Samples(inputs, predicted, adversarial, size, seed, data.flag("replacement"), run)
+    raise QueryError(f"result type is {kind!r:.40}, expected one of {', '.join(TYPES)}.")

@@ -6,6 +6,7 @@ Nothing here computes. A `Probability` or `Count` always says what it is: `exact
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -14,10 +15,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from bnnverify.errors import QueryError
+from bnnverify.fields import Fields
 from bnnverify.reading import parsed
 
 if TYPE_CHECKING:
     from bnnverify.quantities import Quantity
+
+_FRACTION = re.compile(r"(-?[0-9]+)(?:/([0-9]+))?", re.ASCII)
 
 
 def fraction_text(value: Fraction) -> str:
@@ -29,15 +33,20 @@ def fraction_text(value: Fraction) -> str:
 
 
 def fraction_of(text: str) -> Fraction:
-    """The number that `fraction_text` wrote.
+    """The number that `fraction_text` wrote; ValueError if it wrote no such text.
 
     >>> fraction_of(fraction_text(Fraction(-3, 10**5000))) == Fraction(-3, 10**5000)
     True
     """
     from flint import fmpz
 
-    parts = [int(fmpz(part)) for part in text.split("/")]
-    return Fraction(*parts)
+    match = _FRACTION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r:.40} is no fraction such as 3/8")
+    numerator, denominator = int(fmpz(match[1])), int(fmpz(match[2] or "1"))
+    if denominator == 0:
+        raise ValueError(f"{text!r:.40} has the denominator 0")
+    return Fraction(numerator, denominator)
 
 
 class Kind(Enum):
@@ -274,16 +283,16 @@ class Probability:
         return line
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Probability:
+    def from_json(cls, data: Mapping[str, Any] | Fields) -> Probability:
         """The probability that `to_json` wrote."""
-        return cls(
-            Kind(data["kind"]),
-            fraction_of(data["lower"]),
-            fraction_of(data["upper"]),
-            data.get("confidence"),
-            data.get("samples"),
-            data.get("hits"),
-        )
+        fields = data if isinstance(data, Fields) else Fields(data, "the probability")
+        kind, ends = Kind(fields.text("kind")), (fraction_of(fields.text("lower")), fraction_of(fields.text("upper")))
+        if kind is not Kind.SAMPLED:
+            return cls(kind, *ends)
+        confidence, samples, hits = fields.real("confidence", 0, 1), fields.value("samples"), fields.value("hits")
+        if samples is not None:
+            hits = fields.whole("hits", 0, fields.whole("samples", 1))
+        return cls(kind, *ends, confidence, samples, hits)
 
     def __str__(self) -> str:
         if self.kind is Kind.EXACT:
@@ -405,12 +414,42 @@ class EssentialFeatures:
         }
 
 
-def _run(data: Mapping[str, Any]) -> Run:
-    return Run(data["engine"], data["seconds"], data["reason"], data["statistics"])
+def _run(data: Fields) -> Run:
+    return Run(data.text("engine"), data.real("seconds"), data.text("reason"), dict(data.inner("statistics").data))
 
 
-def _optional_tuple(values: list[int] | None) -> tuple[int, ...] | None:
-    return None if values is None else tuple(values)
+def _decision(data: Fields, run: Run) -> Decision:
+    verdict, x = Verdict(data.text("verdict")), data.maybe_wholes("counterexample", None)
+    if (verdict is Verdict.NOT_ROBUST) != (x is not None):
+        raise QueryError(
+            f"the verdict is {verdict.value} {'without' if x is None else 'with'} a counterexample, expected one with "
+            "not-robust and with no other."
+        )
+    return Decision(verdict, run, x, data.maybe_whole("predicted"))
+
+
+def _count(data: Fields, run: Run) -> Count:
+    kind, per_class, per_radius = (
+        Kind(data.text("kind")),
+        data.maybe_wholes("per_class"),
+        data.maybe_wholes("per_radius"),
+    )
+    bounds = data.whole("lower"), data.whole("upper"), data.whole("region_size", 1)
+    if per_class is not None and sum(per_class) != bounds[2]:
+        raise QueryError(f"the counts by class add up to {sum(per_class)}, expected the region's {bounds[2]}.")
+    if per_radius is not None and kind is Kind.EXACT and sum(per_radius) != bounds[0]:
+        raise QueryError(f"the counts by distance add up to {sum(per_radius)}, expected {bounds[0]}.")
+    return Count(kind, *bounds, run, per_class, per_radius)
+
+
+def _distance(data: Fields, run: Run) -> Distance:
+    lower, upper, witness = data.whole("lower"), data.maybe_whole("upper"), data.maybe_wholes("witness", None)
+    if (upper is None) != (witness is None) or (upper is not None and upper < lower):
+        raise QueryError(f"the distance is {lower} to {upper}, expected an upper bound iff there is a witness.")
+    norm = data.text("norm") if "norm" in data.data else "hamming"
+    if norm not in ("hamming", "linf"):
+        raise QueryError(f"the norm is {norm!r:.40}, expected hamming or linf.")
+    return Distance(lower, upper, run, witness, data.maybe_whole("predicted"), norm)
 
 
 Answer = Decision | Count | Distance | Explanation | EssentialFeatures
@@ -419,26 +458,24 @@ Answer = Decision | Count | Distance | Explanation | EssentialFeatures
 def answer_from_json(text: str | Mapping[str, Any]) -> Answer | Quantity:
     """The answer that `to_json` wrote, from its JSON text or parsed values."""
     data = parsed(text) if isinstance(text, str) else text
-    run = _run(data["run"])
-    if data["type"] == "decision":
-        return Decision(Verdict(data["verdict"]), run, _optional_tuple(data["counterexample"]), data["predicted"])
-    if data["type"] == "count":
-        per_class, per_radius = _optional_tuple(data["per_class"]), _optional_tuple(data["per_radius"])
-        bounds = data["lower"], data["upper"], data["region_size"]
-        return Count(Kind(data["kind"]), *bounds, run, per_class, per_radius)
-    if data["type"] == "distance":
-        witness = _optional_tuple(data["witness"])
-        return Distance(data["lower"], data["upper"], run, witness, data["predicted"], data.get("norm", "hamming"))
-    if data["type"] == "explanation":
-        kept, values, undecided = (tuple(data[name]) for name in ("kept", "values", "undecided"))
-        return Explanation(kept, values, undecided, data["n_free"], data["order"], run)
-    if data["type"] == "essential":
-        essential, values, undecided = (tuple(data[name]) for name in ("essential", "values", "undecided"))
-        witness = _optional_tuple(data["witness"])
-        return EssentialFeatures(essential, values, undecided, data["n_free"], witness, run)
+    fields = Fields(data, "the answer")
+    run, kind = _run(fields.inner("run")), fields.text("type")
+    if kind == "decision":
+        return _decision(fields, run)
+    if kind == "count":
+        return _count(fields, run)
+    if kind == "distance":
+        return _distance(fields, run)
+    if kind == "explanation":
+        kept, values, undecided = fields.wholes("kept"), fields.wholes("values", None), fields.wholes("undecided")
+        return Explanation(kept, values, undecided, fields.whole("n_free"), fields.text("order"), run)
+    if kind == "essential":
+        kept, values, undecided = fields.wholes("essential"), fields.wholes("values", None), fields.wholes("undecided")
+        witness = fields.maybe_wholes("witness", None)
+        return EssentialFeatures(kept, values, undecided, fields.whole("n_free"), witness, run)
     from bnnverify.quantities import TYPES, quantity_from_json
 
-    if data["type"] in TYPES:
-        return quantity_from_json(data, run)
+    if kind in TYPES:
+        return quantity_from_json(fields, run)
     expected = ", ".join(("decision", "count", "distance", "explanation", "essential", *TYPES))
-    raise QueryError(f"result type is {data['type']!r}, expected one of {expected}.")
+    raise QueryError(f"result type is {kind!r:.40}, expected one of {expected}.")

@@ -184,7 +184,11 @@ def test_bounds_that_contradict_each_other_are_an_error_not_an_answer(tmp_path):
         both(low, high)
     assert both(None, low) is low
     exact = Probability.exact(Fraction(1, 3))
-    assert both(exact, Probability.interval(Fraction(0), Fraction(1))) is exact
+    for one, other in ((exact, low), (low, exact), (exact, Probability.exact(Fraction(1, 4)))):
+        with pytest.raises(QueryError, match="contradict each other"):
+            both(one, other)
+    whole = Probability.interval(Fraction(0), Fraction(1))
+    assert both(exact, whole) == both(whole, exact) == exact
     with pytest.raises(QueryError, match="is sampled, expected proved bounds"):
         sampled = Probability(Kind.SAMPLED, Fraction(0), Fraction(1), 0.9, 1, 1)
         Store().add_bounds("x", sampled, tolerance=1, max_states=1, is_complete=True)

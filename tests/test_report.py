@@ -95,7 +95,7 @@ def sample_lines():
         about_image(Decision(Verdict.NOT_ROBUST, run, Y, 1)),
         about_image(Decision(Verdict.ROBUST, run), 1),
         about_image(Decision(Verdict.UNKNOWN, replace(run, reason="time limit of 1 s reached")), 2, label=0),
-        about_image(Count(Kind.EXACT, 12345, 12345, 2**70, run, (1, 0, 2), (0, 3))),
+        about_image(Count(Kind.EXACT, 12345, 12345, 2**70, run, (1, 0, 2**70 - 1), (0, 12345))),
         about_image(Count(Kind.INTERVAL, 1, 9, 22, run), 1),
         about_image(Distance(1, 1, run, Y, 1)),
         about_image(Distance(3, None, replace(run, reason="time limit of 1 s reached")), 1),

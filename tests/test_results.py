@@ -17,24 +17,30 @@ runs = st.builds(
     st.sampled_from(["", "time limit of 5 s reached"]),
     st.dictionaries(st.sampled_from(["nodes", "conflicts"]), st.integers(0, 2**70)),
 )
-points = st.none() | st.lists(st.sampled_from([-1, 1]), min_size=1, max_size=5).map(tuple)
-decisions = st.builds(Decision, st.sampled_from(list(Verdict)), runs, points, st.none() | st.integers(0, 9))
-tallies = st.none() | st.lists(st.integers(0, 2**80), max_size=4).map(tuple)
+points = st.lists(st.sampled_from([-1, 1]), min_size=1, max_size=5).map(tuple)
+decisions = st.builds(Decision, st.sampled_from([Verdict.ROBUST, Verdict.UNKNOWN]), runs) | st.builds(
+    Decision, st.just(Verdict.NOT_ROBUST), runs, points, st.none() | st.integers(0, 9)
+)
+tallies = st.lists(st.integers(0, 2**80), max_size=4).map(tuple)
 
 
 @st.composite
 def counts(draw):
-    lower, upper, size = sorted(draw(st.tuples(*[st.integers(0, 2**200)] * 3)))
-    exact = draw(st.booleans())
-    bounds = (Kind.EXACT, lower, lower) if exact else (Kind.INTERVAL, lower, upper)
-    return Count(*bounds, size, draw(runs), draw(tallies), draw(tallies))
+    lower, upper, size = sorted(draw(st.tuples(*[st.integers(1, 2**200)] * 3)))
+    if draw(st.booleans()):
+        return Count(Kind.INTERVAL, lower, upper, size, draw(runs))
+    shells = draw(tallies)
+    lower = sum(shells)
+    classes = (lower, *draw(tallies), 1)
+    return Count(Kind.EXACT, lower, lower, sum(classes), draw(runs), classes, shells)
 
 
 @st.composite
 def distances(draw):
     lower = draw(st.integers(0, 60))
-    upper = draw(st.none() | st.integers(lower, 64))
-    return Distance(lower, upper, draw(runs), draw(points), draw(st.none() | st.integers(0, 9)))
+    if draw(st.booleans()):
+        return Distance(lower, None, draw(runs))
+    return Distance(lower, draw(st.integers(lower, 64)), draw(runs), draw(points), draw(st.none() | st.integers(0, 9)))
 
 
 @given(st.one_of(decisions, counts(), distances()))
@@ -43,6 +49,47 @@ def test_every_answer_survives_one_json_line(answer):
     assert "\n" not in line
     assert answer_from_json(line) == answer
     assert answer_from_json(json.loads(line)) == answer
+
+
+RUN = Run("x").to_json()
+CONTRADICTIONS = [
+    {"type": "decision", "verdict": "not-robust", "counterexample": None, "predicted": 1},
+    {"type": "decision", "verdict": "robust", "counterexample": [1], "predicted": 1},
+    {"type": "decision", "verdict": "unknown", "counterexample": [1], "predicted": 1},
+    {"type": "decision", "verdict": "not-robust", "counterexample": [True], "predicted": 1},
+    {"type": "distance", "lower": 3, "upper": 2, "witness": [1], "predicted": 1},
+    {"type": "distance", "lower": -1, "upper": None, "witness": None, "predicted": None},
+    {"type": "distance", "lower": 1, "upper": 2, "witness": None, "predicted": None},
+    {
+        "type": "count",
+        "kind": "exact",
+        "lower": 1,
+        "upper": 1,
+        "region_size": 5,
+        "per_class": [1, 1],
+        "per_radius": None,
+    },
+    {"type": "count", "kind": "exact", "lower": 1, "upper": 1, "region_size": 5, "per_class": None, "per_radius": [2]},
+    {"type": "count", "kind": "exact", "lower": 0, "upper": 1, "region_size": 5, "per_class": None, "per_radius": None},
+    {
+        "type": "count",
+        "kind": "exact",
+        "lower": "1",
+        "upper": 1,
+        "region_size": 5,
+        "per_class": None,
+        "per_radius": None,
+    },
+    {"type": "noise", "kind": "exact", "lower": "1e99999999", "upper": "1", "label": 1, "radius": 1, "unseen": "0"},
+    {"type": "noise", "kind": "exact", "lower": "1/0", "upper": "1", "label": 1, "radius": 1, "unseen": "0"},
+    {"type": 7},
+]
+
+
+@pytest.mark.parametrize("line", CONTRADICTIONS)
+def test_an_answer_that_contradicts_itself_is_refused(line):
+    with pytest.raises(ValueError, match=r"expected|is no fraction|denominator 0"):
+        answer_from_json({**line, "run": RUN})
 
 
 unit = st.fractions(0, 1)

@@ -8,17 +8,21 @@ away.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from bnnverify.errors import BnnVerifyError, BnnVerifyWarning, EngineError, ResourceLimitError
+from bnnverify.reading import reason, shown
 
 BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER, ENDED = 2, 3, 70, 130, 141, 143
 
@@ -52,6 +56,7 @@ EXTRAS = {
     "cp": ("ortools",),
 }
 
+CANNOT_WRITE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EBADF)
 DIGITS = 100_000  # of an integer as text; counts over many pixels have thousands, and Python's own limit is 4,300
 
 
@@ -116,6 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program name; default those of the process.
     """
+    if sys.stderr is None:  # closed
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stdout is None:
+        click.echo("bnnverify: stdout is closed, expected a place for the answers. Redirect it to a file.", err=True)
+        return BAD_INPUT
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
     sys.set_int_max_str_digits(DIGITS)
     words = list(sys.argv[1:] if arguments is None else arguments)
     where = " ".join(["bnnverify", *(words[:1] if words[:1] and words[0] in VERBS else [])])
@@ -149,8 +161,9 @@ def _run(words: list[str], where: str) -> int:
         if "--debug" in words:
             traceback.print_exc()
         code, message = complaint(error, where)
-        if message:
-            click.echo(message, err=True)
+        with suppress(OSError):  # a full stderr
+            if message:
+                click.echo(message, err=True)
         return code
 
 
@@ -174,12 +187,23 @@ def complaint(error: BaseException, where: str) -> tuple[int, str]:
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return INTERRUPTED, f"{where}: interrupted; {str(error) or 'the answers printed so far are complete'}."
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
+        _silence_stdout()
         return NO_READER, ""
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        what = shown(error.filename) if error.filename else "stdout"
+        if not error.filename:
+            _silence_stdout()
+        return BAD_INPUT, f"{where}: {what} cannot be written ({reason(error)}), expected room for the answers."
     if isinstance(error, ImportError) and (extra := _extra_of(error.name or "")):
         return BAD_INPUT, f"{where}: needs {error.name}, not installed. Run: pip install 'bnnverify[{extra}]'"
     name = type(error).__name__
     return BUG, f"{where}: {name}: {_one_line(str(error))} This is a bug in bnnverify; --debug shows where."
+
+
+def _silence_stdout() -> None:
+    """What is still in the buffer goes nowhere: the interpreter flushes at exit."""
+    with suppress(OSError, ValueError):  # a stand-in without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(text: str) -> str:

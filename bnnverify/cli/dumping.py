@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-
-from bnnverify.errors import QueryError
 
 if TYPE_CHECKING:
     from bnnverify.query import Query
@@ -45,7 +44,7 @@ def dump_query(query: Query, options: Mapping[str, Any]) -> list[Path]:
         The files that were written.
 
     Raises:
-        QueryError: A file cannot be written.
+        FormatError: A file cannot be written.
         UnsupportedError: The region is a real box.
     """
     wanted = [(kind, options[f"dump_{kind}"]) for kind in _WHAT if options.get(f"dump_{kind}") is not None]
@@ -53,12 +52,11 @@ def dump_query(query: Query, options: Mapping[str, Any]) -> list[Path]:
         return []
     from bnnverify.cardinality import compile_query
     from bnnverify.encodings.dumping import write_instance
+    from bnnverify.files import write_whole
 
     instance = compile_query(query)
     for kind, path in wanted:
-        try:
-            with Path(path).open("w", encoding="utf-8") as stream:
-                write_instance(instance, kind, stream)
-        except OSError as error:
-            raise QueryError(f"{path}: cannot be written ({error.strerror or error}). Name another file.") from None
+        text = io.StringIO()
+        write_instance(instance, kind, text)
+        write_whole(path, text.getvalue().encode())
     return [Path(path) for _, path in wanted]

@@ -19,6 +19,7 @@ import click
 
 from bnnverify.cli.images import Image, Images
 from bnnverify.network import BinaryNetwork
+from bnnverify.reading import shown
 from bnnverify.report.lines import FORMAT, VERSION
 
 
@@ -35,7 +36,7 @@ def envelope(verb: str, path: Path, network: BinaryNetwork) -> dict[str, Any]:
             "numpy": metadata.version("numpy"),
         },
         "model": {
-            "path": str(path),
+            "path": shown(path),
             "identity": network.identity,
             "cells_identity": network.cells_identity,
             "architecture": network.architecture,

@@ -22,6 +22,7 @@ from bnnverify.formats import import_model, kind_of, load_network, vnnlib
 from bnnverify.formats.coding import InputCoding, decimal_text
 from bnnverify.formats.imported import Imported
 from bnnverify.formats.runtime import outputs
+from bnnverify.reading import shown
 from bnnverify.results import Decision, Run, Verdict
 from bnnverify.robustness import decide
 
@@ -80,7 +81,7 @@ def verify_property(
         _certify(imported, queries, answer, certificate, limits)
     if as_json:
         count = specification.cases.count
-        question = {"property": str(path), "cases": count if count <= MOST_COUNTED else None}
+        question = {"property": shown(path), "cases": count if count <= MOST_COUNTED else None}
         emit({**envelope("verify", model, imported.network), "question": question, "answer": answer.to_json()})
         return answer
     click.echo(f"{model}  {imported.network.architecture}  |  {path}")

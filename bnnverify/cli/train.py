@@ -17,6 +17,7 @@ from bnnverify.cli.options import data_options, output_options, together
 from bnnverify.cli.outputs import require_outputs
 from bnnverify.cli.verb import Verb
 from bnnverify.errors import BnnVerifyWarning, FormatError, QueryError
+from bnnverify.files import Lines
 from bnnverify.reading import json_of, parsed, read_text, reason
 
 EXAMPLES = """\b
@@ -377,8 +378,7 @@ def _sink(stack: ExitStack, metrics: Path | None, tensorboard: Path | None, *, a
     from bnnverify.training.metrics import tensorboard_sink
 
     try:
-        # not buffered: closing has nothing to write any more that could fail
-        file = None if metrics is None else stack.enter_context(metrics.open("ab" if append else "wb", buffering=0))
+        file = None if metrics is None else stack.enter_context(Lines(metrics, append=append))
         events = None if tensorboard is None else stack.enter_context(tensorboard_sink(tensorboard))
     except OSError as error:
         where = error.filename or tensorboard
@@ -388,9 +388,7 @@ def _sink(stack: ExitStack, metrics: Path | None, tensorboard: Path | None, *, a
 
     def write(record: dict[str, Any]) -> None:
         if file is not None:
-            rest = (json.dumps(record) + "\n").encode()
-            while rest:
-                rest = rest[file.write(rest) :]
+            file.append(record)
         if events is not None:
             events(record)
 

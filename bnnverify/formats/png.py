@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
 
 
-def write_png(path: str | os.PathLike[str], x: NDArray[Any], domain: InputDomain) -> None:
-    """An input as an image: black is its least value and white its greatest; three channels are red, green, blue.
+def png_bytes(x: NDArray[Any], domain: InputDomain) -> bytes:
+    """The PNG file of an input: black is its least value, white its greatest; three channels are red, green, blue.
 
     Args:
-        path: Where to.
         x: Shape `(n,)`, integers of the domain.
         domain: With `shape` (rows, columns) or (1 or 3 channels, rows, columns).
 
@@ -39,7 +36,7 @@ def write_png(path: str | os.PathLike[str], x: NDArray[Any], domain: InputDomain
     kind = _GREY if shape[0] == 1 else _COLOUR
     header = struct.pack(">IIBBBBB", shape[2], shape[1], 8, kind, 0, 0, 0)
     parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows, 9)), _chunk(b"IEND", b""))
-    Path(path).write_bytes(_SIGNATURE + b"".join(parts))
+    return _SIGNATURE + b"".join(parts)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

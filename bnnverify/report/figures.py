@@ -18,7 +18,9 @@ import matplotlib as mpl
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from bnnverify.files import write_whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -41,6 +43,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "svg.fonttype": "path",
     "svg.hashsalt": "bnnverify",
+    "text.parse_math": False,  # a name of a file may hold dollars
 }
 
 
@@ -110,10 +113,13 @@ def svg(figure: Figure) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as SVG or PNG, by the suffix of the path; the same bytes for the same figure."""
     if path.suffix == ".svg":
-        path.write_text(svg(figure), encoding="utf-8")
+        write_whole(path, svg(figure).encode())
         return
+    buffer = io.BytesIO()
+    style: dict[str, Any] = {"metadata": {"Software": None}, "bbox_inches": "tight", "pad_inches": 0.06}
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=160, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.06)
+        figure.savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=160, **style)
+    write_whole(path, buffer.getvalue())
 
 
 def accuracy_figure(curves: Sequence[Curve], *, x_label: str, confidence: float | None) -> Figure:
@@ -153,6 +159,7 @@ def accuracy_figure(curves: Sequence[Curve], *, x_label: str, confidence: float 
 def _accuracy_axes(axes: Any, curves: Sequence[Curve], x_label: str) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 1e-4 else f"{value:.0e}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     values = [v for c in curves for _, *bounds in (*c.proved, *c.sampled) for v in bounds] + [c.clean for c in curves]
     low, high = min(values), max(values)
     margin = max(0.02, 0.06 * (high - low))
