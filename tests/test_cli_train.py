@@ -291,7 +291,7 @@ def test_what_has_no_effect_or_cannot_be_done_is_refused_before_any_work(run, tm
 def test_full_metrics_do_not_end_a_training(run):
     code, out, err = run("train", *QUICK, "--metrics", "/dev/full", "-o", "a.npz")
     assert (code, len(err.splitlines())) == (2, 2)
-    assert "the metrics cannot be written (no space left on device). The training goes on." in err
+    assert "the metrics are not complete: /dev/full: cannot be written (no space left on device)" in err
     assert "The training is complete, the network is in a.npz." in err
     assert "accuracy" in out
     assert run("train", *QUICK, "-o", "b.npz")[0] == 0

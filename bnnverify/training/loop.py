@@ -423,6 +423,8 @@ class _Run:
             else:
                 metrics.write(json.dumps(record) + "\n")
                 metrics.flush()
+        except FormatError as error:
+            self._problem("metrics", f"the metrics are not complete: {error}")
         except OSError as error:
             self._problem("metrics", f"the metrics cannot be written ({reason(error)})")
 
