@@ -14,8 +14,8 @@ PACKAGE = Path(bnnverify.__file__).parent
 
 ROOMS = {
     0: "errors",
-    1: "scalars reading files fields compilation domain blocks convolution network boxes regions rates permanent faults "
-    "query results quantities",
+    1: "scalars reading files fields compilation domain blocks convolution network boxes regions rates permanent "
+    "faults query results quantities",
     2: "blas confidence folding cardinality packing processes simd stages vectors kernels summary devices datasets",
     3: "encodings formats",
     4: "engines",
