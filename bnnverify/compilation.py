@@ -15,6 +15,7 @@ import pickle
 import stat
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ from functools import cache, update_wrapper
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Timer
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, overload
 
@@ -31,6 +32,53 @@ from bnnverify.files import write_whole
 
 PACKAGE = Path(__file__).parent
 _lock = RLock()
+
+notice: Callable[[], None] | None = None
+"""Called once, where compiling takes more than two seconds."""
+
+
+def seconds_compiling() -> float:
+    """Seconds that this process has spent compiling loops so far; no time limit counts them."""
+    return _compiling.seconds
+
+
+class _Compiling:
+    """Hears from numba when it compiles: a loop, and within it the loops that it calls."""
+
+    def __init__(self) -> None:
+        self._finished, self._since, self._depth = 0.0, 0.0, 0
+        self._timer: Timer | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, also on what is being compiled."""
+        return self._finished + (time.perf_counter() - self._since if self._depth else 0.0)
+
+    def notify(self, event: Any) -> None:
+        """Called by numba, under its lock."""
+        if event.is_start:
+            if self._depth == 0:
+                self._since = time.perf_counter()
+                self._announce_later()
+            self._depth += 1
+        elif event.is_end:
+            finished = self.seconds
+            self._depth -= 1
+            if self._depth == 0:
+                self._finished = finished
+
+    def _announce_later(self) -> None:
+        """Questions need several loops, each of which may be quick: two seconds from the first."""
+        if self._timer is None and notice is not None:
+            self._timer = Timer(2.0, lambda: notice() if notice is not None and self._depth else self._forget())
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _forget(self) -> None:
+        self._timer = None
+
+
+_compiling = _Compiling()
 
 
 @overload
@@ -148,9 +196,13 @@ def _numba() -> Any:
     return numba
 
 
+@cache
 def _imported() -> Any:  # whose types are as good as none
     import numba
+    from numba.core import event
 
+    event.Listener.register(_Compiling)
+    event.register("numba:compile", _compiling)  # type: ignore[no-untyped-call]
     return numba
 
 

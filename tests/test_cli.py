@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnnverify.cli import complaint, main
+from bnnverify.cli import COMPILING, complaint, main
 from bnnverify.cli.images import read_signs
 from bnnverify.cli.options import index_list, rates
-from bnnverify.cli.questions import COMPILING
 from bnnverify.cli.reliability import fault_models
 from bnnverify.errors import EngineError, FormatError, QueryError, ResourceLimitError
 from bnnverify.faults import AsymmetricFlip, BitFlip

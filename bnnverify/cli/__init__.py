@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,8 @@ from bnnverify.errors import BnnVerifyError, BnnVerifyWarning, EngineError, Reso
 from bnnverify.reading import reason, shown
 
 BAD_INPUT, LIMIT, BUG, INTERRUPTED, NO_READER, ENDED = 2, 3, 70, 130, 141, 143
+
+COMPILING = "compiling loops, once after installation: up to half a minute, which no time limit counts"
 
 # Verb -> the line in `bnnverify --help`; the file is imported when the verb is used.
 VERBS = {
@@ -131,8 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.set_int_max_str_digits(DIGITS)
     words = list(sys.argv[1:] if arguments is None else arguments)
     where = " ".join(["bnnverify", *(words[:1] if words[:1] and words[0] in VERBS else [])])
+    from bnnverify import compilation
     from bnnverify.cli.interrupts import heeded_requests_to_end
 
+    is_quiet = not {"-q", "--quiet"}.isdisjoint(words)
+    compilation.notice = None if is_quiet else partial(click.echo, COMPILING, err=True)
     with heeded_requests_to_end() as requests, warnings.catch_warnings():
         warnings.showwarning = _show
         code = _run(words, where)

@@ -6,7 +6,6 @@ import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from bnnverify.cli.images import Image, choose
 from bnnverify.cli.lines import about_image, emit, envelope
 from bnnverify.cli.models import load
 from bnnverify.cli.workers import answers
-from bnnverify.engines import warmup
 from bnnverify.engines.base import Limits, Monitor
 from bnnverify.engines.portfolio import require_engine
 from bnnverify.errors import QueryError, UnsupportedError
@@ -28,9 +26,6 @@ from bnnverify.results import Answer, Decision, Distance, Kind, Verdict
 
 _BOUNDED = {"prime-implicant": "needed..kept", "essential-features": "essential"}
 """Analysis -> what its bounds are bounds on, if not the adversarial inputs."""
-
-
-COMPILING = "compiling loops, once after installation: a quarter to half a minute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +268,6 @@ def ask(
         click.echo(table.question(questions[0]) + "\n")
         click.echo(table.header)
     asked = []
-    warmup.notice = None if quiet else partial(click.echo, COMPILING, err=True)
     _compile(questions, network, jobs)
     bounded = _BOUNDED.get(questions[0].analysis, "adversarial")
     stream = answers(network, questions, jobs=jobs, bar=not quiet, verb=verb, bounded=bounded)

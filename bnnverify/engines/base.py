@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
+from bnnverify.compilation import seconds_compiling
 from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.query import Query
 from bnnverify.results import Count, Decision
@@ -78,19 +79,19 @@ class Monitor:
 
 @dataclass(slots=True)
 class Clock:
-    """Stop watch of one call, which also looks at the caller's `Monitor`."""
+    """Stop watch of one call, which also looks at the caller's `Monitor`; it stands while loops are compiled."""
 
     limit: float | None
     monitor: Monitor | None = None
-    start: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=lambda: time.perf_counter() - seconds_compiling())
 
     def __post_init__(self) -> None:
         self.limit = None if self.limit is None else real(self.limit, "seconds")
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self.start
+        """Seconds since the start, without those of compiling."""
+        return time.perf_counter() - seconds_compiling() - self.start
 
     @property
     def is_over(self) -> bool:

@@ -6,8 +6,6 @@ once per installation and a moment in every later process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,6 @@ from bnnverify.regions import FixedIndexRegion, HammingBall, Region
 
 COMPILING = {"enumeration": 24.0, "propagation": 26.0, "bdd": 15.0}
 """Seconds of one core for the loops of an engine where none is kept."""
-
-notice: Callable[[], None] | None = None
-"""Called where compiling takes more than two seconds."""
 
 _ready: set[tuple[str, bool]] = set()
 
@@ -40,13 +35,7 @@ def prepare(engine: str, query: Query, limits: Limits) -> None:
         return
     is_ball = isinstance(query.region, HammingBall)
     _ready.add((engine, is_ball))
-    timer = Timer(2.0, notice or (lambda: None))
-    timer.daemon = True
-    timer.start()
-    try:
-        _run(engine, is_ball)
-    finally:
-        timer.cancel()
+    _run(engine, is_ball)
 
 
 def seconds_to_start(engine: str, query: Query, limits: Limits) -> float:

@@ -69,12 +69,15 @@ def difference_tails(
             base = _after_step(base, flip * keep, flip * flip + keep * keep, flip * keep)
     none, both = not_plus * not_minus, plus * minus
     one = plus * not_minus + not_plus * minus
-    ahead = np.arange(different + 1)[:, None]
-    laws = np.repeat(base[None], different + 1, axis=0)
-    for step in range(different):
-        is_ahead = step < ahead
-        laws = _after_step(laws, np.where(is_ahead, both, none), one, np.where(is_ahead, none, both))
-    table[n - different : n + different + 1 : 2] = _row_sums(laws[:, : max(min(limit, n) + n + 1, 0)])
+    reaches = np.zeros((different + 1, 2 * n + 1))
+    reaches[0, : max(min(limit + n, 2 * n) + 1, 0)] = 1.0
+    for b in range(1, different + 1):
+        reaches[b] = _after_step(reaches[b - 1], both, one, none)
+    terms = np.empty((different + 1, 2 * n + 1))
+    for ahead in range(different + 1):
+        terms[ahead] = base * reaches[different - ahead]
+        base = _after_step(base, both, one, none)
+    table[n - different : n + different + 1 : 2] = _row_sums(terms)
 
 
 def _after_step(law: FloatArray, down: Any, stay: float, up: Any) -> FloatArray:

@@ -185,36 +185,39 @@ def _difference_table(output: OutputBlock, rates: CellRates, label: int, k: int)
 @njit
 def _add_step(law, down, stay, up):  # type: ignore[no-untyped-def]
     """Law of the sum plus an independent step of -1, 0 or +1."""
-    previous = law.copy()
+    before = 0.0
     for k in range(law.shape[0]):
-        value = previous[k] * stay
-        if k > 0:
-            value += previous[k - 1] * up
-        if k + 1 < law.shape[0]:
-            value += previous[k + 1] * down
-        law[k] = value
+        here, after = law[k], law[k + 1] if k + 1 < law.shape[0] else 0.0
+        law[k] = here * stay + before * up + after * down
+        before = here
 
 
 @njit
 def _difference_tails(plus, not_plus, minus, not_minus, counts, limit, table):  # type: ignore[no-untyped-def]
-    """Fill ``table[n + D]`` = P(D' <= limit | D) for every D that `counts` = (same +1, same -1, different) allows."""
+    """Fill ``table[n + D]`` = P(D' <= limit | D) for every D that `counts` = (same +1, same -1, different) allows.
+
+    Of m positions where the rows differ, the rival disagrees in a. With P_a the law of the sum of the equal positions
+    and of a such steps, and W_b(v) = P(v + b steps of the other kind <= limit), the entry is the sum over v of
+    P_a(v) W_(m-a)(v). P and W each grow by one step at a time, so all entries take O(m n).
+    """
     n = counts.sum()
-    base = np.zeros(2 * n + 1)  # entry n + v: P(sum = v)
-    base[n] = 1.0
+    law = np.zeros(2 * n + 1)  # entry n + v: P(sum = v)
+    law[n] = 1.0
     for group in range(2):
         flip, keep = (plus, not_plus) if group == 0 else (minus, not_minus)
         for _ in range(counts[group]):
-            _add_step(base, flip * keep, flip * flip + keep * keep, flip * keep)
+            _add_step(law, flip * keep, flip * flip + keep * keep, flip * keep)
     none, both = not_plus * not_minus, plus * minus
     one = plus * not_minus + not_plus * minus
     different = counts[2]
-    for ahead in range(different + 1):  # positions where the rival disagrees and the class agrees
-        law = base.copy()
-        for _ in range(ahead):
-            _add_step(law, both, one, none)
-        for _ in range(different - ahead):
-            _add_step(law, none, one, both)
+    reaches = np.zeros((different + 1, 2 * n + 1))  # W
+    reaches[0, : max(min(limit + n, 2 * n) + 1, 0)] = 1.0
+    for b in range(1, different + 1):
+        reaches[b] = reaches[b - 1]
+        _add_step(reaches[b], both, one, none)
+    for ahead in range(different + 1):
         total = 0.0
-        for v in range(-n, min(limit, n) + 1):
-            total += law[n + v]
+        for i in range(2 * n + 1):
+            total += law[i] * reaches[different - ahead, i]
         table[n + 2 * ahead - different] = total
+        _add_step(law, both, one, none)
