@@ -176,7 +176,7 @@ def _difference_table(output: OutputBlock, rates: CellRates, label: int, k: int)
     same_minus = int(np.count_nonzero((mine == theirs) & (mine == -1)))
     table = np.zeros(2 * n + 1)
     counts = np.array([same_plus, same_minus, n - same_plus - same_minus], dtype=np.int64)
-    calls, elements = 3 * n + 8 * counts[2], 4 * n * n + 12 * counts[2] ** 2 * n
+    calls, elements = 3 * n + 9 * counts[2], 10 * n * (n + 2 * counts[2])
     tails = arrays.difference_tails if arrays.are_enough(_difference_tails, calls, elements) else _difference_tails
     tails(plus, not_plus, minus, not_minus, counts, limit, table)
     return table
