@@ -22,7 +22,7 @@ from bnnverify.engines.base import Limits, Monitor
 from bnnverify.engines.cadical import CadicalEngine
 from bnnverify.engines.cpsat import CpsatEngine, cp_model_of
 from bnnverify.engines.minicard import SOLVERS, MinicardEngine
-from bnnverify.errors import QueryError, UnsupportedError
+from bnnverify.errors import FormatError, QueryError, UnsupportedError
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Ties, Untargeted
 from bnnverify.regions import HammingBall, PixelBox, RealBox
@@ -281,7 +281,7 @@ def test_the_options_write_what_they_name(tmp_path):
     paths = {"dump_cnf": tmp_path / "q.cnf", "dump_opb": None, "dump_cp": tmp_path / "q.txt"}
     assert dump_query(query, paths) == [tmp_path / "q.cnf", tmp_path / "q.txt"]
     assert (tmp_path / "q.cnf").read_text().startswith("c written by bnnverify")
-    with pytest.raises(QueryError, match=r"q.opb: cannot be written \(No such file"):
+    with pytest.raises(FormatError, match=r"q.opb: cannot be written \(no such file"):
         dump_query(query, {"dump_opb": tmp_path / "gone" / "q.opb"})
     real = replace(query, region=RealBox(query.region.lower, query.region.upper))
     with pytest.raises(UnsupportedError, match="real box"):
