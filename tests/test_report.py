@@ -407,6 +407,7 @@ def test_an_unwritable_path_leaves_nothing(tmp_path):
     ("path", "value"),
     [
         (("image", "input", 0), "x"), (("image", "input", 0), None), (("image", "input", 0), [1]),
+        (("image", "input", 0), 2**64),
         (("model", "path"), True), (("model", "architecture"), 3), (("model", "identity"), {}),
         (("model", "cells"), "9"), (("model", "shape", 0), 1.5), (("image", "index"), []),
         (("answer", "run", "seconds"), "x"),

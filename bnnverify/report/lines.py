@@ -101,6 +101,9 @@ def _require_types(line: Line) -> None:
             "per_class": list,
         },
     )
+    for point in (image.get("input"), answer.get("counterexample"), answer.get("witness")):
+        if any(abs(v) >= 2**63 for v in point or ()):
+            raise ValueError("an input holds a number of more than 64 bits")
     _require(answer.get("run") or {}, {"engine": str, "reason": str, "seconds": float})
 
 
