@@ -49,7 +49,7 @@ def test_import_as_json_is_one_line(model, capsys):
     [
         ([], "an ONNX file does not say which numbers are inputs"),
         (["--input", "signs", "--input-range", "0", "9"], "--input and --input-range are both given"),
-        (["--input", "signs", "--input-scale", "1/2"], "--input-scale and --input-offset are for integers"),
+        (["--input", "signs", "--input-scale", "1/2"], "--input-scale is given without --input-range"),
         (["--input-range", "0", "9", "--input-scale", "1/0"], "--input-scale is '1/0', expected a number"),
         (["--input-range", "9", "0"], "the input range is 9 to 0"),
         (["--input-range", "0", "9", "--input-scale", "0"], "the input scale is 0"),

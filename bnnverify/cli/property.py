@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Context, Decimal
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -203,8 +204,17 @@ def result_text(imported: Imported, model: Path, answer: Decision, cases: Cases)
         click.echo("the counterexample is none in float32, as onnxruntime evaluates it: result unknown", err=True)
         return WORDS[Verdict.UNKNOWN] + "\n"
     parts = [f"(X_{i} {decimal_text(v)})" for i, v in enumerate(inputs)]
-    parts += [f"(Y_{k} {float(v):.9g})" for k, v in enumerate(found)]
+    parts += [f"(Y_{k} {_rounded(v)})" for k, v in enumerate(found)]
     return "sat\n(" + "\n".join(parts) + ")\n"
+
+
+def _rounded(value: float | Fraction) -> str:
+    """Nine digits, also of what is beyond float64."""
+    try:
+        return f"{float(value):.9g}"
+    except OverflowError:
+        exact = Fraction(value)
+        return f"{Context(prec=9).divide(Decimal(exact.numerator), Decimal(exact.denominator)):g}"
 
 
 def _outputs(imported: Imported, model: Path, x: Sequence[int]) -> Sequence[float | Fraction]:

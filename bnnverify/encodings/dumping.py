@@ -12,7 +12,7 @@ from typing import TextIO
 from bnnverify.cardinality import Constraint, Instance, Xnor, linear_constraint, negation
 from bnnverify.cardinality.constraints import Truth
 from bnnverify.encodings.cnf import to_cnf, write_dimacs
-from bnnverify.encodings.linear import to_linear
+from bnnverify.encodings.linear import require_moderate, to_linear
 from bnnverify.errors import QueryError
 
 KINDS = ("cnf", "opb", "cp")
@@ -97,6 +97,7 @@ def write_cp(instance: Instance, stream: TextIO) -> None:
     is named in the model itself.
     """
     form = to_linear(instance)
+    require_moderate(form)
     stream.write("# written by bnnverify: a CpModelProto of OR-Tools as text\n")
     stream.write(f"# variables 0 to {form.n_inputs - 1} are inputs; then neurons; goals last\n")
     labels = instance.formula.labels

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bnnverify.cardinality import Constraint, Instance, Truth, Xnor, linear_constraint, negation
+from bnnverify.errors import UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class Inequality:
     guard: int | None = None
 
 
+_LARGEST = 2**50  # coefficients times ranges; CP-SAT needs sums that fit int64 with room
+
+
 @dataclass(slots=True)
 class LinearForm:
     """Inequalities whose solutions are the models of an instance; a pixel is one variable.
@@ -49,6 +53,17 @@ class LinearForm:
     inequalities: list[Inequality] = field(default_factory=list)
     n_inputs: int = 0
     goals: tuple[int, ...] = ()
+
+
+def require_moderate(form: LinearForm) -> None:
+    """UnsupportedError if the terms of a sum reach so far that CP-SAT, which adds in int64, could not hold it."""
+    for row in form.inequalities:
+        reach = sum(
+            abs(c) * max(abs(form.variables[v].lower), abs(form.variables[v].upper), 1)
+            for c, v in zip(row.coefficients, row.variables, strict=True)
+        )
+        if reach + abs(row.bound) > _LARGEST:
+            raise UnsupportedError("the scales of the scores differ too much for CP-SAT. Use engine minicard or sat.")
 
 
 def to_linear(instance: Instance, *, check: Callable[[], None] = lambda: None) -> LinearForm:

@@ -10,15 +10,14 @@ from typing import Any
 
 from bnnverify.cardinality import compile_query
 from bnnverify.cardinality.compile import Settled
-from bnnverify.encodings.linear import LinearForm, to_linear, values_of
+from bnnverify.encodings.linear import LinearForm, require_moderate, to_linear, values_of
 from bnnverify.engines.base import Clock, Limits
 from bnnverify.engines.deciders import Decider
-from bnnverify.errors import EngineError, QueryError, ResourceLimitError, UnsupportedError
+from bnnverify.errors import EngineError, QueryError, ResourceLimitError
 from bnnverify.query import Query
 
 _LOOK = 0.1  # s between two looks at the clock
 _GRACE = 0.3  # s that a search may take to stop
-_LARGEST = 2**50  # coefficients times ranges; CP-SAT needs sums that fit int64 with room
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +76,11 @@ def cp_model_of(form: LinearForm, *, check: Callable[[], None] = lambda: None) -
     """
     from ortools.sat.python import cp_model
 
+    require_moderate(form)
     model = cp_model.CpModel()
     variables = [model.new_int_var(v.lower, v.upper, v.name) for v in form.variables]
     for row in form.inequalities:
         check()
-        reach = sum(
-            abs(c) * max(abs(form.variables[v].lower), abs(form.variables[v].upper), 1)
-            for c, v in zip(row.coefficients, row.variables, strict=True)
-        )
-        if reach + abs(row.bound) > _LARGEST:
-            raise UnsupportedError("the scales of the scores differ too much for CP-SAT. Use engine minicard or sat.")
         total = cp_model.LinearExpr.weighted_sum([variables[v] for v in row.variables], list(row.coefficients))
         constraint = model.add(total >= row.bound)
         if row.guard is not None:
