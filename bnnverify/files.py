@@ -82,7 +82,9 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
             target.parent.mkdir(parents=True, exist_ok=True)
             with _in_place_of(target, _new_folder) as (folder, _):
                 for name, data in files.items():
-                    write_whole(folder / name, data)
+                    with (folder / name).open("xb", buffering=0) as stream:
+                        _write_all(stream.fileno(), data)
+                        os.fsync(stream.fileno())
         return
     new = [target / name for name in files if not (target / name).exists()]
     try:

@@ -426,3 +426,20 @@ def test_values_of_other_types_are_refused_with_the_line(tmp_path, path, value):
     out.write_text(json.dumps(line))
     with pytest.raises(FormatError, match=r"r\.jsonl:1: is damaged"):
         read_lines(str(out))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lower": 10**9, "upper": None, "witness": None, "predicted": None},
+        {"lower": 1, "upper": 3, "witness": [1, -1], "predicted": 0},
+    ],
+)
+def test_a_distance_that_no_input_has_is_refused(changes):
+    line = about_image(Distance(1, 1, Run("x"), (-1, -1), 0))
+    line["image"]["input"] = [1, -1]
+    line["model"]["shape"] = [2]
+    check(line, "r.jsonl:1")
+    line["answer"] |= changes
+    with pytest.raises(FormatError, match=r"r\.jsonl:1: is damaged .*distance"):
+        check(line, "r.jsonl:1")

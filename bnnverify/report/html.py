@@ -15,7 +15,7 @@ from markupsafe import Markup
 from bnnverify.files import write_whole
 from bnnverify.report import counting, figures
 from bnnverify.report.lines import Line, of_type, outward
-from bnnverify.report.rows import MOST_PAIRS, changed, common, image_source, is_picture, pair
+from bnnverify.report.rows import MOST_PAIRS, MOST_RADII, changed, common, image_source, is_picture, pair
 
 TEMPLATE = "template.html.j2"
 
@@ -272,8 +272,8 @@ def _distances(lines: Iterable[Line], names: dict[str, str]) -> dict[str, Any]:
         rows.append(row)
         lower_bounds.setdefault(row["network"], []).append(answer["lower"])
     figure = None
-    if len(found) > 1:
-        furthest = max(max(bounds) for bounds in lower_bounds.values())
+    furthest = max((max(bounds) for bounds in lower_bounds.values()), default=0)
+    if len(found) > 1 and furthest <= MOST_RADII:
         shares = [
             [sum(bound > r for bound in bounds) / len(bounds) for r in range(furthest + 1)]
             for bounds in lower_bounds.values()

@@ -9,7 +9,7 @@ from typing import Any
 
 from bnnverify.errors import FormatError
 from bnnverify.quantities import TYPES
-from bnnverify.reading import json_of, read_stdin, read_text
+from bnnverify.reading import json_of, number, read_stdin, read_text
 from bnnverify.results import Probability, answer_from_json
 
 Line = dict[str, Any]
@@ -36,10 +36,10 @@ def read_lines(name: str) -> list[Line]:
     what = "result lines as --json prints them"
     text = read_stdin(what) if name in ("-", "/dev/stdin") else read_text(name, what)
     lines = []
-    for number, row in enumerate(text.split("\n"), start=1):
+    for place, row in enumerate(text.split("\n"), start=1):
         if row.strip():
-            lines.append(json_of(row, f"{name}:{number}", what))
-            check(lines[-1], f"{name}:{number}")
+            lines.append(json_of(row, f"{name}:{place}", what))
+            check(lines[-1], f"{name}:{place}")
     if not lines:
         raise FormatError(f"{name}: holds no result line. Write some with `bnnverify verify ... --json > {name}`.")
     return lines
@@ -89,7 +89,7 @@ def _require_types(line: Line) -> None:
     _require(question, {"ties": str, "property": dict, "region": dict, "faults": dict})
     _require(question.get("region") or {}, {"kind": str, "radius": int, "free": list, "center": list})
     for name, value in (question.get("faults") or {}).items():
-        if name.startswith("p") and isinstance(value, str) and not 0 <= Fraction(value) <= 1:
+        if name.startswith("p") and isinstance(value, str) and not 0 <= number(value) <= 1:
             raise ValueError(f"{name} is {value:.40}, expected a probability")
     answer = line["answer"]
     _require(
@@ -121,8 +121,10 @@ def _touch(line: Line) -> None:
         _ = line["question"]["region"]["kind"], line["question"]["ties"], line["question"]["property"]["kind"]
         _ = line["data"].items()
         _touch_inputs(answer, len(line["image"]["input"]))
+        if kind == "distance":
+            _touch_distance(answer, line["image"]["input"])
         if kind == "noise":
-            Fraction(line["question"]["rate"])
+            number(str(line["question"]["rate"]))
     elif kind == "accuracy":
         Probability.from_json(answer)
         _ = line["question"]["faults"]["kind"], line["images"]["indices"][0], line["images"]["clean_correct"]
@@ -146,6 +148,18 @@ def _touch_inputs(answer: dict[str, Any], size: int) -> None:
             raise ValueError(f"input {i} does not exist")
     if (check := answer["run"]["statistics"].get("check")) is not None:
         _ = [check[key] for key in ("prime", "sufficient", "redundant")]
+
+
+def _touch_distance(answer: dict[str, Any], x: list[int]) -> None:
+    """Refuses a distance that is not that of its witness, or that no input of this size can have."""
+    is_hamming = answer.get("norm", "hamming") == "hamming"
+    if is_hamming and answer["lower"] > len(x) + 1:
+        raise ValueError(f"a distance of {answer['lower']} does not fit {len(x)} inputs")
+    if answer["witness"] is not None:
+        changes = [abs(a - b) for a, b in zip(x, answer["witness"], strict=True)]
+        found = sum(change != 0 for change in changes) if is_hamming else max(changes)
+        if found != answer["upper"]:
+            raise ValueError(f"the witness lies at distance {found}, not {answer['upper']}")
 
 
 def of_type(lines: Iterable[Line], *types: str) -> list[Line]:

@@ -9,6 +9,7 @@ from typing import Any
 from bnnverify.report import figures
 from bnnverify.report.lines import Line
 
+MOST_RADII = 10_000  # in the figure of distances, which has a point for each
 MOST_PAIRS = 8  # of each network, or of each answer that holds several inputs
 
 
