@@ -1,5 +1,6 @@
 """Exact scores of any size: scales and biases from 1e-300 to 1e300 in one output get the oracle's answer everywhere."""
 
+import io
 from dataclasses import replace
 from fractions import Fraction
 
@@ -7,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnnverify.cardinality import compile_query
 from bnnverify.deciding.attack import attack
 from bnnverify.deciding.stages import decide
+from bnnverify.encodings.dumping import write_cp
 from bnnverify.engines import DECIDING, NAMES, engine_named
 from bnnverify.errors import UnsupportedError
-from bnnverify.network import BinaryNetwork
-from bnnverify.query import Query
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
+from bnnverify.query import Query, Untargeted
+from bnnverify.regions import HammingBall
 from bnnverify.results import Verdict
 from tests import oracle
 from tests.strategies import conv_networks, queries
@@ -64,3 +68,25 @@ def test_the_stages_answer_scores_of_any_size(query):
     points = oracle.adversarial_points(query)
     decision = decide(query)
     assert decision.verdict is (Verdict.NOT_ROBUST if points else Verdict.ROBUST)
+
+
+def far_apart():
+    """One output scale of 1e200 beside one of 1e-200."""
+    output = OutputBlock.create([[1, 1], [1, -1]], scale=[Fraction(10) ** 200, Fraction(10) ** -200])
+    hidden = DenseBlock.create([[1, 1], [1, -1]], [0, 0])
+    network = BinaryNetwork(InputDomain.binary(2), (hidden,), output)
+    return Query(network, HammingBall((1, 1), 2), Untargeted(network.evaluate([1, 1])))
+
+
+def test_the_attack_and_the_stages_once_ended_in_an_overflow():
+    query = far_apart()
+    points = oracle.adversarial_points(query)
+    assert decide(query).verdict is (Verdict.NOT_ROBUST if points else Verdict.ROBUST)
+    assert attack(query, rounds=4).counterexample in [*points, None]
+
+
+def test_cp_sat_and_its_dump_refuse_sums_that_do_not_fit():
+    with pytest.raises(UnsupportedError, match="scales of the scores differ too much"):
+        engine_named("cpsat").decide(far_apart())
+    with pytest.raises(UnsupportedError, match="scales of the scores differ too much"):
+        write_cp(compile_query(far_apart()), io.StringIO())
