@@ -133,7 +133,8 @@ class NoiseError:
     Attributes:
         probability: EXACT or INTERVAL, in Fractions.
         label: The class that should be kept.
-        radius: Flips up to which every pattern of noise was accounted for; None if they were not taken by flips.
+        radius: Flips up to which every pattern of noise was accounted for, -1 if none was; None if they were not taken
+            by flips.
         unseen: Exact probability of what was not accounted for.
         run: How it was obtained.
     """
@@ -223,7 +224,11 @@ def quantity_from_json(data: Fields, run: Run) -> Quantity:
         lower, upper = data.whole("lower", -1), data.maybe_whole("upper", -1)
         return SafeDistance(fraction_of(data.text("tolerance")), lower, upper, run, violation)
     if kind == "noise":
-        label, radius, unseen = data.whole("label"), data.maybe_whole("radius"), fraction_of(data.text("unseen"))
+        label, radius, unseen = (
+            data.whole("label"),
+            data.maybe_whole("radius", least=-1),
+            fraction_of(data.text("unseen")),
+        )
         return NoiseError(Probability.from_json(data), label, radius, unseen, run)
     if kind == "samples":
         adversarial, size, seed = data.maybe_whole("adversarial"), data.whole("region_size"), data.maybe_whole("seed")
