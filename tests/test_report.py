@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from bnnverify.cli import main
 from bnnverify.errors import FormatError
 from bnnverify.faults import AsymmetricFlip, BitFlip
+from bnnverify.formats.native import save
+from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.quantities import NoiseError, RadiusCounts, SafeDistance, Samples
 from bnnverify.report import figures, html
 from bnnverify.report.lines import check, outward, read_lines
@@ -443,3 +446,23 @@ def test_a_distance_that_no_input_has_is_refused(changes):
     line["answer"] |= changes
     with pytest.raises(FormatError, match=r"r\.jsonl:1: is damaged .*distance"):
         check(line, "r.jsonl:1")
+
+
+def test_answers_about_pixels_are_reported_and_regions_without_a_kind_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    hidden = DenseBlock.create([[1, 1, 1, 1], [1, -1, 1, -1]], [500, 3])
+    output = OutputBlock.create([[1, 1], [-1, 1]])
+    save(BinaryNetwork(InputDomain.integers([0] * 4, [255] * 4), (hidden,), output), "pixels.npz")
+    Path("x.txt").write_text("9 200 31 255")
+    lines = []
+    for words in (("verify", "--linf", "2"), ("distance", "--linf")):
+        assert main([words[0], "pixels.npz", "--input", "x.txt", *words[1:], "--json", "-q"]) == 0
+        lines.append(capsys.readouterr().out)
+    Path("a.jsonl").write_text("".join(lines))
+    assert main(["report", "a.jsonl", "-o", "a.html"]) == 0
+    assert "box of pixels" in Path("a.html").read_text()
+    for place, key in (("region", "kind"), ("property", "label"), ("property", "kind")):
+        damaged = json.loads(lines[0])
+        del damaged["question"][place][key]
+        Path("b.jsonl").write_text(json.dumps(damaged))
+        assert main(["report", "b.jsonl", "-o", "b.html"]) == 2

@@ -23,6 +23,8 @@ ABOUT_CHIPS = (
 )
 """Types of answers about faulty chips that the page does not show."""
 
+_BOXES = {"pixel-box": "box of pixels", "real-box": "box of real numbers"}
+
 FORMAT = "bnnverify result"
 VERSION = 1
 
@@ -118,7 +120,7 @@ def _touch(line: Line) -> None:
     if kind in ABOUT_IMAGES:
         answer_from_json(answer)
         _ = [line["image"][key] for key in ("index", "label", "predicted", "input")]
-        _ = line["question"]["region"]["kind"], line["question"]["ties"], line["question"]["property"]["kind"]
+        _ = region_text(line["question"]["region"]), question_text(line)
         _ = line["data"].items()
         _touch_inputs(answer, len(line["image"]["input"]))
         if kind == "distance":
@@ -160,6 +162,25 @@ def _touch_distance(answer: dict[str, Any], x: list[int]) -> None:
         found = sum(change != 0 for change in changes) if is_hamming else max(changes)
         if found != answer["upper"]:
             raise ValueError(f"the witness lies at distance {found}, not {answer['upper']}")
+
+
+def region_text(region: dict[str, Any]) -> str:
+    """A region in a few words."""
+    if region["kind"] == "hamming":
+        among = f" in {len(region['free'])} inputs" if "free" in region else ""
+        return f"radius {region['radius']}{among}"
+    if region["kind"] in _BOXES:
+        return _BOXES[region["kind"]]
+    free, n = len(region["free"]), len(region["center"])
+    return "all inputs" if free == n else f"{free} of {n} inputs free"
+
+
+def question_text(line: Line) -> str:
+    """What is asked about the class, in a few words."""
+    prop = line["question"]["property"]
+    goal = f"class is not {prop['label']}" if prop["kind"] == "untargeted" else f"class is {prop['target']}"
+    ties = {"lowest-index": "", "counterexample": ", ties count", "robust": ", ties do not count"}
+    return goal + ties.get(line["question"]["ties"], "")
 
 
 def of_type(lines: Iterable[Line], *types: str) -> list[Line]:

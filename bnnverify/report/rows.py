@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnnverify.report import figures
-from bnnverify.report.lines import Line
+from bnnverify.report.lines import Line, question_text, region_text
 
 MOST_RADII = 10_000  # in the figure of distances, which has a point for each
 MOST_PAIRS = 8  # of each network, or of each answer that holds several inputs
@@ -16,22 +16,6 @@ MOST_PAIRS = 8  # of each network, or of each answer that holds several inputs
 def image_source(svg: str) -> str:
     """A data URI of an SVG."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
-def region_text(region: dict[str, Any]) -> str:
-    """A region in a few words."""
-    if region["kind"] == "hamming":
-        among = f" in {len(region['free'])} inputs" if "free" in region else ""
-        return f"radius {region['radius']}{among}"
-    free, n = len(region["free"]), len(region["center"])
-    return "all inputs" if free == n else f"{free} of {n} inputs free"
-
-
-def _question_text(line: Line) -> str:
-    prop = line["question"]["property"]
-    goal = f"class is not {prop['label']}" if prop["kind"] == "untargeted" else f"class is {prop['target']}"
-    ties = {"lowest-index": "", "counterexample": ", ties count", "robust": ", ties do not count"}
-    return goal + ties.get(line["question"]["ties"], "")
 
 
 def common(line: Line, names: dict[str, str]) -> dict[str, Any]:
@@ -49,7 +33,7 @@ def common(line: Line, names: dict[str, str]) -> dict[str, Any]:
         "predicted": image["predicted"],
         "wrong": image["label"] is not None and image["label"] != image["predicted"],
         "region": region_text(line["question"]["region"]),
-        "question": _question_text(line),
+        "question": question_text(line),
         "engine": run["engine"],
         "seconds": f"{run['seconds']:.2f}",
         "reason": run["reason"],
