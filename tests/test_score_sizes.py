@@ -1,19 +1,23 @@
 """Exact scores of any size: scales and biases from 1e-300 to 1e300 in one output get the oracle's answer everywhere."""
 
 import io
+import json
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnnverify.cardinality import compile_query
+from bnnverify.cli import main
 from bnnverify.deciding.attack import attack
 from bnnverify.deciding.stages import decide
 from bnnverify.encodings.dumping import write_cp
 from bnnverify.engines import DECIDING, NAMES, engine_named
 from bnnverify.errors import UnsupportedError
+from bnnverify.formats.native import save
 from bnnverify.network import BinaryNetwork, DenseBlock, InputDomain, OutputBlock
 from bnnverify.query import Query, Untargeted
 from bnnverify.regions import HammingBall
@@ -90,3 +94,33 @@ def test_cp_sat_and_its_dump_refuse_sums_that_do_not_fit():
         engine_named("cpsat").decide(far_apart())
     with pytest.raises(UnsupportedError, match="scales of the scores differ too much"):
         write_cp(compile_query(far_apart()), io.StringIO())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "--radius", "2", "--certificate", "proof"),
+        ("count", "--radius", "3", "--by-radius"),
+        ("count", "--whole-cube", "--noise", "0.01"),
+        ("count", "--radius", "3", "--samples", "2"),
+        ("distance",),
+        ("explain", "--radius", "1"),
+        ("certify", "--keep", "predicted", "--radius", "1"),
+        ("reliability", "--ber", "1e-2"),
+        ("reliability", "--worst-case", "--critical", "2", "--coefficients", "2", "--ber", "1e-4"),
+    ],
+)
+def test_every_verb_answers_about_scores_far_apart(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    hidden = DenseBlock.create([[1, -1, 1, 1], [1, 1, -1, 1], [-1, 1, 1, 1]], [0, 2, 0])
+    scale, bias = [Fraction(10) ** 200, Fraction(10) ** -200, 1], [0, Fraction(10) ** 199, -3]
+    output = OutputBlock.create([[1, 1, -1], [1, -1, 1], [-1, 1, 1]], scale=scale, bias=bias)
+    network = BinaryNetwork(InputDomain.binary(4), (hidden,), output)
+    save(network, "far.npz")
+    Path("x.txt").write_text("1 0 1 1")
+    assert main([words[0], "far.npz", "--input", "x.txt", *words[1:], "-q"]) == 0
+    x = (1, -1, 1, 1)
+    query = Query(network, HammingBall(x, 4), Untargeted(network.evaluate(x)))
+    assert main(["count", "far.npz", "--input", "x.txt", "--radius", "4", "--json", "-q"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert int(line["answer"]["lower"]) == len(oracle.adversarial_points(query))
