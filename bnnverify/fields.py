@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -32,11 +32,6 @@ class Fields:
     def inner(self, name: str) -> Fields:
         """An object within."""
         return Fields(self.value(name), name)
-
-    def inners(self, name: str) -> Iterator[Fields]:
-        """The objects of a list."""
-        for value in self._list(name):
-            yield Fields(value, name)
 
     def text(self, name: str) -> str:
         """Text."""

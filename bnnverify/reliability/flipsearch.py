@@ -98,18 +98,6 @@ def nearest_rival(  # type: ignore[no-untyped-def]
     return best, who
 
 
-@njit(nogil=True)
-def nearest_rivals(  # type: ignore[no-untyped-def]
-    signs, needed, weights, ranks, steps, sizes, references, limit, costs, rivals
-):
-    """`nearest_rival` of many inputs with one hidden block, or none."""
-    counts = np.zeros(3, dtype=np.int64)
-    for i in range(signs.shape[0]):
-        costs[i], rivals[i] = nearest_rival(
-            signs[i], needed[i], weights, ranks, steps, sizes, references[i], limit, counts
-        )
-
-
 @njit
 def _settle(level, width, sums, thresholds, present, signs, needed):  # type: ignore[no-untyped-def]
     """Signs of a block, and the flips that each neuron needs, from its pre-activations: `margins.needs_of_sums`."""
